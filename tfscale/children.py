@@ -60,7 +60,7 @@ def environment(
 
 
 def shell_lines() -> list[str]:
-    """Return the lines of a shell script that turn this process's environment into that of a child."""
+    """Return shell commands, one per line, that change the environment of this process to that of a child process."""
     child = environment()
     gone = [f"unset {name}" for name in sorted(os.environ.keys() - child.keys()) if name.isidentifier()]
     changed = sorted(name for name, value in child.items() if os.environ.get(name) != value)
@@ -79,11 +79,12 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child process that must end when standard input ends. The input is a pipe from this process, so the child
-    ends with this process, even if this process is killed. The child has its own session, so Ctrl-C does not reach it.
+    """Start a child process whose standard input is a pipe from this process. The command must exit when its standard
+    input ends, so that it ends with this process even if this process is killed. The child has its own session, so
+    Ctrl-C does not reach it.
 
     Args:
-        env: environment of the child; None: that of `environment()`.
+        env: environment of the child; the result of `environment()` if None.
     """
     return subprocess.Popen(
         command,

@@ -19,7 +19,7 @@ GROUP = "tfscale.extensions"
 
 @dataclass(frozen=True)
 class Extension:
-    """Module that has been imported as an extension."""
+    """Imported extension, with its module and version."""
 
     module: str
     version: str
@@ -57,7 +57,7 @@ def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
 
 
 def loaded_extensions() -> tuple[Extension, ...]:
-    """Return the extensions that this process has imported, by name."""
+    """Return the extensions that this process has imported, sorted by module name."""
     return tuple(_loaded[module] for module in sorted(_loaded))
 
 
@@ -66,7 +66,7 @@ def require_extensions(named: Iterable[str], same_version: bool = False) -> None
 
     Args:
         named: extensions as `module==version`.
-        same_version: True to require the same versions, as training does.
+        same_version: True to also require the given versions, as training does.
 
     Raises:
         ValueError: an extension is not loaded or has another version; the message suggests a fix.

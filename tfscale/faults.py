@@ -1,4 +1,4 @@
-"""Faults in the user's input, which are collected as values and formatted in one place."""
+"""Faults in the user's input. They are collected, so that all faults are reported at once, and formatted here."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ PREEMPTED = 75
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault in the user's input."""
+    """A fault in the user's input, with the setting at fault and a suggested fix."""
 
     key: str
     """Setting, group or option at fault; empty if there is none."""
@@ -37,14 +37,15 @@ class Fault:
         return without_password(": ".join(filter(None, (self.place, about, rule))))
 
     def below(self, part: str) -> "Fault":
-        """Return the fault with the name of a part of the configuration as a prefix of all keys."""
+        """Return this fault with the prefix `part.`, such as `optim.`, before its key and the keys in `reads`. If
+        `part` is empty, the fault is returned unchanged."""
         if not part:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
 
 
 def plain(text: str) -> Fault:
-    """Return a fault without a key."""
+    """Return a fault that consists of a text and has no key."""
     return Fault("", None, text)
 
 
@@ -68,7 +69,7 @@ class UserFault(Exception):
 
     @property
     def messages(self) -> list[str]:
-        """Messages of the faults."""
+        """Message of each fault, without passwords."""
         return [str(fault) for fault in self.faults]
 
 
@@ -91,7 +92,7 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
-    """Return a list of faults in which each text is converted to a fault without a key."""
+    """Return the faults as a list. Each text is converted to a fault without a key."""
     return [plain(fault) if isinstance(fault, str) else fault for fault in faults]
 
 

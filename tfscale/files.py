@@ -40,12 +40,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write an object as indented JSON (`write_atomically`)."""
+    """Write a dictionary to a file as indented JSON, atomically (`write_atomically`)."""
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
+    """Return the object in a JSON file as a dictionary.
 
     Raises:
         ValueError: the file is missing, unreadable or not a JSON object; the message names the file.
@@ -63,7 +63,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder next to `path`; rename it to `path` if the block succeeds, and remove it otherwise."""
+    """Yield an empty folder next to `path`. If the block succeeds, rename the folder to `path`, otherwise remove it."""
     aside = path.with_name(f".{path.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -84,12 +84,13 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hexadecimal."""
+    """Return the SHA-256 digest of a file's content as hexadecimal text."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file. The files are hashed in threads, because hashlib releases the GIL."""
+    """Return the SHA-256 digest of each file's content as hexadecimal text. The files are hashed in parallel threads,
+    because hashlib releases the GIL."""
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))

@@ -1,4 +1,4 @@
-"""Number of CPU cores that are available to this process, and amount of memory that this process uses."""
+"""Number of CPU cores that are available to this process, and peak memory of this process."""
 
 import os
 import resource

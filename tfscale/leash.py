@@ -15,7 +15,7 @@ from contextlib import suppress
 from tfscale.children import python
 
 PATIENCE_SECONDS = 5.0
-"""Number of seconds in which a command can exit after the interrupt before it is killed."""
+"""Number of seconds that a command has to exit after the interrupt before it is killed."""
 
 
 def leashed(command: Sequence[str]) -> list[str]:
@@ -29,7 +29,7 @@ def end_with_input() -> None:
 
 
 def main() -> int:
-    """Run the command given by the arguments of this process, and return the exit code."""
+    """Run the command in `sys.argv[1:]` until it exits or standard input ends, and return its exit code."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, lambda number, frame: None)  # unlike SIG_IGN, this is not inherited

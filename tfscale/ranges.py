@@ -14,7 +14,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 @dataclass(frozen=True)
 class Range:
-    """Annotation for the bounds of a number. The number must always be finite."""
+    """Range of a number, for use in `Annotated`. The number must also be finite."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -23,7 +23,7 @@ class Range:
     what: str = ""
     """Name of the quantity in messages, such as "a fraction"."""
     such_as: str = ""
-    """Value that messages suggest."""
+    """Allowed value that messages suggest as an example."""
     read: Callable[[Any], Any] | None = None
     """Function that converts the user's text to a number."""
 
@@ -45,7 +45,7 @@ class Range:
         return " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """Let pydantic read and check values of the annotated type."""
+        """Return the pydantic schema that reads and checks values of the annotated type."""
         from pydantic_core import core_schema
 
         schema = core_schema.no_info_after_validator_function(self._checked, handler(source))
@@ -102,6 +102,6 @@ Natural = Annotated[int, Range(least=0)]
 Count = Annotated[int, Range(least=1)]
 """A whole number of at least 1."""
 Amount = Annotated[int, Range(least=0, read=read_amount)]
-"""A number of tokens, such as 15B, 1.5M, 300K or 65536."""
+"""A number of tokens of at least 0, also given as text such as 15B, 1.5M, 300K or 65536."""
 AutoCount = Annotated[int, Range(least=0, read=lambda value: 0 if value == "auto" else value)]
-"""A count of at least 0, or `auto` for 0."""
+"""A whole number of at least 0. The text `auto` is read as 0."""

@@ -19,7 +19,7 @@ T = TypeVar("T", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """Registry of classes of one kind, by name.
+    """Registry that maps names to classes of one kind, such as optimizers.
 
     Args:
         key: configuration key that names a class, for messages, such as `optim.name`.

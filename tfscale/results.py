@@ -46,7 +46,8 @@ class Results:
     runs: Path
     experiments: tuple[Recorded, ...]
     noise_floor: float | None = None
-    """Difference of losses in nats below which single runs count as equal, or None if it is unknown."""
+    """Difference of losses in nats below which single runs count as equal, or None if it is unknown. It is used only in
+    comparisons in which both sides have one seed."""
 
     @cached_property
     def stages(self) -> pd.DataFrame:
@@ -66,7 +67,8 @@ class Results:
 
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
-        """One row per value that `tfscale eval` measured after training, with the text or task and the measure."""
+        """One row per value that `tfscale eval` measured after training, with the name of the text or task and the name
+        of the measure."""
         rows = [
             {**where, "kind": entry["kind"], "name": entry["name"], "measure": measure, "value": value}
             for where, stage, _ in self._curves
@@ -83,16 +85,17 @@ class Results:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per size of each arm that is compared with the chain, unless the arm and the chain share the run.
-        Rows have costs at equal perplexity, perplexities at equal compute, outcome, and a verdict sentence."""
+        """One row per size of each arm that is compared with the chain, without sizes whose runs the arm and the chain
+        share. The columns are the costs at equal perplexity, the perplexities at equal compute, the outcome, and the
+        verdict as a sentence."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])
         costs = [name for name in self.costs.columns if name not in _OF_ROWS]
         return self._rows[compared].drop(columns=costs).reset_index(drop=True)
 
     @cached_property
     def growths(self) -> pd.DataFrame:
-        """One row per growth of each chain and seed, with the losses before and after it, and the tokens to recover
-        the loss."""
+        """One row per growth of each chain and seed, with the losses before and after the growth in nats per token, and
+        the number of training tokens until the loss has recovered."""
         rows = [{"experiment": name, **row} for name, document in self._documents for row in document["growths"]]
         return pd.DataFrame(rows)
 
@@ -137,8 +140,8 @@ def read_results(runs: str | Path = "runs", noise_floor: float | None = None) ->
     """Return the results in a runs folder, or in a folder written by `tfscale compare --submit`.
 
     Args:
-        noise_floor: difference of losses in nats below which single runs count as equal; None: unknown, or measured if
-            there are several seeds.
+        noise_floor: difference of losses in nats below which single runs count as equal, or None if it is unknown. It
+            is used only in comparisons in which both sides have one seed.
 
     Raises:
         UserFault: the folder contains no experiment, or a record of an experiment is damaged.
@@ -173,7 +176,7 @@ def _end(stage: Stage, curve: StageCurve) -> dict[str, Any]:
 
 
 def _costs(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return the cumulative costs by column name."""
+    """Return a stage's cumulative costs by column name."""
     return {f"total_{name}" if name == "tokens" else name: value for name, value in totals.items()}
 
 

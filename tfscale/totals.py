@@ -15,14 +15,14 @@ class Totals:
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy in joules during `seconds`, as measured by the devices; None if any part is unknown."""
+    """Energy in joules during `seconds`, as measured by the devices; None if it is unknown for a stage."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
-    """FLOPs of optimizer updates, which are not included in `flops`. None if any part is unknown, because a stage was
-    imported or recorded by a version that did not count these FLOPs."""
+    """FLOPs of optimizer updates, which are not included in `flops`. None if the number is unknown for a stage, because
+    the stage was imported or was recorded by a version that did not count these FLOPs."""
 
     @property
     def spent_on_updates(self) -> int | None:
-        """FLOPs of optimizer updates, which are 0 if there are no tokens; None if any part is unknown."""
+        """FLOPs of optimizer updates: 0 if there are no tokens, otherwise `optimizer_flops`, which may be None."""
         return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":

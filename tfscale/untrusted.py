@@ -14,8 +14,8 @@ from tfscale.ranges import Range
 
 T = TypeVar("T")
 LARGEST: float = 2**63 - 1
-"""Largest allowed integer, the limit of torch and safetensors. The metadata of a field can set another limit as
-`largest`; math.inf also allows non-finite floats."""
+"""Largest allowed absolute value of an integer, which is the limit of torch and safetensors. The metadata of a field
+can set another limit as `largest`; math.inf also allows non-finite floats."""
 LONGEST_NAME = 255
 """Maximum length of a file name in bytes."""
 
@@ -34,11 +34,11 @@ def check_fields(value: Any) -> None:
 
 
 def from_known(kind: type[T], values: dict[str, Any]) -> T:
-    """Return a dataclass of type `kind` with the given values of its fields. Other values, which another version may
-    have written, are ignored.
+    """Return a dataclass of type `kind` with the given field values. Values of unknown fields, which another version
+    may have written, are ignored.
 
     Raises:
-        ValueError: a field without a default is missing, or `values` is not an object.
+        ValueError: a field without a default is missing, or `values` is not a dictionary.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{reprlib.repr(values)} is not an object")

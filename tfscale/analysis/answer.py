@@ -1,5 +1,5 @@
-"""Answer of a comparison, which is one sentence and one small table. For each size and arm, the table states whether
-the chain is better, level or worse."""
+"""Short answer of a comparison: one sentence, and one small table that states for each size and arm whether the chain
+is better than the arm, level with it, or worse."""
 
 from dataclasses import dataclass
 
@@ -19,19 +19,19 @@ ALL_SIZES = "all sizes"
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer of a comparison as text."""
+    """Short answer of a comparison as text: a sentence, and a table with a note."""
 
     sentence: str
     arms: tuple[str, ...]
     """Titles of the arms with which the chain is compared, one per column of the table."""
     rows: tuple[tuple[str, ...], ...]
-    """Rows of the table: a size, or `ALL_SIZES`, and one cell per arm."""
+    """Rows of the table. Each row contains a size, or `ALL_SIZES`, and one cell per arm."""
     note: str
     """Explanation of the table."""
 
 
 def answer_of(comparison: Comparison) -> Answer:
-    """Return the answer of a comparison."""
+    """Return the sentence, the table and the note that summarise a comparison."""
     table = comparison.table
     arms = {row.arm: row.title for row in table.rows if row.arm != table.chain}
     rows = [

@@ -13,19 +13,19 @@ from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.intervals import interval_of
 
 ArmSize = tuple[str, str]
-"""Name of an arm, and a size."""
+"""Key that identifies runs: the name of an arm, and a size."""
 
 
 @dataclass(frozen=True)
 class ScratchEnd:
-    """End of a run from scratch at one budget."""
+    """Final evaluation of a run from scratch at one budget."""
 
     arm: str
     size: str
     run: ReplicateCurves
-    """Curves whose last points are ends of runs."""
+    """Curves of the run. Their last `ends` points are the final evaluations at all budgets."""
     point: int
-    """Negative index of the end among the points of the curves."""
+    """Negative index of this evaluation among the points of the curves."""
 
     @property
     def loss(self) -> float:
@@ -46,8 +46,12 @@ class BestOfAnySize:
 
 
 def best_end(chain: ReplicateCurves, scratch: Mapping[ArmSize, ReplicateCurves | None]) -> ScratchEnd | None:
-    """Return the end of a run from scratch with the lowest loss among those that cost no more than the chain's model,
-    or None if there is none. A run from scratch that is also the chain's run is excluded."""
+    """Return the final evaluation with the lowest loss among all runs from scratch that cost no more than the chain's
+    model, or None if there is none. A run from scratch that is also the chain's run is excluded.
+
+    Args:
+        scratch: curves of the runs from scratch by arm and size, or None for runs without measurements.
+    """
     if not chain.finished:
         return None
     compute = math.exp(chain.mean.log_compute[0, -1])
@@ -69,8 +73,8 @@ def _ends(arm: str, size: str, run: ReplicateCurves) -> list[ScratchEnd]:
 def best_of_any_size(
     chain: ReplicateCurves | None, scratch: Mapping[ArmSize, ReplicateCurves | None]
 ) -> BestOfAnySize | None:
-    """Return the comparison of the chain's model with the best end of a run from scratch, or None if there is none. The
-    confidence interval does not account for the choice of the best run."""
+    """Compare the chain's model with the best model from scratch that cost no more (`best_end`), or return None if
+    there is none. The confidence interval does not account for the choice of the best model."""
     best = best_end(chain, scratch) if chain else None
     if chain is None or best is None:
         return None

@@ -44,15 +44,16 @@ class ReplicateCurves:
     blocks: tuple[BlockLosses, ...] | None
     """Validation losses of each replicate by blocks of documents, or None if they are missing for a replicate."""
     step: float
-    """Compute of one optimizer step, or 0 if it is unknown."""
+    """Compute of one optimizer step, in the unit of the measure, or 0 if it is unknown."""
     finished: bool
     seeds: tuple[int, ...] = ()
     """Seed of each replicate, or an empty tuple if the seeds are unknown."""
     ends: int = 1
-    """Number of points that are ends of runs, which are the last points of each curve."""
+    """Number of points at the end of each curve that are final evaluations of runs, one per budget."""
     decayed: Optional["ReplicateCurves"] = None
-    """Curves that consist of the evaluations during the run at the first budget and the ends of the runs at all
-    budgets, where the learning rates had been decayed. None if a replicate has a run at only one budget."""
+    """Curves that consist of the evaluations during the run at the smallest budget and the final evaluations of the
+    runs at all budgets, for which the learning rate had been decayed. None if a replicate has a run at only one
+    budget."""
 
     @property
     def size(self) -> int:
@@ -61,13 +62,13 @@ class ReplicateCurves:
 
     @property
     def mean(self) -> "Curves":
-        """Mean curve of the replicates, as a stack of one curve."""
+        """Mean curve of the replicates, as `Curves` with a single curve."""
         return Curves(self.log_compute.mean(axis=0)[None], self.losses.mean(axis=0)[None])
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Stack of curves of loss over compute."""
+    """Several curves of loss over compute with the same number of points."""
 
     log_compute: Array
     """Logarithm of compute [curves, points], in increasing order."""
@@ -87,7 +88,7 @@ class BootstrapDraws:
     """Bootstrap samples of the curves of several runs."""
 
     curves: tuple[Curves, ...]
-    """Sampled curves, with one stack of DRAWS curves per run."""
+    """Sampled curves of each run, with DRAWS curves per run."""
     over: tuple[Source, ...]
     """Sources of variation in the samples. `seeds` is missing if a run has only one seed, and `documents` if not all
     runs were evaluated in the same blocks of documents. The variation due to a missing source is unknown."""
@@ -132,7 +133,7 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateC
 
 
 def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
-    """Draw DRAWS bootstrap samples of the curve of each run. The result is deterministic for given runs."""
+    """Draw DRAWS bootstrap samples of the curve of each run. The same runs always give the same samples."""
     over, first = sources(*runs), runs[0]
     documents = None
     if first.blocks is not None and "documents" in over:
@@ -145,8 +146,8 @@ def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
 
 
 def sources(*runs: ReplicateCurves) -> tuple[Source, ...]:
-    """Return the sources of variation that the bootstrap can include for all runs together: seeds if every run has
-    several replicates, and documents if all runs were evaluated in the same blocks."""
+    """Return the sources of variation that the bootstrap can include for these runs: `seeds` if every run has several
+    replicates, and `documents` if all runs were evaluated on the same blocks of documents."""
     blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     known: dict[Source, bool] = {
         "seeds": all(run.size > 1 for run in runs),
@@ -190,20 +191,24 @@ def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np
 
 
 def document_shifts(run: ReplicateCurves, weights: Array) -> Array:
-    """Return the change of a run's final loss in each bootstrap sample of documents [DRAWS], averaged over the
-    replicates."""
+    """Return the change of a run's final loss in each bootstrap sample of documents [DRAWS], in nats per token and
+    averaged over the replicates.
+
+    Args:
+        weights: number of times that each sample contains each block [DRAWS, blocks].
+    """
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
     tokens, losses = run.blocks[0].tokens, np.mean([each.losses for each in run.blocks], axis=0)
     return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)
 
 
 def perplexities(losses: Array) -> Array:
-    """Return the perplexities of bootstrap samples of losses. With two seeds, the samples have heavy tails, so the
-    perplexities are clipped to finite numbers, which can be subtracted."""
+    """Return the perplexities of bootstrap samples of losses. With two seeds, the samples have heavy tails, so losses
+    are limited to 700 nats, which keeps the perplexities finite and their differences defined."""
     return np.asarray(np.exp(np.minimum(losses, 700.0)), dtype=float)
 
 
 def seeded(*names: str) -> np.random.Generator:
-    """Return a random generator seeded with names, such as the keys of the runs, so that adding an arm to the
-    comparison does not change the results of other arms."""
+    """Return a random generator whose seed is a hash of names, such as the keys of the compared runs. Adding an arm to
+    the comparison therefore does not change the results of other arms."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))

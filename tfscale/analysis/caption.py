@@ -17,7 +17,7 @@ SAME_REGIME = 2.0
 SAME_SIZE = 1.25
 """Maximum ratio of two numbers of parameters that count as the same size."""
 SAME_COMPUTE = 0.03
-"""Largest relative difference between computes that count as equal."""
+"""Maximum relative difference of two amounts of compute that count as equal."""
 
 
 def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
@@ -84,15 +84,15 @@ def _limits(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the numbers of seeds with a finished run, of all arms and sizes that have one, in order and without
-    repetitions."""
+    """Return the distinct numbers of finished seeds of the arms at each size, in increasing order. Sizes without a
+    finished run are ignored. The result is [1] if no run has finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 
 
 def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:
-    """Return the tokens per parameter of the arms from scratch whose runs of the chain's last size have the chain's
-    cumulative compute, by title."""
+    """Return the tokens per parameter, by title, of the arms from scratch whose runs of the chain's last size have the
+    same compute as the chain up to this size."""
     size = chain.sizes[-1]
     spent = _flops(chain.replicates(size))
     found = {}
@@ -106,8 +106,8 @@ def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]
 
 
 def _is_of_its_size(arm: ArmCurve, chain: ArmCurve) -> bool:
-    """Return True if an arm's model of the chain's last size has about as many parameters as the chain's. The
-    compute-optimal Transformer does not: its tokens per parameter are given by a rule and not by the regime."""
+    """Return True if an arm's model of the chain's last size has about as many parameters as the chain's model. This
+    excludes the compute-optimal Transformer, whose tokens per parameter follow from a rule."""
     ours, theirs = (
         {run.parameters for run in each.replicates(chain.sizes[-1]) if run.parameters} for each in (chain, arm)
     )

@@ -15,18 +15,18 @@ from tfscale.plan.arms import Arm
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Results of comparing arms with their chain."""
+    """Comparison of a chain with the other arms of an experiment."""
 
     title: str
     arms: tuple[ArmCurve, ...]
     table: Table
     growths: tuple[GrowthEvent, ...]
-    """Growths of the chain."""
+    """Losses before and after each growth of the chain."""
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]
-    """Comparisons of the chain's family cost with that of every arm that has all sizes of the chain, for each measure
-    of cost. Those in `measure` come first for each arm."""
+    """Comparisons of the chain's family cost with that of every arm that has all sizes of the chain, one per measure of
+    cost. For each arm, the comparison in `measure` comes first."""
     price: float | None
     """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]
@@ -59,7 +59,7 @@ def compare_arms(
     Args:
         title: title that names the schedule and the corpus.
         assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
-        tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
+        tuning_flops: FLOPs spent on tuning the learning rates of the arms, or None if they are not stated.
         primary: size and name of the arm of the primary comparison, or None if none is declared.
         reference: published points in the form of a file in `conf/reference/`.
         price: price of a device in US dollars per hour, or None if it is unknown.

@@ -22,8 +22,7 @@ Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training a model, or the mean cost over several runs. Unknown values, for example of published runs, are
-    NaN."""
+    """Cost of training a model, or the mean cost of several runs. Unknown values, as in published runs, are NaN."""
 
     tokens: float
     flops: float
@@ -75,7 +74,7 @@ The family cost of several sizes depends on their perplexities (`tfscale.analysi
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluation on the validation text."""
+    """Evaluation of a model on the validation text, with the training cost up to this evaluation."""
 
     step: int
     """Optimizer step within the stage. The evaluation at step 0 precedes training, and follows the growth if the stage
@@ -95,21 +94,22 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StageCurve:
-    """Measurements of a stage, or of a branch together with the stages of its trunk at the same size. In both cases,
-    they are those of one training run, for one size of an arm with one seed."""
+    """Measurements of one training run, for one size of an arm and one seed. The run is a stage, or a branch together
+    with the stages of its trunk at the same size."""
 
     size: str
     key: str
     parent: str | None
     """Key of the stage from which this stage started."""
     grown: bool
-    """True if the first evaluation is that of a grown model before any training."""
+    """True if the stage starts with a growth and the first evaluation precedes any training of the grown model."""
     parameters: int | None
     """Number of parameters, or None if it is unknown."""
     heldout_tokens: int | None
     """Number of validation tokens, or None if it is unknown."""
     start: Cost | None
-    """Final cumulative cost of the parent, zero for a run from scratch, or None if the stage has not started."""
+    """Final cumulative cost of the parent, which is zero for a run from scratch; None if the stage has not been
+    evaluated yet."""
     evaluations: tuple[Evaluation, ...]
     """Evaluations in the order of their steps."""
     finished: bool
@@ -125,16 +125,16 @@ class StageCurve:
     blocks: BlockLosses | None = None
     """Losses of the final evaluation by blocks of the validation text, or None if they were not measured."""
     parts: tuple["StageCurve", ...] = ()
-    """Stages of the run if it is a branch of a trunk or follows a rejected growth, ordered from the oldest; otherwise
-    empty. If growths to this size were rejected, the rejected stages and the continued training of the parent come
-    first. They are part of the cost but not of the evaluations."""
+    """Stages of the run, oldest first, if the run is a branch of a trunk or follows a rejected growth; otherwise empty.
+    If growths to this size were rejected, the rejected stages and the continued training of the parent come first.
+    Their costs are included in `marginal`, but their evaluations are not in `evaluations`."""
     readings: tuple["StageCurve", ...] = ()
     """Runs of this model at all budgets, including this one, in order of compute. Empty if there is only one budget or
     a run has not finished."""
 
     @property
     def stages(self) -> tuple["StageCurve", ...]:
-        """Stages of the run, each of which was trained once."""
+        """All stages of the run, oldest first: `parts`, or only this stage if `parts` is empty."""
         return self.parts or (self,)
 
     @property
@@ -149,15 +149,15 @@ class StageCurve:
 
     @property
     def marginal(self) -> Cost | None:
-        """Cost of the stages of this run alone, including rejected growths before it, or None if the stage has not
+        """Cost of this run without its parent, but with rejected growths to this size, or None if the run has not
         finished."""
         start = self.stages[0].start
         return self.end.totals - start if self.end and start else None
 
     @property
     def step_size(self) -> Cost | None:
-        """Average cost of an optimizer step, without a rejected growth before the stage, or None if the stage has not
-        finished or the number of steps is unknown."""
+        """Average cost of an optimizer step of this run, without rejected growths, or None if the run has not finished
+        or the number of steps is unknown."""
         if self.end is None or self.start is None or not self.end.step:
             return None
         own = self.end.totals - self.start
@@ -196,7 +196,7 @@ class ArmCurve:
 
 
 def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
-    """Return the current measurements of arms. Stages that have not started have no evaluations.
+    """Read the current measurements of all stages of the arms. Stages that have not started have no evaluations.
 
     Raises:
         ValueError: a `done.json` or `heldout.json` cannot be read, a parent has no `done.json`, or the arms were not
@@ -231,7 +231,7 @@ def _read_arm(arm: Arm) -> ArmCurve:
 
 
 def joined(parts: Sequence[StageCurve]) -> StageCurve:
-    """Return the measurements of stages that train the same model one after another, joined into those of one run."""
+    """Join the measurements of stages that train the same model one after another to the measurements of one run."""
     first, last = parts[0], parts[-1]
     evaluations: list[Evaluation] = []
     for part in parts:
@@ -246,7 +246,7 @@ def joined(parts: Sequence[StageCurve]) -> StageCurve:
 
 
 def read_stage(stage: Stage) -> StageCurve:
-    """Return the current measurements of a stage.
+    """Read the current measurements of a stage from its folder.
 
     Raises:
         ValueError: the stage's `done.json` or `heldout.json` cannot be read, or the `done.json` of its parent is

@@ -1,4 +1,4 @@
-"""Comparison of arms as Markdown, as LaTeX, and as a self-contained HTML page.
+"""Formatting of a comparison of arms as Markdown, as LaTeX, and as a self-contained HTML page.
 
 The templates of the documents are in templates/. This module provides the values that the templates show.
 """
@@ -41,7 +41,7 @@ ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 @dataclass(frozen=True)
 class Section:
-    """Section of the HTML page with figures, a table and a note, in this order. Each of them may be absent."""
+    """Section of the HTML page with optional figures, table and note, in this order."""
 
     name: str
     title: str
@@ -56,7 +56,7 @@ class Section:
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Template delimiters for LaTeX, in which braces have a meaning of their own."""
+"""Template delimiters for LaTeX, which replace braces because LaTeX uses them."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -69,7 +69,7 @@ LATEX = str.maketrans(
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return the answer, the results, the costs and the verdicts of a comparison as Markdown."""
+    """Return the short answer, the results, the costs and the verdicts of a comparison as Markdown."""
     table, template = comparison.table, _environment().get_template("table.md")
     return template.render(
         _values(comparison),
@@ -142,7 +142,7 @@ def _environment(**settings: Any) -> Environment:
 
 
 def _values(comparison: Comparison) -> dict[str, Any]:
-    """Return the values that all templates use."""
+    """Return the template variables that all documents use, by name."""
     table = comparison.table
     return {
         "title": comparison.title,
@@ -251,5 +251,5 @@ def _environments(records: Sequence[StageRecord]) -> Section:
 
 
 def _plain(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
-    """Return rows of texts as cells that are sorted by their texts."""
+    """Convert rows of texts to rows of cells, whose columns are sorted by the texts."""
     return [[(text, text) for text in row] for row in rows]

@@ -25,8 +25,8 @@ Standing = Literal["better", "level", "worse"]
 class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
-    The perplexity is the arm's final one. The chain's evaluations during training are used directly, although its
-    learning rate had not been decayed. A chain planned to end at this perplexity would not reach it later, so the
+    The target is the arm's final perplexity. The chain's evaluations during training are used directly, although its
+    learning rate had not been decayed. A chain planned to end at this perplexity would cost at most as much, so the
     speed-up is not overestimated.
 
     If the arm has runs at several budgets, its final perplexity is that of the largest budget. If the chain did not
@@ -36,22 +36,23 @@ class EqualPerplexity:
     """
 
     state: Reach
-    """State of the chain. `reached`: it reached the target. `at least`: its stage of this size started below the
-    target, so speed-up and saving are lower bounds. `at most`: the arm reached the target during its run at the first
-    budget, so speed-up and saving are upper bounds. `not reached`: it did not reach the target."""
+    """State of the chain. `reached`: the chain reached the target. `at least`: the chain's stage of this size started
+    at or below the target, so speed-up and saving are lower bounds. `at most`: the arm reached the target during its
+    run at the smallest budget, so speed-up and saving are upper bounds. `not reached`: the chain did not reach the
+    target."""
     target: float
     """Perplexity that the chain and the arm reached, or the arm's final perplexity if the chain did not reach it."""
     arm: float
-    """Cumulative cost of the arm at this perplexity."""
+    """Cumulative cost at which the arm reached the target, in the unit of the measure."""
     chain: float | None
     """Cumulative cost of the chain when its stage of this size first reached the target, or None if it did not."""
     gap: float
     """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
-    """Verdict on the chain. `saves`: it reached the target at a lower cost, beyond noise. `costs more`: it reached the
-    target at a higher cost, or it did not reach the target and the arm reached the chain's best perplexity at a lower
-    cost. `not reached`: it did not reach the target, and the cost of doing so is unknown. `no difference`: the costs
-    are equal within the known noise."""
+    """Verdict on the chain. `saves`: the chain reached the target at a lower cost, beyond noise. `costs more`: the
+    chain reached the target at a higher cost, or did not reach it and the arm reached the chain's best perplexity at a
+    lower cost. `not reached`: the chain did not reach the target, and the cost of reaching it is unknown. `no
+    difference`: the difference in cost is within the known noise."""
     excess: float
     """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both sides reached: the arm's
     final perplexity, or the chain's best perplexity if that is higher. A saving is negative."""
@@ -61,16 +62,17 @@ class EqualPerplexity:
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
     noise: NoiseFloor | None = None
-    """Noise floor that the verdict uses because a side has a single seed; None if there is none."""
+    """Noise floor that the verdict uses, or None if it is unknown, or not needed because both sides have several
+    seeds."""
     exact: bool = False
     """True if the learning rates of both sides had been decayed at these costs. Otherwise, one cost was read during
     training, where a planned run would have been cheaper."""
 
     @property
     def bound(self) -> Bound | None:
-        """Kind of bound that `saving` is, or None if it is exact. A cost that was read during training is an upper
-        bound on the cost of a planned run. The true saving is `at least` this large if this cost is the chain's, and
-        `at most` if it is the arm's."""
+        """Relation of the true saving to `saving`: `at least` or `at most` as large, or None if `saving` is exact. A
+        cost that was read during training is an upper bound on the cost of a planned run. The true saving is therefore
+        at least `saving` if this cost is the chain's, and at most `saving` if it is the arm's."""
         if self.exact:
             return None
         return "at least" if self.state in ("reached", "at least") else "at most"
@@ -98,12 +100,12 @@ class EqualCompute:
     seeds."""
 
     compute: float
-    """Cumulative cost of the chain's model. In a `BestOfAnySize`, it is that of the model from scratch."""
+    """Cumulative cost of the chain's model or, in a `BestOfAnySize`, of the model from scratch."""
     chain: float
     arm: float
     interpolated: bool
-    """True if the arm's perplexity is interpolated between two evaluations, and not that of a finished run. The arm's
-    learning rate had then not been decayed, which favours the chain."""
+    """True if the arm's perplexity is interpolated between two evaluations during training, False if it is that of a
+    finished run. During training, the arm's learning rate had not been decayed, which favours the chain."""
     interval: Interval | None
     """Confidence interval of the difference, or None if it is unknown."""
     over: tuple[Source, ...]
@@ -118,7 +120,11 @@ def at_equal_perplexity(
     chain: ReplicateCurves | None, arm: ReplicateCurves | None, assumed: float | None
 ) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement. The argument `assumed` is that of `noise_floor`."""
+    not finished or the chain has no measurement.
+
+    Args:
+        assumed: noise floor in nats if both sides have one seed, or None if it is unknown.
+    """
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
@@ -163,7 +169,7 @@ def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: E
     """Return the confidence interval of the saving.
 
     Args:
-        ratios: ratios of costs in each bootstrap sample.
+        ratios: ratios of the chain's cost to the arm's cost in each bootstrap sample.
         opposite: mask [samples] that is True for bootstrap samples that bound the saving from the opposite side.
     """
     savings = -np.expm1(ratios.logarithms)
@@ -173,8 +179,8 @@ def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: E
 
 
 def at_equal_compute(chain: ReplicateCurves | None, arm: ReplicateCurves | None) -> EqualCompute | None:
-    """Return the perplexities of chain and arm at the cumulative cost of the chain's model, or None if a run has not
-    finished or the arm has no measurement at this cost."""
+    """Return the perplexities of the chain and the arm at the cumulative cost of the chain's model, or None if one of
+    them has not finished or the arm was not measured up to this cost."""
     if chain is None or arm is None or not (chain.finished and arm.finished):
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -194,7 +200,7 @@ def at_equal_compute(chain: ReplicateCurves | None, arm: ReplicateCurves | None)
 
 @dataclass(frozen=True, eq=False)
 class CostRatios:
-    """Ratios of the chain's cost to the arm's cost for a stack of curves. The costs are those at the perplexity that
+    """Ratios of the chain's cost to the arm's cost, one per pair of curves. The costs are those at the perplexity that
     both sides reached: the arm's final perplexity or, if the chain did not reach it, the chain's best perplexity."""
 
     logarithms: Array
@@ -202,13 +208,14 @@ class CostRatios:
     reached: NDArray[np.bool_]
     """Mask [curves] that is True if the chain reached the arm's final perplexity."""
     bounded: NDArray[np.bool_]
-    """Mask [curves] that is True if a cost is only an upper bound, because the run had reached the perplexity by its
-    first evaluation. The run is the chain's if the chain reached the arm's final perplexity, and otherwise the
-    arm's."""
+    """Mask [curves] that is True if a cost is only an upper bound, because a run had reached the perplexity by its
+    first evaluation. This is the chain's run if the chain reached the arm's final perplexity, and otherwise the arm's
+    run."""
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
-    """Return the ratio of the chain's cost to the arm's cost for each pair of curves."""
+    """Return the logarithm of the ratio of the chain's cost to the arm's cost for each pair of curves, at the
+    perplexity that both sides reached."""
     rows = np.arange(len(chain.losses))
     there, early = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
     reached = np.isfinite(there)
@@ -223,8 +230,8 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
-    the perplexity, also in nearly all variations. `not reached`: the chain did not reach the perplexity, also in nearly
-    all variations. `no difference`: all other cases.
+    the perplexity, both as measured and in nearly all variations. `not reached`: the chain missed the perplexity, both
+    as measured and in nearly all variations. `no difference`: all other cases.
 
     Args:
         ratio: logarithm of the ratio of the chain's cost to the arm's cost.
@@ -255,8 +262,8 @@ def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standin
 
 
 def _losses_at_equal_compute(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
-    """Return the losses of chain and arm [curves] at the chain's final compute, or None if the arm has no measurement
-    there."""
+    """Return the losses of the chain and of the arm [curves] at the chain's final compute, in nats per token, or None
+    if the arm was not measured up to this compute."""
     if not interpolated:
         return chain.losses[:, -1], arm.losses[:, -1]
     losses = losses_at(arm.log_compute, arm.losses, chain.log_compute[:, -1])
@@ -264,11 +271,11 @@ def _losses_at_equal_compute(chain: Curves, arm: Curves, interpolated: bool) -> 
 
 
 # The loss (the logarithm of perplexity) is interpolated linearly over the logarithm of compute, and never extrapolated.
-# Curves are in stacks, with one curve per bootstrap sample.
+# Arrays contain one curve per bootstrap sample.
 
 
 def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
-    """Return the loss of each curve at a given compute.
+    """Return the loss of each curve at an amount of compute, one amount per curve.
 
     Args:
         log_compute, losses: curves [curves, points], with points in order of compute.
@@ -286,7 +293,7 @@ def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
 
 
 def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the compute at which each curve first reached its target.
+    """Return the compute at which each curve first reached its target loss.
 
     Args:
         log_compute, losses: curves [curves, points], with points in order of compute.

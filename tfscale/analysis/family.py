@@ -1,12 +1,12 @@
-"""Costs of a family, which is all sizes of an arm, for the chain and another arm at equal perplexity per size.
+"""Comparison of family costs at equal perplexity per size. The family cost of an arm is the cost of all its sizes.
 
 A family cost matters if a model of every size is needed (arXiv 2504.00623 reports a saving of about 25%). From scratch,
-each size costs a run of its own. In a chain, each stage counts once, however many sizes grow from it. With branches,
+each size needs a run of its own. In a chain, each stage counts once, even if several sizes grow from it. With branches,
 the trunk and every branch count once.
 
 Arms rarely end at the same perplexities, so there are two comparisons: one at the chain's final perplexity of each
-size, and one at the other arm's. The cost of the arm that sets the perplexities is that of its runs. The cost of the
-other arm is read from its curves, separately at each size.
+size, and one at the other arm's final perplexities. The arm that sets the perplexities has the cost of its finished
+runs. The cost of the other arm is read from its curves, separately at each size.
 """
 
 from collections import Counter
@@ -35,10 +35,11 @@ class SizeCost:
 
     size: str
     cumulative: float
-    """Cumulative cost, which is that of the whole run if the perplexity was not reached."""
+    """Cumulative cost in the unit of the measure. If the perplexity was not reached, it is that of the whole run."""
     bound: Bound
-    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `at most`: the perplexity was
-    reached during training, before the decay of the learning rate. `at least`: it was not reached."""
+    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `exact`: both are equal. `at
+    most`: the perplexity was reached during training, before the decay of the learning rate. `at least`: the perplexity
+    was not reached."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,21 @@ class FamilyCost:
     """Cost of all sizes of an arm together, which lies between two bounds."""
 
     low: float
-    """Lower bound, which omits the sizes whose perplexity was reached during training."""
+    """Lower bound of the cost, which omits the sizes whose perplexity was reached during training."""
     high: float
-    """Upper bound, which is infinite if a perplexity was not reached."""
+    """Upper bound of the cost, which is infinite if a perplexity was not reached."""
     readings: tuple[SizeCost, ...]
 
     @property
     def bound(self) -> Bound:
-        """Relation of the cost to `shown`."""
+        """Relation of the true cost to `shown`: equal to it (`exact`), `at least` as high, or `at most` as high."""
         if self.sizes("at least"):
             return "at least"
         return "at most" if self.sizes("at most") else "exact"
 
     @property
     def shown(self) -> float:
-        """Upper bound, or the lower bound if the upper one is infinite."""
+        """Cost to display: the upper bound or, if it is infinite, the lower bound."""
         return self.low if self.sizes("at least") else self.high
 
     def sizes(self, bound: Bound) -> tuple[str, ...]:
@@ -80,33 +81,33 @@ class EqualFamily:
     interval: Interval | None
     """Confidence interval that covers both bounds of the excess, or None if it is unknown."""
     verdict: Verdict
-    """Verdict on the chain. `open`: a perplexity was not reached, or was reached during training, and the bounds of the
-    costs do not decide."""
+    """Verdict on the chain. `open`: a perplexity was not reached or was reached only during training, and the bounds of
+    the excess do not show which side is cheaper."""
 
     @property
     def exact(self) -> bool:
-        """True if both costs are exact."""
+        """True if the costs of the chain and of the other arm are both exact."""
         return self.chain.bound == self.arm.bound == "exact"
 
 
 @dataclass(frozen=True)
 class FamilyComparison:
-    """Comparison of the chain's family with that of another arm, in one measure of cost."""
+    """Comparison of the chain's family cost with that of another arm, in one measure of cost."""
 
     arm: str
     title: str
     measure: Measure
     at_chain: EqualFamily
-    """Costs at the chain's final perplexities."""
+    """Family costs of the chain and the arm at the chain's final perplexities."""
     at_arm: EqualFamily
-    """Costs at the arm's final perplexities."""
+    """Family costs of the chain and the arm at the arm's final perplexities."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence intervals cover."""
 
 
 def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: Measure) -> FamilyCost | None:
-    """Return the cost of the given sizes of an arm together, each at the chain's final perplexity of that size, or None
-    if the arm or the chain has not finished a size or a cost is unknown."""
+    """Return the total cost of the given sizes of an arm, each at the chain's final perplexity of that size, or None if
+    the arm or the chain has not finished a size or a cost is unknown."""
     reader, setter = _family(arm, sizes, measure), _family(chain, sizes, measure)
     return None if reader is None or setter is None else _reader(reader, setter).cost
 
@@ -114,8 +115,12 @@ def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: M
 def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
-    """Compare the families of the chain's sizes, or return None if the chain or the arm has not finished a size or a
-    cost is unknown. The argument `assumed` is that of `noise_floor`."""
+    """Compare the cost of all sizes of the chain with the cost of the same sizes of an arm. Return None if the chain or
+    the arm has not finished a size or a cost is unknown.
+
+    Args:
+        assumed: noise floor in nats if both sides have one seed, or None if it is unknown.
+    """
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
@@ -131,24 +136,24 @@ def compare_families(
 
 
 Stack = Sequence[tuple[Curves, Curves]]
-"""Curves of the run, and curves from which costs are read, for each size of a family."""
+"""One pair per size of a family: curves of the run, and curves from which costs are read."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Member:
-    """One size of a family."""
+    """Curves and costs of one size of an arm."""
 
     size: str
     run: ReplicateCurves
     read: ReplicateCurves
     """Curves from which costs are read, which are `run.decayed` or, if that is None, `run`."""
     own_from: float
-    """Cumulative cost before the stages that no other size needs."""
+    """Cumulative cost before the stages that only this size needs."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Family:
-    """Sizes of an arm, and the cost that they share."""
+    """Sizes of an arm, and the cost of the stages that these sizes share."""
 
     arm: ArmCurve
     measure: Measure
@@ -158,11 +163,11 @@ class _Family:
 
     @property
     def means(self) -> Stack:
-        """Mean curves of the sizes."""
+        """Curves of each size, averaged over seeds."""
         return [(each.run.mean, each.read.mean) for each in self.members]
 
     def costs(self, at: Sequence[Array]) -> Array:
-        """Return the cost of all sizes together [curves], given the logarithm of the cumulative cost of each size
+        """Return the total cost of all sizes [curves], given the logarithms of the cumulative cost of each size
         [curves]."""
         own = [np.maximum(np.exp(x) - each.own_from, 0.0) for x, each in zip(at, self.members, strict=True)]
         return np.asarray(self.common + np.sum(own, axis=0))
@@ -170,7 +175,7 @@ class _Family:
 
 @dataclass(frozen=True, eq=False)
 class _CostReader:
-    """Family whose costs are read at the final perplexities of another family."""
+    """Reader of a family's costs at the final perplexities of another family, the setter."""
 
     family: _Family
     setter: _Family
@@ -185,7 +190,7 @@ class _CostReader:
         return FamilyCost(float(low), float(high), self.readings)
 
     def bounds(self, reads: Stack, sets: Stack, shift: float = 0.0) -> tuple[Array, Array]:
-        """Return a lower and an upper bound of the cost of all sizes together [curves].
+        """Return a lower and an upper bound of the total cost of all sizes [curves].
 
         Args:
             reads, sets: curves of `family`, and of `setter`, which sets the perplexities.
@@ -198,7 +203,7 @@ class _CostReader:
 
 
 def _reader(family: _Family, setter: _Family) -> _CostReader:
-    """Return the reader of the costs of `family` at the final perplexities of `setter`."""
+    """Return a `_CostReader` for the costs of `family` at the final perplexities of `setter`."""
     readings = []
     found = _reach(family, setter, family.means, setter.means)
     for member, other, ((at,), (reached,)) in zip(family.members, setter.members, found, strict=True):
@@ -214,7 +219,7 @@ def _reach(
     family: _Family, setter: _Family, reads: Stack, sets: Stack, shift: float = 0.0
 ) -> list[tuple[Array, NDArray[np.bool_]]]:
     """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
-    final perplexity of `setter`, or of its final cost if it did not, and a mask that is True if it did."""
+    final perplexity of `setter`, or of its final cost if it did not reach it, and a mask that is True if it did."""
     found = []
     for member, other, (run, read), (target, _) in zip(family.members, setter.members, reads, sets, strict=True):
         at, _ = first_reaches(read.log_compute, read.losses, target.losses[:, -1] + shift)
@@ -225,12 +230,12 @@ def _reach(
 
 
 def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, of_chain: bool) -> EqualFamily:
-    """Return the comparison at the setter's final perplexities.
+    """Compare the costs of the reader's family and of its setter at the setter's final perplexities.
 
     Args:
         draws: bootstrap samples of the curves of the reader and of the setter, or None if no source of variation is
             known.
-        nats: noise floor of the reader's losses.
+        nats: noise floor of the losses in nats.
         of_chain: True if the reader is the chain.
     """
     family, setter = reader.family, reader.setter
@@ -251,8 +256,13 @@ def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, 
 
 
 def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
-    """Return the verdict on the chain from the bounds of its excess cost and from intervals of the excess that include
-    noise."""
+    """Return the verdict on the chain's family cost: `costs more` or `saves` if all intervals are above or below 0,
+    otherwise `no difference` if the excess is exact, and `open` if only its bounds are known.
+
+    Args:
+        excess: measured bounds of the chain's excess cost, as a fraction of the arm's cost.
+        intervals: intervals of the excess cost that include noise, or the measured bounds if the noise is unknown.
+    """
     if all(interval.low > 0 for interval in intervals):
         return "costs more"
     if all(interval.high < 0 for interval in intervals):
@@ -261,7 +271,7 @@ def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
 
 
 def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | None:
-    """Return the family of an arm, with costs averaged over seeds, or None if a size has not finished or a cost is
+    """Return the given sizes of an arm with costs averaged over seeds, or None if a size has not finished or a cost is
     unknown."""
     replicates = [arm.replicates(size) for size in sizes]
     if not all(runs and all(run.finished for run in runs) for runs in replicates):
@@ -278,8 +288,8 @@ def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | 
 
 
 def _shared(arm: ArmCurve, runs: Sequence[StageCurve], measure: Measure) -> list[float]:
-    """Return the cost that runs of an arm share, followed by the cumulative cost of each run before the stages that
-    only this run needs."""
+    """Return the cost of the stages that several runs of an arm need, followed by the cumulative cost of each run
+    before the stages that only this run needs."""
     stages = {stage.key: stage for run in arm.stages for stage in run.stages}
     parents = {key: stage.parent for key, stage in stages.items()}
     lines = [[stages[key] for key in lineage(run.stages[-1].key, parents.get) if key in stages] for run in runs]

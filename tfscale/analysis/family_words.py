@@ -1,4 +1,4 @@
-"""Sentences and short texts about the costs of all sizes together."""
+"""Sentences and short texts about family costs, which are the costs of all sizes of an arm."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -15,8 +15,12 @@ WORDS: dict[Bound, str] = {"exact": "", "at least": "at least ", "at most": "at 
 
 
 def family_sentences(families: Sequence[FamilyComparison], price: float | None) -> tuple[str, ...]:
-    """Return one sentence per arm, which compares the costs of all sizes together at the chain's perplexities and at
-    the arm's, and an explanation of bounds if any cost is a bound. `price` is that of `Comparison`."""
+    """Return one sentence per arm, which compares the total costs of all sizes at the chain's perplexities and at the
+    arm's perplexities, and an explanation of bounds if any cost is a bound.
+
+    Args:
+        price: price of a device in US dollars per hour, or None if it is unknown.
+    """
     arms = dict.fromkeys(each.arm for each in families)
     sentences = [_of_arm([each for each in families if each.arm == arm], price) for arm in arms]
     exact = all(each.at_chain.exact and each.at_arm.exact for each in families)
@@ -98,7 +102,11 @@ def cost(value: FamilyCost, measure: Measure) -> str:
 
 
 def dollars(value: FamilyCost, price: float) -> str:
-    """Return the price of device-seconds as text such as `$1.27` or `$0.0021`."""
+    """Return the price of a cost in device-seconds as text such as `$1.27` or `$0.0021`.
+
+    Args:
+        price: price of a device in US dollars per hour.
+    """
     spent = value.shown / 3600 * price
     return f"${spent:,.2f}" if spent >= 1 else f"${spent:#.2g}"
 

@@ -1,4 +1,4 @@
-"""Figure of the costs of all sizes together, at equal perplexity per size."""
+"""Bar chart of family costs, which are the costs of all sizes of an arm, at equal perplexity per size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,12 @@ BAR, GAP, MARGIN = 0.19, 0.5, 1.15
 """Height of a bar in inches, space between groups of bars as a multiple of this height, and height of the space for
 labels around all bars in inches."""
 ROOM = 1.45
-"""Length of the axis relative to the longest bar, which leaves room for the label of this bar."""
+"""Length of the axis as a multiple of the longest bar, which leaves space for the label of this bar."""
 NOTE = "≤: some of the perplexities were reached during training, before the decay. ≥: some were not reached."
 SIGN_LETTERS = str.maketrans({"<": "≤", ">": "≥", "=": None})
 
 Bars = list[tuple[str, str, FamilyCost]]
-"""Name, title and cost of an arm, one per bar."""
+"""One tuple per bar: the name, title and cost of an arm."""
 
 
 def family_figure(

@@ -19,7 +19,7 @@ LETTER = 7.4
 
 
 def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
-    """Write a text next to a point, at an offset in points."""
+    """Write a text next to a data point, at an offset (right, up) in units of 1/72 inch."""
     from matplotlib.patheffects import withStroke
 
     right, up = offset
@@ -97,7 +97,7 @@ def mark_best_of_any_size(
 
 
 def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
-    """Draw the loss right after each growth and at the end of the stage, relative to the loss before the growth."""
+    """Draw the loss right after each growth and at the end of the stage, in nats relative to the loss before it."""
     sizes = list(dict.fromkeys(event.size for event in events))
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for event in events:

@@ -1,4 +1,4 @@
-"""Figures of a comparison, which show perplexity over each measure of cost, and the cost of all sizes together."""
+"""Figures of a comparison: perplexity over compute, device-seconds and tokens, and the total cost of all sizes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ CAPTIONS = {
 
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """Yield the name of each figure and its `matplotlib.figure.Figure`.
+    """Yield pairs of a figure's name, such as `figure_time`, and its `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: nothing has been measured yet.

@@ -1,4 +1,4 @@
-"""Comparison of arms as JSON and CSV in full precision."""
+"""Formatting of a comparison of arms as JSON and CSV in full precision."""
 
 import csv
 import io

@@ -21,13 +21,13 @@ class GrowthEvent:
     end: float | None
     """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Number of training tokens from the growth to the first evaluation from which on the loss is at most `before`, or
+    """Number of training tokens between the growth and the evaluation from which the loss remains at most `before`, or
     None if the loss has not recovered yet."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the growths of an arm, or of its trunk if it has one, that were kept and were evaluated before and after
-    the growth."""
+    """Return the growths of an arm, or of its trunk if it has one. Rejected growths, and growths without an evaluation
+    before or after them, are omitted."""
     stages = arm.trunk or arm.stages
     parents = {stage.key: stage for stage in (*stages, *arm.detours)}
     pairs = [(stage, parents.get(stage.parent or "")) for stage in stages if stage.grown]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Confidence level, which is the share of repetitions of an experiment whose interval contains the true value."""
+"""Confidence level of all intervals: the fraction of repeated experiments whose interval contains the true value."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Interval:
 
 
 def interval_of(draws: Array) -> Interval:
-    """Return the central interval that contains the share LEVEL of bootstrap samples. Samples may be infinite but not
-    NaN."""
+    """Return the central interval that contains the fraction LEVEL of bootstrap samples. Samples may be infinite but
+    not NaN."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
@@ -37,8 +37,8 @@ Bound = Literal["at least", "at most"]
 
 
 def bound_of(draws: Array, bound: Bound) -> Interval:
-    """Return the one-sided interval that contains the share LEVEL of bootstrap samples, from a finite lower end (`at
-    least`) or up to a finite upper end (`at most`). Samples may be infinite but not NaN."""
+    """Return the one-sided interval that contains the fraction LEVEL of bootstrap samples, with only a lower end (`at
+    least`) or only an upper end (`at most`). Samples may be infinite but not NaN."""
     level = 1 - LEVEL if bound == "at least" else LEVEL
     end = float(np.quantile(draws, level, method="inverted_cdf"))
     return Interval(end, math.inf) if bound == "at least" else Interval(-math.inf, end)

@@ -2,7 +2,7 @@
 
 If both sides of a comparison have several seeds, its confidence interval includes the variation over seeds. If only one
 side has several seeds, its variation over seeds is used for both sides. If each side has a single seed, the noise floor
-is that of the configuration.
+is the one that is set in the configuration.
 """
 
 import math
@@ -48,7 +48,8 @@ def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | N
 
 
 def t_quantile(freedom: float) -> float:
-    """Return the quantile of Student's t distribution that bounds a central interval with probability LEVEL."""
+    """Return the quantile of Student's t distribution with `freedom` degrees of freedom that bounds a central interval
+    with probability LEVEL."""
     from scipy.special import stdtrit
 
     return float(np.asarray(stdtrit(freedom, 1 - (1 - LEVEL) / 2)))

@@ -1,4 +1,4 @@
-"""Records of the stages for the HTML report, with their settings, environments and parents."""
+"""Records of stages for the HTML report, which contain the settings, environment and parent of each stage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tfscale.stage.spec import STAGE_FILE
 
 @dataclass(frozen=True)
 class StageRecord:
-    """Record of a stage, read from the stage's folder."""
+    """Settings, environment and parent of a stage, read from the stage's folder."""
 
     key: str
     folder: str

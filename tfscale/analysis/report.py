@@ -1,4 +1,4 @@
-"""Output of a comparison's tables and figures to files."""
+"""Writing of a comparison's tables and figures to files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     of `figure`.
 
     Returns:
-        Paths of the files.
+        Paths of the written files.
 
     Raises:
         ValueError: nothing has been measured yet; no file is written.

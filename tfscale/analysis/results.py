@@ -38,7 +38,7 @@ def meaning(table: Table) -> str:
         "to reach the arm's final perplexity; `at least`: the chain reached it during training, before the decay of "
         f"its learning rate, or before its stage; ({LEVEL:.0%}: bound): the same with {LEVEL:.0%} confidence; "
         "`not reached`: the chain ended above it. If an arm has branches at several budgets, the perplexity is that of "
-        "the last, or the chain's best one if the chain did not reach it; `at most`: the arm got there earlier."
+        "the last, or the chain's best one if the chain did not reach it; `at most`: the arm reached it in training."
     )
 
 
@@ -69,11 +69,15 @@ FAMILIES = [
 
 
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the sizes that the last two columns of the table of families list."""
+"""Bounds of the last two columns of the table of family costs. Each column lists the sizes whose cost has its bound."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
-    """Return the rows of the table of families, whose header is `FAMILIES`."""
+    """Return the rows of the table of family costs, whose header is `FAMILIES`.
+
+    Args:
+        price: price of a device in US dollars per hour, or None if it is unknown.
+    """
     rows = []
     for family in families:
         for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):

@@ -21,9 +21,9 @@ from tfscale.plan.arm_kind import arm_kind
 DELTA = 1e-3
 """Threshold of the Huber loss, beyond which residuals of log L count linearly, as in arXiv 2203.15556."""
 STEEPEST = 3.0
-"""Maximum exponent of the fit."""
+"""Maximum exponent alpha of a fitted scaling law."""
 STEPS = 80
-"""Number of optimization steps per fit."""
+"""Number of steps of the minimisation per fit of a scaling law."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
@@ -34,8 +34,8 @@ alpha."""
 
 @dataclass(frozen=True, eq=False)
 class ScalingLaw:
-    """Fitted scaling law. Its uncertainty is estimated by refitting it to the fitted losses plus residuals drawn with
-    replacement."""
+    """Scaling law fitted to the frontier of an arm. Its uncertainty is estimated by refitting the law to the fitted
+    losses plus residuals drawn with replacement."""
 
     arm: str
     keys: tuple[str, ...]
@@ -45,7 +45,7 @@ class ScalingLaw:
     coefficient: float
     """Coefficient A, for compute in units of `unit`."""
     exponent: float
-    """Exponent alpha."""
+    """Exponent alpha of the law."""
     unit: float
     """Geometric mean of the frontier's compute, in the unit of the measure."""
     compute: Array
@@ -67,8 +67,8 @@ class ScalingLaw:
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Return the lower and upper limits between which the law expects the share LEVEL of losses at each compute,
-        given the refits and the scatter of the points."""
+        """Return the lower and upper limits between which the law expects the fraction LEVEL of losses at each compute,
+        in nats per token, given the refits and the scatter of the points."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -83,7 +83,7 @@ class Frontier:
     compute."""
 
     keys: tuple[str, ...]
-    """Keys of the stages that contribute points."""
+    """Keys of the stages whose final evaluations are points of the frontier."""
     compute: Array
     """Cumulative compute [points]."""
     losses: Array
@@ -94,7 +94,7 @@ class Frontier:
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
-    """Return the frontier of an arm over all sizes and budgets."""
+    """Return the frontier of an arm over its runs of all sizes and budgets."""
     kept: list[tuple[float, float, int, tuple[str, ...]]] = []
     for end in sorted(end for number, size in enumerate(arm.sizes) for end in _ends(arm, size, number, measure)):
         if end[0] > 0 and (not kept or end[1] < kept[-1][1]):
@@ -202,6 +202,6 @@ def _log_losses(parameters: Array, x: Array) -> Array:
 
 
 def _huber(residual: Array) -> Array:
-    """Return the Huber losses [fits], summed over points."""
+    """Return the sums over points of the Huber losses [fits] of residuals [fits, points]."""
     clipped = np.clip(residual, -DELTA, DELTA)
     return np.asarray((clipped * (residual - clipped / 2)).sum(axis=1), dtype=float)

@@ -115,8 +115,12 @@ def render(figure: Any, kind: FigureKind) -> bytes:
 
 
 def around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
-    """Return the range of values with margins `before` and `after`, which are fractions of the logarithmic width of the
-    range. This width is at least `least`."""
+    """Return the limits (low, high) of a logarithmic axis that contains all values.
+
+    Args:
+        before, after: margins below and above the values, as fractions of the logarithmic width of their range.
+        least: minimum logarithmic width to which the fractions refer.
+    """
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
     return math.exp(low - before * width), math.exp(high + after * width)

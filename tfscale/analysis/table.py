@@ -32,8 +32,8 @@ class Row:
     keys: tuple[str, ...]
     """Keys of the stages of this row, one per seed."""
     chain_keys: tuple[str, ...]
-    """Keys of the chain's stages with which the row is compared. It is empty for the chain itself, and if the chain
-    does not have this size."""
+    """Keys of the chain's stages with which the row is compared. The tuple is empty for the chain itself, and if the
+    chain does not have this size."""
     rests_on: tuple[str, ...]
     """Keys of all stages on which numbers of the row depend: stages of this row and of the chain, their parents, and
     smaller sizes of the arm."""
@@ -52,8 +52,8 @@ class Row:
     cumulative: Cost | None
     marginal: Cost | None
     family: FamilyCost | None
-    """Cost, in the table's measure, of all sizes of the arm up to this one, each at the chain's final perplexity. It is
-    None if the arm or the chain has not finished one of them."""
+    """Total cost, in the table's measure, of all sizes of the arm up to this one, each at the chain's final perplexity.
+    None if the arm or the chain has not finished one of these sizes."""
     equal_compute: EqualCompute | None
     """Comparison of the arm with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
@@ -62,14 +62,14 @@ class Row:
     """Ratio of the arm's cumulative cost to the chain's, regardless of their perplexities. The ratio is a speed-up only
     if the perplexities are equal."""
     with_optimizer: EqualPerplexity | None = None
-    """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included. It
-    is None if these FLOPs are unknown for the arm or the chain, or if the table's measure is not model FLOPs."""
+    """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included. None if
+    these FLOPs are unknown for the arm or the chain, or if the table's measure is not model FLOPs."""
     any_size: BestOfAnySize | None = None
     """Comparison of the chain with the best model from scratch of any size; None in the rows of other arms."""
 
     @property
     def shared(self) -> bool:
-        """True if the runs of this row are also those of the chain."""
+        """True if the runs of this row are also runs of the chain."""
         return self.keys == self.chain_keys
 
     @property
@@ -105,7 +105,8 @@ class Table:
         return tuple(row for row in self.rows if row.size == size)
 
     def rank(self, row: Row) -> Literal["primary", "secondary"] | None:
-        """Return the rank of the comparison of a row with the chain, or None if there is no comparison."""
+        """Return whether the comparison of a row with the chain is primary or secondary, or None if there is no
+        comparison."""
         if row.arm == self.chain or row.shared:
             return None
         return "primary" if (row.size, row.arm) == self.primary else "secondary"
@@ -124,7 +125,7 @@ def compare(
     primary: tuple[str, str] | None = None,
 ) -> Table:
     """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare the arms with the
-    optimizer's FLOPs included. The other arguments are fields of the table.
+    optimizer's FLOPs included. All arguments except `arms` are fields of the returned table.
 
     Raises:
         ValueError: there is no chain among the arms.

@@ -20,8 +20,8 @@ UNITS: dict[Measure, str] = {
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """Return one verdict per size, which states whether the chain's perplexity is below or above that of the other arms
-    at equal cost, whether the chain saves compute, and whether this changes if the optimizer's FLOPs are included."""
+    """Return one verdict per size as text. It states whether the chain's perplexity is below or above that of the other
+    arms at equal cost, whether the chain saves compute, and whether the optimizer's FLOPs change this verdict."""
     return tuple(f"{size}{_rank(table, size)}: {_size_sentence(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -130,7 +130,7 @@ def cost_clause(value: EqualPerplexity) -> str:
 
 
 def _no_difference(value: EqualPerplexity) -> str:
-    """Return a clause that explains why there is no difference although the interval may exclude zero."""
+    """Return a clause for the outcome `no difference`, with an explanation if the interval excludes zero."""
     interval = _brackets(value.interval, ".1%")
     if value.interval is None or 0 in value.interval:
         return f"there is no difference within noise{interval}"

@@ -20,10 +20,10 @@ OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
 """Bound on the relative error of logits and of losses per sequence: the norm of the difference divided by the norm of
 the expected tensor."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
-"""Bound on the largest relative error of the gradient of a parameter."""
+"""Bound on the largest relative error among the gradients of all parameters."""
 LOSS_BOUND_NATS = 5e-2
-"""Bound in nats on the difference between the last validation losses of two stages that compute the same in different
-ways. Rounding alone causes differences of 0.01 to 0.02 nats."""
+"""Bound in nats on the difference between the final validation losses of two stages with the same spec that were run
+differently. Rounding alone causes differences of 0.01 to 0.02 nats."""
 PEAK_SHARE = 0.10
 """Bound on the difference between the measured and the planned peak memory of a step, as a fraction of the planned
 memory."""
@@ -36,14 +36,14 @@ class ExecutionMode:
 
     bf16: bool
     compiled: bool
-    """True to compile on CUDA. On a CPU the model is always eager, because compiling takes minutes there."""
+    """True to compile the model on CUDA. On a CPU, the model is never compiled, because this would take minutes."""
     recompute: Recompute = "none"
     kernels: bool = False
     """True for launcher.kernels=triton, which needs CUDA."""
 
     @property
     def precision(self) -> Precision:
-        """Precision of matrix products."""
+        """Precision of matrix products: `bf16` or `fp32`."""
         return "bf16" if self.bf16 else "fp32"
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ WAYS = (ExecutionMode(False, False), ExecutionMode(True, False), ExecutionMode(T
 
 @dataclass(frozen=True)
 class Reference:
-    """Batch, with its losses and gradients computed in float64 on the CPU."""
+    """Batch, and the losses and gradients of a model for it, computed in float64 on the CPU."""
 
     config: ModelConfig
     inputs: Tensor
@@ -68,7 +68,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of the losses and gradients of a training step."""
+    """Errors of a training step's losses and gradients relative to a `Reference`."""
 
     losses: float
     """Relative error of the losses per sequence."""
@@ -86,7 +86,7 @@ class Errors:
 
 
 def make_reference(config: ModelConfig) -> Reference:
-    """Return a random batch and its losses and gradients in float64."""
+    """Return a random batch, and the losses and gradients of a new model for it in float64."""
     shape = (SEQUENCES, config.context + 1)
     tokens = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(1))
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
@@ -98,7 +98,8 @@ def make_reference(config: ModelConfig) -> Reference:
 
 
 def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cpu", "cuda"]) -> Errors:
-    """Return the errors of a step on a device. The step runs twice, to check whether its results are bit-equal."""
+    """Return the errors of a training step on a device. The step runs twice, to check whether its results are
+    bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
     model.recompute = way.recompute
@@ -131,7 +132,7 @@ def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cp
 
 
 def gradients(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the gradients of a model after a backward pass, by the names of the parameters."""
+    """Return the gradient of each parameter of a model after a backward pass, by the parameter's name."""
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert len(found) == len(list(model.parameters())), "every parameter has a gradient"
     return found

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = sys.platform == "linux"
-"""True if the peak memory of a process can be measured."""
+"""True if the peak memory of a process can be measured on this system."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
@@ -34,12 +34,13 @@ def _server() -> ForkServerContext:
 
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
-    """Return the increase of this process's resident memory during a run, from before the run to the peak, in bytes.
+    """Call `run` and return the increase of this process's resident memory in bytes, from before the call to the peak.
 
-    The process should not be used for anything else, because glibc then returns freed memory immediately.
+    The process should not be used for other work, because glibc is set to return freed memory immediately.
 
     Args:
-        warm_up: function to call first, so that persistent buffers are not counted.
+        run: function to measure.
+        warm_up: function to call before the measurement, so that persistent buffers are not counted.
     """
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:

@@ -1,5 +1,5 @@
-"""Measurement of contestants, the implementations that a benchmark compares, in alternating turns. The speed of a
-matrix product that is measured along with them is taken as the peak."""
+"""Measurement of the implementations that a benchmark compares, called contestants, in alternating turns. A matrix
+product is measured in the same rounds, and its speed is taken as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of consecutive matrix products. A single product is too short to be slowed down by other load in the same way
-as a training step."""
+"""Number of consecutive matrix products per run. A single product is so short that other load on the machine affects it
+differently than a training step."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,15 @@ class Contestant:
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case in turns (`take_turns`), and yield one row for each contestant and one for the
-    matrix product."""
+    """Measure the contestants of a case in turns (`take_turns`). Yield one row per contestant, and one row for the
+    matrix product.
+
+    Args:
+        part: name of the part of the benchmark.
+        case: name of the workload.
+        seconds: time for all rounds in seconds.
+        least: minimum number of rounds.
+    """
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)

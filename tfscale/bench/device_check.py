@@ -32,7 +32,7 @@ POLL_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one part of the check."""
+    """Result of one part of the check of a device."""
 
     name: str
     ok: bool
@@ -60,7 +60,7 @@ def _agreement(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
             except Exception as error:  # of any type, from a compiler or driver; the other ways are still checked
                 yield Outcome(name, False, f"{way}: {type(error).__name__}: {str(error)[:300]}")
                 continue
-            bits = "repeats bit for bit" if not found.unequal else "repeats to rounding"
+            bits = "repeats bit for bit" if not found.unequal else "repeats up to rounding"
             words = f"{way}: relative error of losses {found.losses:.1g}, of gradients {found.gradients:.1g}; {bits}"
             yield Outcome(name, found.within(way.precision), words)
 
@@ -70,25 +70,25 @@ def _resume(device: Literal["cpu", "cuda"]) -> Outcome:
         found = measure_resume(device)
     except StageFailed as error:
         return Outcome("resume", False, str(error))
-    how = "to the same bits" if found.bit_equal else f"to rounding, {found.loss_error:.1g} nats apart"
-    words = f"a stage that was stopped continues as one that was not, {how}"
+    how = "bit for bit" if found.bit_equal else f"up to rounding, {found.loss_error:.1g} nats apart"
+    words = f"a stopped and resumed stage has the same result as an uninterrupted stage, {how}"
     return Outcome("resume", found.loss_error <= LOSS_BOUND_NATS, words)
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Comparison of a stage that was stopped and resumed with a stage that was not stopped."""
+    """Comparison of a stage that was stopped and resumed with an uninterrupted stage."""
 
     stopped_at_step: int
     bit_equal: bool
     """True if the final weights are bit-equal."""
     loss_error: float
-    """Difference between the last validation losses in nats."""
+    """Absolute difference between the final validation losses in nats per token."""
 
 
 def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
-    """Train a small stage twice, once with a stop in the middle, and compare the results. The processes are like those
-    of `tfscale run`.
+    """Train a small stage twice, once with a stop in the middle, and compare the results. The training processes are
+    those of `tfscale run`.
 
     Raises:
         StageFailed: a process failed, or the stage was done before it could be stopped.
@@ -129,7 +129,7 @@ def _train_until_stopped(stage: Path, spec: StageSpec) -> None:
 
 
 def weights(stage: Path) -> dict[str, torch.Tensor]:
-    """Return the weights of a finished stage."""
+    """Return the final weights of a finished stage, by the name of the tensor in the checkpoint."""
     last = stage / CHECKPOINTS / read_result(stage).checkpoint
     shapes = {name: shape for name, shape in checkpoint.shapes(last).items() if name.startswith("model/")}
     tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
@@ -138,8 +138,8 @@ def weights(stage: Path) -> dict[str, torch.Tensor]:
 
 
 def _memory() -> Outcome:
-    """Compare the peak memory of a step, during which the gradients of an earlier micro-batch exist, with the planned
-    memory."""
+    """Compare the measured peak memory of a step with the planned memory. During the step, the gradients of an earlier
+    micro-batch are in memory."""
     config = tokenformer(576)
     size = Size("124M", config, transformer(), sequences=8, time=config.context)
     made = OURS.build(size, resolve_settings("cuda", quick=False, threads=0))

@@ -22,13 +22,13 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Median time in seconds."""
+        """Median time per run in seconds."""
         return median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Lower and upper quartiles of the time in seconds, or the minimum and maximum if there are fewer than three
-        rounds."""
+        """Lower and upper quartiles of the time per run in seconds, or the minimum and maximum if there are fewer than
+        three rounds."""
         if len(self.seconds) < 3:
             return min(self.seconds), max(self.seconds)
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
@@ -52,12 +52,12 @@ Found = Row | Note
 
 
 def to_line(found: Found) -> str:
-    """Return a row or note as a line of JSON, which `from_line` converts back."""
+    """Return a row or note as a line of JSON, which `from_line` can read."""
     return json.dumps({"kind": type(found).__name__, **asdict(found)})
 
 
 def from_line(line: str | bytes) -> Found:
-    """Return the row or note in a line of JSON from `to_line`."""
+    """Return the row or note in a line of JSON that `to_line` wrote."""
     values = json.loads(line)
     if values.pop("kind") == "Note":
         return Note(**values)

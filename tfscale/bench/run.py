@@ -31,7 +31,7 @@ from tfscale.training.device import environment, resolve
 
 @dataclass(frozen=True)
 class Result:
-    """Results of a benchmark."""
+    """Measurements and notes of a benchmark, with a description of the machine."""
 
     machine: dict[str, Any]
     rows: list[Row]
@@ -51,8 +51,8 @@ def run(
     tell: Callable[[Found], None],
     variables: Mapping[str, str] = children.NO_VARIABLES,
 ) -> Result:
-    """Run the parts of a benchmark and return the result. After Ctrl-C or SIGTERM, the result contains the measurements
-    so far.
+    """Run the parts of a benchmark and return all measurements. After Ctrl-C or SIGTERM, return the measurements so
+    far.
 
     Args:
         parts: mapping from the name of each part to its module.
@@ -114,7 +114,8 @@ def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Yield the results of the `measure` function of a module, or a note if a library is missing."""
+    """Set up this process, and yield the results of the `measure` function of a module, or a note if a library is
+    missing."""
     settings.apply()
     try:
         part = import_module(module)

@@ -12,8 +12,8 @@ import torch
 from tfscale.host import cores
 
 TURN_SECONDS = 0.5
-"""Minimum time in seconds of a turn, in which a contestant runs repeatedly. A single run would be too slow, because
-other contestants have replaced the contents of the caches before it."""
+"""Minimum time in seconds of a turn, in which a contestant runs repeatedly. The first run of a turn is slower than in
+training, because the previous contestant has replaced the contents of the caches."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Settings:
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Return whether a case should be measured."""
+        """Return whether the name of a case contains the text in `case`, ignoring case."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Set up this process like a training process."""
+        """Set the number of threads and the matrix-product precision of this process as in training, and the random
+        seed to 0."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:

@@ -13,7 +13,7 @@ LOG_CHARACTERS = 600
 
 
 class StageFailed(Exception):
-    """Error raised when the process of a stage has not ended as expected."""
+    """Error raised when the process of a stage ends with an unexpected exit code or too early."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class StageProcess:
     process: Popen[bytes]
 
     def finish(self, expected: int = 0) -> None:
-        """Wait until the process has ended.
+        """Wait until the process has ended, and check its exit code.
 
         Raises:
-            StageFailed: the exit code is not the expected one.
+            StageFailed: the exit code is not `expected`.
         """
         code = self.process.wait()
         if code != expected:
@@ -48,5 +48,5 @@ def _log(folder: Path) -> Path:
 
 
 def events_of(folder: Path, kind: str) -> list[Event]:
-    """Return the events of one kind in the history of a stage."""
+    """Return the events of one kind, such as `train`, that a stage has recorded."""
     return [event for event in read_events(folder) if event["event"] == kind]

@@ -27,8 +27,8 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Return a contestant that runs training steps of a model. Before that, run a first step, which compiles the model
-    and allocates the optimizer state."""
+    """Build a model, run one training step, which compiles the model and allocates the optimizer state, and return a
+    contestant that runs further steps."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -41,7 +41,7 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure all model sizes for the device, and yield the results.
+    """Measure training steps of all model sizes for the device, and yield the results.
 
     Args:
         start: function that returns a contestant. If it raises ImportError or torch.OutOfMemoryError, the contestant is

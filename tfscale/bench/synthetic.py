@@ -1,5 +1,5 @@
-"""Small stages and a synthetic corpus, in the formats of the orchestrator and of `tfscale data prepare` but written
-without the libraries that these need."""
+"""Small stages and a synthetic corpus. They have the formats of the orchestrator and of `tfscale data prepare`, but are
+written without the libraries that these need."""
 
 import hashlib
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpe
 FINGERPRINT = "0" * 16
 TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
 SUCCESSORS = 4
-"""Number of different tokens that may follow a token. One of them has a probability of 0.7, which a model can learn."""
+"""Number of random tokens that may follow a token. The first has a probability of 0.7, which a model can learn."""
 SHARES = (0.7, 0.1, 0.1, 0.1)
 ROWS = 16
 """Number of parameter tokens of each attention projection. The feed-forward layer has four times as many."""
@@ -75,7 +75,13 @@ def small_stage(run: RunSpec, steps: int) -> StageSpec:
 
 
 def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
-    """Return the spec of a stage that trains a model from scratch."""
+    """Return the spec of a stage that trains a model from scratch on the synthetic corpus.
+
+    Args:
+        steps: number of optimizer steps.
+        sequences: number of sequences per step.
+        lr: peak learning rate.
+    """
     batch = sequences * model.context
     return StageSpec(
         label="check",

@@ -13,13 +13,13 @@ UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 @dataclass(frozen=True)
 class Sheet:
-    """Table of benchmark results."""
+    """Table of benchmark results, with a title and headings."""
 
     title: str
     headings: tuple[str, ...]
     rows: list[tuple[str, ...]]
     left: int
-    """Number of left-aligned columns; the others are right-aligned."""
+    """Number of left-aligned columns, which are the first columns. All other columns are right-aligned."""
 
 
 def make_sheets(rows: Sequence[Row]) -> list[Sheet]:

@@ -1,4 +1,4 @@
-"""Models for training benchmarks, with the same training step as a training process."""
+"""Models for training benchmarks. Their training steps do the same work as the steps of a training process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,18 +63,18 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """Kind of model in a training benchmark, which can be built in any size of the benchmark."""
+    """Kind of model and optimizer in a training benchmark, which can be built in any size of the benchmark."""
 
     name: str
     family: Family
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """Return the config of the model for a size."""
+        """Return the config of this kind of model in a size of the benchmark."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
-        """Return a new model of a size."""
+        """Return a new model of the given size, with an optimizer and a batch."""
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
@@ -104,7 +104,7 @@ def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Te
 def make_product_model(
     config: ModelConfig, size: Size, settings: Settings, optimizer: Optimizer = OPTIMIZER
 ) -> TrainedModel:
-    """Return a new model of this package with an optimizer, compiled on CUDA."""
+    """Return a new model of this package, compiled on CUDA, with an optimizer and a random batch."""
     model = build_model(config, seed=0, device=settings.device)
     if settings.on_cuda:
         model.compile_parts()

@@ -36,7 +36,8 @@ from tfscale.text import count, duration, scientific
 def advise(
     common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
 ) -> int:
-    """Print advice or, if there are not enough runs for it, the runs to train, and return the exit code.
+    """Print advice on whether to grow, or the runs to train if there are not enough finished runs for advice, and
+    return the exit code.
 
     Args:
         amounts: values of the options `--flops`, `--hours` and `--dollars`, exactly one of which must be set.
@@ -77,7 +78,7 @@ def advise(
 
 
 def _write(out: Path, document: dict[str, Any], laws: dict[str, Law]) -> list[Path]:
-    """Write the answer and, if there are laws, a figure of their residuals to a folder, and return the paths."""
+    """Write the answer as JSON and, if laws were fitted, a figure of their residuals to a folder. Return the paths."""
     contents = {"advice.json": f"{as_json(document)}\n".encode()}
     if laws:
         figure = residual_figure(laws)

@@ -22,8 +22,12 @@ def bench(
     case: str,
     out: Path | None,
 ) -> int:
-    """Measure training steps, show the results, write them to the folder `out` unless it is None, and return the exit
-    code."""
+    """Measure the speed and memory of training steps, print the results, and return the exit code.
+
+    Args:
+        case: text that the names of the measured cases contain.
+        out: folder to write the results to, or None.
+    """
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
     if out is not None:

@@ -1,4 +1,4 @@
-"""Arguments shared by commands: overrides, configuration folder, and output format."""
+"""Command-line arguments that commands share: overrides, configuration folder, and output format."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Common:
-    """Values of the arguments shared by commands."""
+    """Values of the arguments that commands share."""
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None
-    """Folder whose configuration groups precede conf/ in the working folder and the shipped groups; None: no such
-    folder."""
+    """Folder whose configuration groups precede conf/ in the working folder and the shipped groups, or None."""
     as_json: bool = False
     """True if the command prints one JSON document on standard output."""
 
@@ -135,8 +134,8 @@ def command(
     `Common` and its own options, and returns the exit code.
 
     Args:
-        name: name of the command; None: the name of the function.
-        takes: names of the common parameters that the command has.
+        name: name of the command, or None for the name of the function.
+        takes: names of the parameters in `PARAMETERS` that the command has.
     """
 
     def register(function: Callable[..., int]) -> Callable[..., None]:

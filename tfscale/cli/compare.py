@@ -45,11 +45,13 @@ def compare(
     submit: Path | None = None,
     checkpoints: bool = False,
 ) -> int:
-    """Write the comparison of a chain with its baselines, show it, and return the exit code.
+    """Write the comparison of a chain with its baselines, print it, and return the exit code.
 
     Args:
-        out: folder to write to, while the runs folder is only read; None: a folder in the runs folder.
-        submit: folder of a submission to write as well; None: no submission.
+        baseline: names of the baselines, separated by commas.
+        run_missing: True to train unfinished stages before the comparison.
+        out: folder to write to, or None for a folder in the runs folder. If it is given, the runs folder is only read.
+        submit: folder to which a submission is written, or None.
         checkpoints: True to include the final checkpoint of each stage in the submission.
     """
     plan = plan_with(common, baseline)
@@ -70,10 +72,11 @@ def compare(
 
 
 def report(common: Common, baseline: str, out: Path | None = None) -> int:
-    """Write `report.html` next to the comparison's other files and return the exit code.
+    """Write the comparison of a chain with its baselines to `report.html`, and return the exit code.
 
     Args:
-        out: folder to write to; see `compare`.
+        baseline: names of the baselines, separated by commas.
+        out: folder to write to, or None for the folder in the runs folder to which `compare` writes.
     """
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
@@ -97,7 +100,11 @@ def _command(common: Common, baseline: str) -> str:
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of a chain and its baselines."""
+    """Return the plan of the chain that the overrides describe and of its baselines.
+
+    Args:
+        baseline: names of the baselines, separated by commas.
+    """
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -105,7 +112,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Return the comparison of the finished stages, and print the unfinished stages and how to train them."""
+    """Compare the finished stages of a plan. Print the names of the unfinished stages and how to train them."""
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
@@ -163,8 +170,8 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
 
 
 def answer_rows(answered: Answer, title: str) -> FittedTable:
-    """Return the table that states for each size and arm whether the chain is better. Its headings are narrow, so that
-    several arms fit a terminal with a width of 80 characters."""
+    """Return the table that states for each size and arm whether the chain is better, level or worse. The headings are
+    narrow, so that several arms fit a terminal with a width of 80 characters."""
     arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
     rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
     for row in answered.rows:

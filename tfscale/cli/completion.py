@@ -1,8 +1,8 @@
 """Shell completion of overrides, baselines and stages. For speed, no configuration is composed.
 
-bash splits `growth=ex` into three words and completes the last one, so the completions for bash are only values, and
-those for other shells are whole words. If a single key matches, its values are offered as well, because a shell adds no
-space after the common part of several candidates.
+bash splits `growth=ex` into three words and completes the last word, so the completions for bash are only values. The
+completions for other shells are whole words. If a single key matches, its values are offered as well, because a shell
+adds a space after a single candidate, but not after the common prefix of several candidates.
 """
 
 import os
@@ -24,7 +24,7 @@ def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the keys, groups and values that complete a word."""
+    """Return the configuration keys, groups and values that complete the beginning of an override."""
     from tfscale.config.folders import config_folders, group_options
 
     before: Sequence[str] = context.params.get("overrides") or ()
@@ -39,7 +39,8 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the groups and keys that begin with `begun`, up to their next dot, and the values of a single match."""
+    """Return the groups and keys that begin with `begun`, each up to the next dot. If only one group or key matches,
+    also return it with each of its values."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -67,14 +68,15 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return the completions of a value of --baseline."""
+    """Return the completions of the last name in a value of --baseline, which is a list separated by commas."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the completions of stage names in the runs folder."""
+    """Return the completions of the last name in a list of stages, separated by commas. The candidates are the stages
+    in the folder runs/ and `chain`."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 

@@ -6,7 +6,8 @@ import os
 from rich.console import Console
 
 LOG_WIDTH = 1000
-"""Output width in characters without a terminal, so large that log files have no wrapped lines or omitted columns."""
+"""Output width in characters if there is no terminal. It is so large that log files contain no wrapped lines and all
+columns of tables."""
 PROSE_WIDTH = 120
 """Maximum width of running text in characters."""
 
@@ -24,7 +25,7 @@ def leave_stdout(alone: bool) -> None:
 
 
 def prose_width() -> int:
-    """Return the width at which running text is wrapped."""
+    """Return the width in characters at which running text is wrapped."""
     return min(console.width, PROSE_WIDTH)
 
 
@@ -34,7 +35,7 @@ def say(text: str) -> None:
 
 
 def answer(document: object) -> None:
-    """Print the JSON document of --json on standard output."""
+    """Print a document as JSON on standard output, for the option --json."""
     print(as_json(document))
 
 

@@ -1,4 +1,4 @@
-"""Dashboard of a running plan, with lineages, active stages, loss, compute used, and time left."""
+"""Dashboard of a running plan. It shows lineages, active stages, the training loss, compute used, and time left."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +26,13 @@ _NARROW = 60
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return the sign of each stage state, as a character in the console's encoding."""
+    """Return the character that represents each stage state in the console's encoding."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Dashboard that adapts to any console width and height."""
+    """Rich renderable with the progress of a plan, which adapts to the width and height of the console."""
 
     plan: Plan
     looks: Mapping[str, Progress]
@@ -70,7 +70,8 @@ class Dashboard:
         yield rows
 
     def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
-        """Return the sizes of a lineage with their states, and arrows between a stage and its child."""
+        """Return a line with the size and state of each stage of a lineage, and an arrow from each stage to its
+        child."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""
         for stage in stages:
@@ -128,8 +129,8 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the lineage, oldest first, of the stage whose loss is shown: the first running stage, or otherwise the
-        last stage of the chain that has begun."""
+        """Return the progress of the stages whose loss is shown, oldest first. They are the lineage of the first
+        running stage or, if no stage is running, of the last stage of the chain that has started."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
@@ -156,7 +157,7 @@ def name_of(plan: Plan, stage: Stage) -> str:
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Yield the speed, MFU, memory and remaining time of a stage, as far as they are known."""
+    """Yield texts with the speed, MFU, memory and remaining time of a stage, without unknown values."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"
@@ -170,7 +171,8 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield the compute used so far out of the plan's total, and the time left for the chain and for all arms."""
+    """Yield texts with the compute used so far out of the plan's total, and with the time left for the chain and for
+    all arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

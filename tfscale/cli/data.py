@@ -1,4 +1,4 @@
-"""The commands `tfscale data prepare` and `tfscale data list`."""
+"""The commands `tfscale data prepare` and `tfscale data list`, which prepare and list corpora."""
 
 import time
 from collections.abc import Iterator
@@ -144,7 +144,7 @@ class PreparationView:
 
 
 def progress_words(report: Report, seconds: float) -> str:
-    """Return the amounts, speed and remaining time of a phase that has taken `seconds` so far."""
+    """Return a text with the amounts, speed and remaining time of a phase that has taken `seconds` so far."""
     words = []
     if report.total:
         unit, name = (1e9, "GB") if report.total >= 1e9 else (1e6, "MB")

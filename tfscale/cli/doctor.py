@@ -27,7 +27,7 @@ from tfscale.predict import planned_machine, predict
 from tfscale.text import gigabytes
 
 LITTLE_DISK = 10e9
-"""Free disk space in bytes below which a note is shown, because larger chains need more."""
+"""Free disk space in bytes below which a note is shown, because larger chains need more space."""
 _STYLES = {"good": "green", "note": "yellow", "broken": "bold red"}
 _PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "s3", "hf", "eval")
 
@@ -96,7 +96,8 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield a finding for each extra of the package, such as tfscale[gpu]."""
+    """Yield a finding for each optional extra of the package, such as tfscale[gpu], that states which of its packages
+    are installed."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -149,7 +150,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _computations(device: Literal["cpu", "cuda"]) -> Iterator[Finding]:
-    """Yield a finding for each check of computing and training on a device."""
+    """Compute and train on a device, and yield a finding for each check."""
     import torch
 
     from tfscale.bench.device_check import check_device

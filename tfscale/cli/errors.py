@@ -1,4 +1,4 @@
-"""Conversion of a command's errors to messages and exit codes."""
+"""Conversion of errors that a command raises to messages and exit codes."""
 
 import errno
 from collections.abc import Callable

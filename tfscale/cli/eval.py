@@ -41,9 +41,9 @@ def evaluate(
     Args:
         names: stages, separated by commas, or `chain`.
         tasks: names of tasks, separated by commas, or `paper`.
-        stride: number of new tokens per window; None: the context, so that windows do not overlap.
-        groups: number of groups of parameter tokens to use, counted from the first. Results are then not recorded,
-            because the records of a stage are about the whole model. None: all groups.
+        stride: number of new tokens per window, or None for the context length, so that windows do not overlap.
+        groups: number of groups of parameter tokens to use, counted from the first, or None for all groups. With a
+            number, results are not recorded, because the records of a stage describe the whole model.
     """
     stages = with_groups(stages_of(common, names), groups)
     experiment = common.compose()
@@ -72,7 +72,7 @@ def evaluate(
 
 
 def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
-    """Update the tracker with the experiments that contain the stages."""
+    """Send the experiments that contain the stages to the tracker."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
         return
@@ -82,7 +82,8 @@ def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Encode the texts for each stage before any model is evaluated, once per tokenizer."""
+    """Return the encoded texts for each stage. Each text is encoded once per tokenizer. All faults of the texts are
+    raised before any model is evaluated."""
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
@@ -124,7 +125,8 @@ def _texts(
 
 
 def _kept(stage: FinishedStage, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record the evaluations with the stage's costs if they used all groups, and return them with the stage's name."""
+    """Record the evaluations in the stage's folder if they used all groups. Return the evaluations with the fields that
+    identify the stage."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{**stage.record, **entry} for entry in made]

@@ -1,4 +1,4 @@
-"""Steps shared by commands: checking a plan, preparing a corpus, training stages, and updating a tracker."""
+"""Steps that commands share: checking a plan, preparing its corpus, training its stages, and updating a tracker."""
 
 import signal
 import sys
@@ -35,7 +35,7 @@ MIRROR_SECONDS = 60.0
 
 
 def allowance_of(experiment: Experiment) -> Allowance:
-    """Return the whole budget of an experiment."""
+    """Return the experiment's `budget` as an allowance of which nothing has been spent."""
     return Allowance(read_budget(experiment.budget) if experiment.budget else Budget())
 
 
@@ -44,7 +44,7 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
     `schedule.grow_when` ended early and with the growths that were rejected.
 
     Args:
-        allowance: unspent part of the command's budget; None: the whole budget of the experiment.
+        allowance: unspent part of the command's budget, or None for the whole budget of the experiment.
     """
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
@@ -73,7 +73,11 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
 
 
 def check(plan: Plan) -> None:
-    """Check that a plan can be run on this machine."""
+    """Check that a plan can be run on this machine, and print notes about it.
+
+    Raises:
+        UserFault: the plan cannot be run.
+    """
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
@@ -115,7 +119,7 @@ def train(
     the corpus are uploaded to the store in the background.
 
     Args:
-        allowance: unspent part of the command's budget; None: no limit.
+        allowance: unspent part of the command's budget, or None for no limit.
     """
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
@@ -151,13 +155,13 @@ def train(
 
 
 def catch_up(plan: Plan, tracker: Tracker | None) -> None:
-    """Update a tracker with a plan's stages and comparison; warn if that fails."""
+    """Send new measurements of a plan's stages and its comparison to a tracker. Print a warning if that fails."""
     if tracker is not None:
         mirror(experiment_of(plan), tracker)
 
 
 def mirror(experiment: Recorded, tracker: Tracker) -> None:
-    """Update a tracker with an experiment recorded in the runs folder; warn if that fails."""
+    """Send new measurements of an experiment in the runs folder to a tracker. Print a warning if that fails."""
     try:
         Session(tracker, experiment.name).sync(experiment.arms, experiment.comparison)
     except TrackingError as fault:

@@ -1,4 +1,4 @@
-"""The command `tfscale export`, which writes a stage for other libraries."""
+"""The command `tfscale export`, which writes a stage in the format of another library."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,12 @@ from tfscale.stage.folder import find_stage
 
 
 def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
-    """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
+    """Write a finished stage in the format of another library, and return the exit code.
+
+    Args:
+        name: stage, or `chain` for the last finished stage of the schedule's chain.
+        groups: number of groups of parameter tokens to write, counted from the first, or None for all groups.
+    """
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:

@@ -9,7 +9,7 @@ from tfscale.data.compression import COMPRESSED
 from tfscale.data.listing import LeftOut, Listing, TextFile
 
 SHOWN_NAMES = 5
-"""Number of file names shown per reason."""
+"""Maximum number of file names shown per reason for skipping files."""
 SHOWN_REASONS = 20
 
 
@@ -44,7 +44,8 @@ def left_out_table(listing: Listing) -> FittedTable:
 
 
 def listing_document(listing: Listing) -> dict[str, Any]:
-    """Return the names of all files that are read, and all skipped files with their reasons, for --json."""
+    """Return the names and sizes in bytes of all files that are read, and of all skipped files with the reasons, for
+    --json."""
     return {
         "read": [{"name": printable(file.name), "bytes": file.bytes} for file in listing.files],
         "left_out": [

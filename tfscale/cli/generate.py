@@ -35,7 +35,7 @@ def generate(
     seed: int,
     groups: int | None,
 ) -> int:
-    """Print each stage's continuation of a prompt during generation, and return the exit code.
+    """Print each stage's continuation of a prompt while it is generated, and return the exit code.
 
     Args:
         names: stages, separated by commas, or `chain`.
@@ -64,14 +64,14 @@ class _Writer:
     def __init__(self, stage: FinishedStage, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """Note that the text exceeded the model's context; empty otherwise."""
+        """Note if the text exceeded the model's context, otherwise empty."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():
             self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the continuation of the prompt in pieces of whole characters."""
+        """Yield the continuation of the prompt in pieces that contain only complete characters."""
         model = model_of(self.stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         made: list[int] = []

@@ -16,7 +16,12 @@ from tfscale.text import count
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
-    """Grow the checkpoint of a finished stage, write the result to a folder, and return the exit code."""
+    """Grow the checkpoint of a finished stage, write the grown checkpoint to a folder, and return the exit code.
+
+    Args:
+        tokens: numbers of parameter tokens per query, key and value projection, of the output projection, and of the
+            feed-forward layer.
+    """
     experiment = common.compose()
     recipe = experiment.growth
     with user_faults():

@@ -18,7 +18,7 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Choice:
-    """Option of a configuration group."""
+    """Option of a configuration group, such as `exact` of the group `growth`."""
 
     group: str
     name: str
@@ -33,7 +33,7 @@ def list_(common: Common, kind: str) -> int:
     """Print the options of a configuration group, or the names of all groups, and return the exit code.
 
     Args:
-        kind: name of a group or its plural; empty: all groups.
+        kind: name of a group or its plural, or empty for all groups.
     """
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:

@@ -27,7 +27,7 @@ SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
 def plan(common: Common) -> int:
-    """Print a plan with its predicted cost and return the exit code."""
+    """Print the stages of a plan with their predicted costs, and return the exit code."""
     planned = common.plan()
     machine = planned_machine(planned.experiment)
     faults = check_sharing(planned.experiment, machine.devices)
@@ -54,7 +54,8 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of an arm's first seed, each with as many stages as fit the width, at most `COLUMNS`."""
+    """Return tables of an arm's stages of the first seed. Each table has as many stages as fit the width of the
+    console, but at most `COLUMNS`."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -102,7 +103,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
 
 
 def _states(replicates: Sequence[Stage]) -> str:
-    """Return the state of a stage, or the number of its replicates that are done."""
+    """Return the state of a stage with one seed, or the number of replicates of a stage that are done."""
     if len(replicates) == 1:
         return _state(replicates[0])
     done = sum(status_of(stage).state == "done" for stage in replicates)

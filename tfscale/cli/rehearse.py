@@ -19,7 +19,7 @@ REPORT = "report.json"
 
 
 def rehearse(plan: Plan, as_json: bool = False) -> int:
-    """Rehearse a plan, or resume a stopped rehearsal, and return the exit code.
+    """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code.
 
     Each checkpoint is removed as soon as no later stage needs it, so a rehearsal needs disk space for only two
     consecutive stages.

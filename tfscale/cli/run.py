@@ -14,7 +14,7 @@ from tfscale.predict import files_amiss
 
 
 def run(common: Common) -> int:
-    """Run a plan and return the exit code."""
+    """Train or rehearse the plan that the overrides describe, print its results, and return the exit code."""
     plan = common.plan(_amiss)
     if plan.experiment.schedule.rehearse:
         return rehearse(plan, common.as_json)
@@ -30,5 +30,5 @@ def run(common: Common) -> int:
 
 
 def _amiss(experiment: Experiment) -> list[Fault | str]:
-    """Return the faults of an experiment that can be found without a plan."""
+    """Return the faults of an experiment that can be found before a plan is made."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]

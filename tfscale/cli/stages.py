@@ -11,7 +11,8 @@ CHAIN = "chain"
 
 
 def stages_of(common: Common, names: str) -> list[FinishedStage]:
-    """Return the finished stages with the given names, separated by commas, or those of the chain for `chain`."""
+    """Return the finished stages that `names` selects: names separated by commas, or `chain` for all finished stages of
+    the schedule's chain."""
     if names == CHAIN:
         plan = common.plan()
         folders = [stage.path for stage in plan.chain.stages if is_done(stage)]

@@ -17,9 +17,10 @@ from tfscale.text import count
 
 
 def status(common: Common, verify: bool = False, follow: bool = False) -> int:
-    """Print the state of every stage or, with `verify`, the problems found; return the exit code.
+    """Print the state of every stage, and return the exit code.
 
     Args:
+        verify: True to verify the files of the stages and print the problems found instead.
         follow: True to show progress until all stages are done, or until Ctrl-C.
     """
     if verify and follow:

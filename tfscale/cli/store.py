@@ -1,4 +1,4 @@
-"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`."""
+"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def list_store(common: Common) -> int:
-    """Print what a store contains and return the exit code."""
+    """Print the stages and corpora in a store, and return the exit code."""
     store, _ = _opened(common)
     with _store_faults(store):
         found = _newest(store)
@@ -55,7 +55,11 @@ def list_store(common: Common) -> int:
 
 
 def push(common: Common, only: Sequence[str]) -> int:
-    """Upload the stages and corpora of the runs folder, and return the exit code."""
+    """Upload stages and corpora of the runs folder to the store, and return the exit code.
+
+    Args:
+        only: names, or beginnings of keys, of the stages and corpora to upload; empty for all.
+    """
     store, runs = _opened(common)
     stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
     corpora = [folder.path for folder in stored(runs / "data")]
@@ -69,7 +73,11 @@ def push(common: Common, only: Sequence[str]) -> int:
 
 
 def pull(common: Common, only: Sequence[str]) -> int:
-    """Download stages and corpora into the runs folder, and return the exit code."""
+    """Download stages and corpora of the store into the runs folder, and return the exit code.
+
+    Args:
+        only: names, or beginnings of keys, of the stages and corpora to download; empty for all.
+    """
     store, runs = _opened(common)
     with _store_faults(store):
         found = {_name(snapshot): snapshot for snapshot in _newest(store)}
@@ -83,7 +91,12 @@ def pull(common: Common, only: Sequence[str]) -> int:
 
 
 def verify(common: Common, only: Sequence[str]) -> int:
-    """Verify the files in a store and return the exit code, which is 1 if there are problems."""
+    """Read the files in a store, compare them with their checksums, and return the exit code, which is 1 if there are
+    problems.
+
+    Args:
+        only: names, or beginnings of keys, of the stages and corpora to verify; empty for all.
+    """
     store, _ = _opened(common)
     with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
@@ -144,8 +157,12 @@ def _name(snapshot: Snapshot) -> str:
 
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
-    """Return the items whose name is one of `only`, or whose key begins with one of them; without `only`, all items.
-    In a path such as `stages/NAME/done`, the second part is the name."""
+    """Return the items that `only` selects by a name or by the beginning of a key, or all items if `only` is empty. An
+    item such as `stages/NAME/done` has the name NAME.
+
+    Args:
+        where: text that messages use for the location of the items.
+    """
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item
@@ -158,7 +175,7 @@ def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T
 
 
 def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], str]) -> int:
-    """Call `act` on every item, print the results, and return the exit code, which is 1 if a call failed."""
+    """Call `act` for every item, print the results, and return the exit code, which is 1 if a call failed."""
     results: dict[str, str] = {}
     faults: list[str] = []
     for name, item in items.items():

@@ -55,7 +55,7 @@ def verify(common: Common, only: Only = None) -> int:
 def gc(
     common: Common, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed")] = False
 ) -> int:
-    """Remove older checkpoints of stages that have come further, and uploads that have been incomplete for a day."""
+    """Remove checkpoints of stages that have a newer snapshot, and uploads that have been incomplete for a day."""
     from tfscale.cli.store import gc
 
     return gc(common, dry_run)

@@ -25,30 +25,30 @@ def store_of(experiment: Experiment) -> Store | None:
 
 
 def pull_plan(plan: Plan, store: Store | None) -> Plan:
-    """Download the stages of a plan as far as the store has them, and return the plan. If the end of a downloaded stage
-    decides how other stages are planned, the plan is made again."""
+    """Download those stages of a plan that are in the store, and return the plan. If the plan of other stages depends
+    on the results of a downloaded stage, the plan is made again."""
     if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pull_plan(make_plan(plan.experiment), store)
 
 
 def take_stages(stages: Sequence[Stage], store: Store) -> bool:
-    """Download stages as far as the store has them. Return True if at least one stage was downloaded as finished."""
+    """Download those stages that are in the store. Return True if at least one finished stage was downloaded."""
     return DONE in [
         _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
     ]
 
 
 def take_corpus(plan: Plan, store: Store) -> None:
-    """Download the corpus of a plan if the store has it and this machine does not."""
+    """Download the corpus of a plan if it is in the store and not on this machine."""
     folder = _corpus_folder(plan)
     if folder is not None:
         _take(store, f"corpus {folder.name}", lambda: DONE if pull_corpus(store, folder) else None)
 
 
 def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
-    """Download a stage or corpus, and return the name of the snapshot, or None if nothing was downloaded. If the files
-    in the store are damaged or the stage is in use, only a warning is printed."""
+    """Download a stage or corpus, and return the name of the downloaded snapshot, or None if nothing was downloaded. If
+    the files in the store are damaged or the stage is in use, print a warning and return None."""
     try:
         state = download()
     except (Damaged, StageHeld) as fault:
@@ -77,5 +77,5 @@ def finish_upload(pusher: Pusher) -> bool:
     """Wait until everything is uploaded. If that fails, print an error and return True."""
     fault = pusher.finish()
     if fault is not None:
-        tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload the rest.")
+        tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload missing files.")
     return fault is not None

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
-"""Replacements of characters that the encoding of standard output does not have; all others become question marks."""
+"""Replacements of characters that the encoding of standard output does not have. Other such characters are replaced by
+question marks."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -45,7 +46,7 @@ class Stream(io.FileIO):
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write or drop data, and return the number of bytes handled."""
+        """Write data, or drop it if an error occurs. Return the number of written or dropped bytes."""
         try:
             if self._closed_before:
                 raise OSError(errno.EBADF, "the stream is closed")
@@ -86,7 +87,7 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
 
 
 def tell_loss() -> None:
-    """Report lost output once, as a warning of a command that continues."""
+    """Print a warning, at most once, if output has been lost while a command continues."""
     stream = _output()
     if stream is not None and stream.lost is not None and not stream.reported:
         stream.reported = True
@@ -94,21 +95,22 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a command whose work ended with `code`; lost output is reported and counts as a failure.
+    """Return the exit code of a command whose work ended with `code`. If output has been lost, print an error and
+    return a failure.
 
-    Nothing is reported if the reader closed the pipe, as `head` does.
+    No error is printed if the reader closed the pipe, as `head` does.
     """
     stream = _output()
     if stream is None or stream.lost is None:
         return code
     if not isinstance(stream.lost, BrokenPipeError):
-        done = "" if code else "; everything else is done; run the same command again to print it"
+        done = "" if code else "; all other work is done; run the same command again to print it"
         tell_error(f"{_words(stream.lost)}; some output could not be written{done}")
     return code or FAILURE
 
 
 def _output() -> Stream | None:
-    """Return standard output after flushing it; None if the caller of main() has replaced it."""
+    """Flush standard output and return its `Stream`, or None if the caller of main() has replaced standard output."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw if isinstance(raw, Stream) else None
@@ -119,5 +121,5 @@ def _words(error: OSError) -> str:
 
 
 def tell_error(text: str) -> None:
-    """Print an error on standard error."""
+    """Print a message with the prefix `error: ` on standard error."""
     print(f"error: {text}", file=sys.stderr)

@@ -19,8 +19,8 @@ _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 def sync(common: Common, uri: str) -> int:
     """Send experiments to the tracker and return the exit code.
 
-    If all overrides begin with a prefix in `_OF_ALL`, every experiment of the runs folder is sent. Any other override
-    selects the single experiment that the overrides describe.
+    If all overrides begin with a prefix in `_OF_ALL`, every experiment in the runs folder is sent. Otherwise, only the
+    experiment that the overrides describe is sent.
     """
     composed = common.compose()
     runs = runs_dir(composed)

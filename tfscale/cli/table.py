@@ -22,8 +22,11 @@ class FittedTable:
     spare column with only empty cells is always omitted.
 
     Args:
-        spare: columns that can be omitted if the table is too wide, least important first. The others are key columns.
-            None: all right-aligned columns except the first of them, the last column being the least important.
+        left: headings of the left-aligned columns.
+        right: headings of the right-aligned columns.
+        spare: headings of columns that can be omitted if the table is too wide, least important first. All other
+            columns are key columns. If None, all right-aligned columns except the first are spare, and the last column
+            is the least important.
         elsewhere: text that states where to find the omitted columns.
     """
 
@@ -43,12 +46,12 @@ class FittedTable:
         self._sections: set[int] = set()
 
     def add_row(self, *cells: str) -> None:
-        """Add a row; missing cells at its end are empty."""
+        """Add a row. If there are fewer cells than columns, the last cells are empty."""
         assert len(cells) <= len(self._headings)
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """Separate the next row from the previous one."""
+        """End a section, so that a line separates the next row from the previous row."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:
@@ -77,7 +80,7 @@ class FittedTable:
             )
 
     def _width(self, console: Console, drawn: Table) -> int:
-        """Return the width of a table without wrapped cells."""
+        """Return the width in characters that a table needs if no cell is wrapped."""
         return console.measure(drawn, options=console.options.update(max_width=_UNBOUNDED)).maximum
 
     def _drawn(self, shown: Sequence[int], broken: bool = False) -> Table:
@@ -93,6 +96,6 @@ class FittedTable:
 
 
 def _around(text: str | None, style: str) -> Iterator[Text]:
-    """Yield a line above or below a table, which may be wider than the table."""
+    """Yield a line above or below a table, or nothing if there is no text. The line may be wider than the table."""
     if text:
         yield Text(text, style)

@@ -1,4 +1,4 @@
-"""Output of `tfscale tune`, with the candidates, their losses, the choices, and the cost."""
+"""Output of `tfscale tune`, which shows the candidates, their losses, the chosen values, and the cost of tuning."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tfscale.tune.tuning import Finding, Tuning
 
 
 def show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
-    """Print the results of a finished tuning."""
+    """Print the table of candidates, the cost and the chosen values of a finished tuning."""
     console.print(_table(tuning, findings))
     for finding in findings:
         choice = finding.choice
@@ -23,8 +23,8 @@ def show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], pa
             )
     cost = record["cost"]
     say(
-        f"the values were chosen on validation tokens from position {record['text']['heldout_start']:,}, and with "
-        "other seeds; the plan uses neither"
+        f"the values were chosen on the validation tokens from position {record['text']['heldout_start']:,} on, and "
+        "with seeds that differ from those of the plan; the plan does not use these tokens"
     )
     updates = cost["optimizer_flops"]
     both = "an unknown number" if updates is None else scientific(cost["flops"] + updates)

@@ -6,13 +6,14 @@ from typing import Any
 from tfscale.plan.unreached import Unreached
 
 MOST_LINES = 4
-"""Maximum number of listed stages."""
+"""Maximum number of stages that the message lists."""
 MOST_SHOWN = 4
-"""Maximum number of listed fields per stage."""
+"""Maximum number of fields that the message lists per stage."""
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return a heading and one line for each of the first `MOST_LINES` stages, or no lines if there are no stages."""
+    """Return a heading and one line for each of the first `MOST_LINES` stages, or an empty list if there are no
+    stages."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_fields(each)}" for each in found[:MOST_LINES]]
@@ -22,7 +23,7 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:
-    """Return one line with the number of stages, which must not be 0, and a reference to `tfscale plan`."""
+    """Return one line with the number of stages and a reference to `tfscale plan`. There must be at least one stage."""
     return f"{_number(found)} not part of the plan ({_fields(found[0])}); `tfscale plan` lists the fields that differ"
 
 

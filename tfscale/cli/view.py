@@ -24,7 +24,7 @@ LOOK_SECONDS = 1.0
 
 
 def make_view(plan: Plan, console: Console) -> "PlainView":
-    """Return a live view if the console supports it, or otherwise a plain view."""
+    """Return a live dashboard if the console supports it, or otherwise a view that prints lines."""
     return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
 
@@ -51,7 +51,7 @@ class PlainView:
         self._console.print(message, markup=False, soft_wrap=True)
 
     def tell(self, stage: Stage, what: str) -> None:
-        """Print a line about a stage."""
+        """Print a line that begins with the name of a stage."""
         self.say(f"{name_of(self._plan, stage)}: {what}")
 
     def started(self, stage: Stage, phase: Phase) -> None:
@@ -90,8 +90,8 @@ class PlainView:
             self.tell(stage, f"non-finite values ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
-        """Return the tokens, loss, perplexity, speed, MFU, memory and remaining time of a stage, and the progress of
-        the plan."""
+        """Return a text with the tokens, loss, perplexity, speed, MFU, memory and remaining time of a stage, and the
+        progress of the plan."""
         looks = self._watch.look()
         facts = [
             f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",
@@ -180,7 +180,7 @@ def _screen(plan: Plan, console: Console) -> None:
 
 
 def _lines(plan: Plan, console: Console) -> None:
-    """Print a line for each new event of a plan."""
+    """Print a line for each new event of a plan's stages until all stages are done."""
     watched, view = Watch(plan.stages), PlainView(plan, console)
     before = watched.look()
     for look in before.values():

@@ -15,8 +15,12 @@ from tfscale.stage.status import status_of
 
 
 def why(common: Common, name: str) -> int:
-    """Print, for each stage of the plan with this name, whether it is trained, the most similar finished stages, and
-    the overrides that reuse them; return the exit code."""
+    """Print why the stages that `name` selects are trained: the most similar finished stages, the fields that differ,
+    and the overrides that reuse the finished stages. Return the exit code.
+
+    Args:
+        name: size, key or folder of one or several stages of the plan.
+    """
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:

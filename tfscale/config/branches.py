@@ -11,8 +11,9 @@ class BranchesPart:
     """Branches of a trunk, which keeps one learning rate through all growths (`tfscale.plan.branches`)."""
 
     fraction: Share = 0.2
-    """Number of tokens of a branch as a fraction of those of its trunk's stage. The learning rate falls linearly to 0
-    over these tokens."""
+    """Tokens of a branch as a fraction of the tokens of its trunk's stage. The learning rate falls linearly to 0 over
+    the tokens of the branch."""
     readings: Literal["own", "all"] = "own"
-    """Budgets at which runs from scratch have a branch. `own`: the budget of the size. `all`: the budget of every size
-    of the chain, as branches of one trunk, so that costs at equal perplexity are read from decayed models."""
+    """Budgets at which runs from scratch have a branch. `own`: the budget of their own size. `all`: the budget of every
+    size of the chain, as branches of one trunk, so that costs at equal perplexity are read from models whose learning
+    rate has been decayed."""

@@ -1,4 +1,4 @@
-"""Validation of settings whose class is selected by their `kind`."""
+"""Validation of the settings of a growth operator by the class that the setting `kind` selects."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ DEFAULT = "tokens"
 
 
 class ByKind:
-    """Annotation with which pydantic validates a growth operator by the class that its `kind` selects."""
+    """Annotation that makes pydantic validate a growth operator by the class that its `kind` selects."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema

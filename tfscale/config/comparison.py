@@ -34,7 +34,7 @@ class AnalysisPart:
 
 @dataclass(frozen=True)
 class ReferencePart:
-    """Published results that a comparison shows next to the measured ones."""
+    """Published results that a comparison shows next to the measured results."""
 
     arms: list[dict[str, Any]] = field(default_factory=list)
     """Published arms in the format that `tfscale.analysis.reference` reads."""

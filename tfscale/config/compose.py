@@ -69,13 +69,13 @@ class Draft:
 
 
 def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
-    """Return whether the key of a fault, or a key that the rule reads, already has a fault."""
+    """Return True if the key of a fault, or a key that its rule reads, is in `at_fault` or below a key in it."""
     return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
 
 
 def _root(key: str) -> str:
-    """Return the stage or arm that contains the key, because settings of a stage or arm depend on each other;
-    otherwise, return the key."""
+    """Return the key of the stage or arm that contains the given key, because settings of a stage or arm depend on each
+    other. Return any other key unchanged."""
     match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
     return match[0] if match else key
 
@@ -122,7 +122,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
 
 
 def _load_extensions(overrides: Sequence[Override], base: dict[str, Any]) -> list[Fault]:
-    """Import the installed extensions and those that the user names, and return the faults."""
+    """Import the installed extensions and those that the user names, and return a fault for each failed import."""
     named = [override.value for override in overrides if override.key == "extensions"] or [base.get("extensions", [])]
     modules = [module for module in named[-1] if isinstance(module, str)] if isinstance(named[-1], list) else []
     try:
@@ -149,7 +149,7 @@ def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fa
 def _known(
     overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
 ) -> tuple[list[Fault], list[Override]]:
-    """Return the faults of unknown keys, and the overrides of single values with known keys."""
+    """Return a fault for each unknown key, and the overrides that set the value of a known or added key."""
     known = set(known_keys(base))
     added = tuple(f"{override.key}." for override in overrides if override.adds)
     at_fault = {fault.key for fault in before}

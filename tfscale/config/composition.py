@@ -56,6 +56,7 @@ def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
 
     Args:
         groups: overrides that choose files, such as `growth=paper`.
+        folders: folders to search, in order of decreasing precedence, the shipped folder last.
     """
     with _loader(folders):
         return compose(ROOT, overrides=list(groups))

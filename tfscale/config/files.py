@@ -17,7 +17,7 @@ _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
 class Setting(NamedTuple):
-    """A key and its value in a configuration file."""
+    """A key in a configuration file, with its value and line."""
 
     key: str
     """Full key, such as optim.lr."""
@@ -28,7 +28,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class File:
-    """A configuration file."""
+    """Text of a configuration file, and the part of the configuration that it sets."""
 
     path: Path
     package: str
@@ -45,7 +45,7 @@ class File:
 
     @property
     def about(self) -> str:
-        """First sentence of the comment at the top of the file, up to a colon."""
+        """First sentence of the comment at the top of the file, or its beginning up to a colon or semicolon."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):

@@ -33,7 +33,8 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the names of the options of every configuration group, by default in the shipped folder."""
+    """Return the sorted option names of every configuration group in the given folders, or in the shipped folder if no
+    folders are given."""
     from tfscale.config.keys import PARTS
 
     options: dict[str, set[str]] = {}

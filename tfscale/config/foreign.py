@@ -18,8 +18,8 @@ IGNORE = (
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return a fault for each folder that belongs to another project, and the remaining folders. The last of `folders`
-    is the shipped folder."""
+    """Return a fault for each folder that belongs to another project, and all other folders. The last of `folders` is
+    the shipped folder."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]

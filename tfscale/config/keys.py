@@ -16,7 +16,14 @@ PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield every known key: fields of the schema and, below dictionaries, the names in `values`."""
+    """Yield every known key. The keys are those of the schema and, for settings that are dictionaries, the names in
+    `values`.
+
+    Args:
+        values: composed settings of the part that `kind` declares.
+        kind: dataclass of the part.
+        prefix: prefix of all keys, such as `optim.`.
+    """
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -74,7 +81,7 @@ def is_text(hint: Any) -> bool:
 
 
 def is_single(hint: Any) -> bool:
-    """Return whether a type has single values, as opposed to lists and parts with several keys."""
+    """Return whether a value of a type is a single value, not a list, a dictionary or a part with several keys."""
     inner = inner_type(hint)
     return (
         inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
@@ -87,7 +94,7 @@ def is_dict(hint: Any) -> bool:
 
 
 def may_be_none(hint: Any) -> bool:
-    """Return whether a type is `X | None`."""
+    """Return whether a type allows None, as `X | None` does."""
     return type(None) in typing.get_args(hint)
 
 

@@ -89,7 +89,7 @@ class DevicePart:
     network: Positive | None = None
     """Network bandwidth of the host per device in one direction, in GB/s."""
     peak: PeakPart = field(default_factory=PeakPart)
-    """Peak speed of dense matrix products by number format."""
+    """Peak speed of dense matrix products by number format, in TFLOP/s."""
     watts: Positive | None = None
     """Board power limit in watts."""
     price: Positive | None = None

@@ -26,7 +26,11 @@ def own_file(group: str, name: str, config_dir: Path | None) -> Path:
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return the reasons why a schedule or baseline with this name cannot be written."""
+    """Return a fault if a schedule or baseline with this name cannot be written, otherwise an empty list.
+
+    Args:
+        taken_over: names of the files that the new file extends.
+    """
     if not re.fullmatch(r"\w[\w.+-]*", name):
         return [Fault("--write", repr(name), f"must name a {group} with letters, digits, and . + - _ only")]
     path = own_file(group, name, config_dir)
@@ -43,9 +47,12 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a configuration file that extends other files and sets further values, given by dotted keys.
+    """Write a configuration file that extends other files and sets further values.
 
     Args:
+        taken_over: names of the files that the new file extends.
+        values: values by dotted key, such as `optim.lr`.
+        remarks: comments at the top of the file.
         whole: True if keys are relative to the root, as in a schedule; False if relative to the file's group.
     """
     from omegaconf import OmegaConf

@@ -24,7 +24,7 @@ _BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:
 
 @dataclass(frozen=True)
 class Override:
-    """An override from the command line."""
+    """A parsed override from the command line, such as `optim.lr=1e-3`."""
 
     text: str
     """Override as typed."""
@@ -42,7 +42,7 @@ class Override:
 
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
-    """Return the overrides that can be parsed, and a fault for each text that cannot."""
+    """Return the overrides that can be parsed, and a fault for each text that cannot be parsed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     hydra = OverridesParser.create()

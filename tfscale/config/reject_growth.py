@@ -1,4 +1,4 @@
-"""Settings of the rejection of growths."""
+"""Settings of the test that rejects growths with a high validation loss."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +14,7 @@ class RejectGrowthPart:
     """Settings of the test that accepts or rejects each growth (`tfscale.plan.rejection`)."""
 
     after_tokens: Amount
-    """Number of tokens that the grown model is trained on before its validation loss decides; less than those of its
-    stage."""
+    """Number of training tokens after which the validation loss of a grown model is tested. It must be less than the
+    number of tokens of the stage."""
     bound: Excess
-    """Largest allowed excess of this loss over the parent's last validation loss, in nats."""
+    """Largest allowed excess of the grown model's validation loss over the parent's last validation loss, in nats."""

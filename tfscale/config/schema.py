@@ -97,7 +97,8 @@ class StagePart:
     transformer: TransformerPart | None = None
     """Transformer baseline at this size. None: no baseline."""
     shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Models of other families at this size, by family, given by the fields of their configs and `lr`."""
+    """Models of the families that extensions register, by family. Each is given by the fields of its config and
+    `lr`."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -114,13 +115,13 @@ class GrowWhenPart:
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
     """Condition that ends a stage. `budget`: the stage's tokens are used up. `plateau`: the validation loss falls by
     less than `min_delta` over `patience` evaluations. `predicted_gain`: a curve fitted to the validation loss predicts
-    that the rest of the budget lowers the loss by less than `min_delta`. With the last two, the budget is an upper
-    limit, except for the last stage, which uses its whole budget; optim.lr_schedule must be wsd, whose decay then
-    follows, or constant."""
+    that the remaining budget lowers the loss by less than `min_delta`. With `plateau` and `predicted_gain`, the budget
+    is an upper limit, except for the last stage, which uses its whole budget. optim.lr_schedule must then be constant,
+    or wsd, whose decay starts when the rule ends the stage."""
     eval_every: Amount = 0
     """Number of tokens between two evaluations for the rule; 0: a twentieth of the stage's budget."""
     min_delta: Nats = 0.02
-    """Smallest improvement of the validation loss that counts, in nats; see `rule`."""
+    """Smallest improvement of the validation loss, in nats, that keeps a stage running; see `rule`."""
     patience: Count = 4
     """Number of evaluations over which the improvement is measured (plateau), or smallest number of evaluations that
     the curve is fitted to, at least four (predicted_gain)."""
@@ -128,27 +129,30 @@ class GrowWhenPart:
 
 @dataclass(frozen=True)
 class SchedulePart:
-    """Schedule of the chain of stages."""
+    """Stages of the chain, and the rules that end or reject them."""
 
     name: str
     """Name of the schedule, used in the tracking store and in comparisons."""
     stages: dict[str, StagePart]
-    """Stages in order. The first is trained from scratch; each later stage grows from the previous one."""
+    """Stages of the chain in order, by name. The first stage is trained from scratch, and each later stage grows from
+    the previous one."""
     growth_tokens: Amount = 0
     """Number of training tokens of every stage that does not set `tokens`."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
     """Rule that ends every stage except the last."""
     reject_growth: RejectGrowthPart | None = None
-    """Rule that rejects the first growth to a size if the loss is too high after some tokens; the parent is then
-    trained on for the tokens of the stage, and grows again. None: every growth is kept."""
+    """Rule that rejects the first growth to a size if the validation loss is too high after some tokens. The training
+    of the parent is then continued for the tokens of the stage, and the parent grows again. None: every growth is
+    kept."""
     branches: BranchesPart | None = None
-    """Branches of all runs, whose ends are the models that are compared. The stages are then a trunk, whose learning
-    rate is that of the first stage. None: the stages themselves end with the models that are compared."""
+    """Settings of branches. With branches, the stages of every run are a trunk with the learning rate of the first
+    stage, and the models at the ends of the branches are compared. None: the models at the ends of the stages are
+    compared."""
     trained_on_lr: Rate | None = None
-    """Peak learning rate of continued training of the small model. None: optim.lr."""
+    """Peak learning rate of continued training of the chain's first model. None: optim.lr."""
     rehearse: bool = False
-    """True to train each stage for only three steps, on embedded text and in runs/rehearsal, with all other settings of
-    the real run."""
+    """True to train each stage for only three steps, on embedded text and in runs/rehearsal. Model, batch, optimizer,
+    growth and processes are those of the real run."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class DataPart:
     """Dataset, tokenizer and validation split."""
 
     source: str
-    """Kind of source: wiki, docs, text, hub, shards, or one that an extension registers."""
+    """Kind of source: wiki, docs, text, hub, shards, or a kind that an extension registers."""
     path: PathText | None = None
     """File or folder to read (text, shards), or folder that is read instead of the hub if the folder exists (hub)."""
     text_key: str = "text"
@@ -186,17 +190,17 @@ class DataPart:
     validation_tokens: Amount = 65_536
     """Number of validation tokens in every evaluation; the tokens are always the same."""
     validation_start: Amount = 0
-    """Position of the first validation token that is read. `tfscale tune` reads the validation tokens after those of
-    this evaluation."""
+    """Position of the first validation token in every evaluation. `tfscale tune` uses the validation tokens that follow
+    the tokens of these evaluations."""
     shuffle_seed: Whole = 0
-    """Random seed of the order of training tokens, which is the same in every arm."""
+    """Random seed of the order of the training text, which is the same in every arm."""
     workers: AutoCount = 0
-    """Number of processes that prepare the corpus; auto: one per core. The result does not depend on it."""
+    """Number of processes that prepare the corpus; auto: one per core. The prepared corpus does not depend on it."""
     max_unknown: Fraction = 0.01
-    """Maximum fraction of tokens without an entry in the tokenizer. A corpus with more is rejected; a corpus with fewer
-    is used with a warning."""
+    """Maximum fraction of tokens for which the tokenizer has no entry. A corpus with a larger fraction is rejected. A
+    corpus with a smaller fraction above 0 is used with a warning."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further settings of the source."""
+    """Settings of a source that an extension registers, by name."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ class OptimPart:
     """Optimizer and learning-rate schedule of every stage."""
 
     lr: Rate
-    """Peak learning rate."""
+    """Peak learning rate of every stage for which the schedule sets no other rate."""
     batch_tokens: Amount
     """Number of tokens per optimizer step, over all devices."""
     lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
@@ -227,35 +231,37 @@ class OptimPart:
     clip: NonNegative = 1.0
     """Maximum gradient norm, to which gradients are clipped; 0: no clipping."""
     name: str = "adamw"
-    """Optimizer. adamw: AdamW for all weights. muon: Muon for the matrices of the blocks, AdamW for the others. Or one
-    that an extension registers."""
+    """Name of the optimizer. adamw: AdamW for all weights. muon: Muon for the matrices of the blocks, AdamW for all
+    other weights. Extensions may register more optimizers."""
     parametrization: Literal["standard", "fan_in"] = "standard"
-    """Learning rates and initial values of the matrices of the blocks. standard: one learning rate for all. fan_in: as
-    each matrix's fan-in requires, with model.d_model as the base (docs/optimizers.md)."""
+    """Learning rates and initial values of the matrices of the blocks. standard: one learning rate for all matrices.
+    fan_in: scaled by each matrix's fan-in relative to model.d_model (docs/optimizers.md)."""
     embedding_ratio: Factor = 1.0
-    """Learning rate of the embedding and of the gains and biases of norms, as a multiple of the matrices'."""
+    """Learning rate of the embedding and of the gains and biases of norms, as a multiple of the matrices' learning
+    rate."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further settings of the optimizer."""
+    """Settings that only the chosen optimizer has, by name."""
 
 
 @dataclass(frozen=True)
 class ArmPart:
-    """Arm that the chain is compared with, which reaches the same sizes in another way."""
+    """Arm that the chain is compared with, which trains models of the same sizes by another method."""
 
     kind: str
     """Kind of arm. `scratch`: a model of each size, trained from scratch. `trained_on`: continued training of the
-    chain's first model. `one_jump`: growth of the first model to each size in one step. `chain`: another chain
-    from the first model, with other settings. Extensions may register more kinds."""
+    chain's first model. `one_jump`: growth of the chain's first model to each size in one step. `chain`: another chain
+    with other settings. Extensions may register more kinds."""
     title: str
     """Title of the arm in legends and tables."""
     family: str = "tokenformer"
-    """Model family: tokenformer, transformer, or one that an extension registers."""
+    """Model family: tokenformer, transformer, or a family that an extension registers."""
     budget: Literal["cumulative_compute", "stage_tokens", "base_tokens"] = "cumulative_compute"
-    """Training budget at each size. `cumulative_compute`: the FLOPs of the chain up to that size, base included.
+    """Training budget at each size. `cumulative_compute`: the FLOPs of the chain up to that size, including the base.
     `stage_tokens`: the tokens of the chain's stage of that size. `base_tokens`: the tokens of the chain's first stage.
-    The last two are for scratch only."""
+    `stage_tokens` and `base_tokens` are allowed only with kind=scratch."""
     sizes: Literal["all", "last"] = "all"
-    """Sizes of the schedule at which the arm has stages. Only `scratch` has the first size. A chain has all sizes."""
+    """Sizes of the schedule at which the arm trains a model. `all`: every size, without the first size if the arm
+    starts from the chain's first model. `last`: only the last size. An arm of kind `chain` always has all sizes."""
     lr: Rate | None = None
     """Peak learning rate of all models that the arm trains, except the first model of a chain. None: the schedule's
     rate for a model of this kind and size."""
@@ -265,7 +271,7 @@ class ArmPart:
     growth: AnyGrowth | None = None
     """Growth operator of `one_jump` and `chain`. None: the operator of the main chain."""
     growth_tokens: Factor = 1.0
-    """Factor on the training tokens of every grown stage (`chain`)."""
+    """Factor by which the training tokens of every grown stage are multiplied (`chain`)."""
     transformer_growth: TransformerGrowth | None = None
     """Growth of a `chain` with family=transformer. The chain begins with the Transformer of the first size and grows to
     the shapes of the recipe (`tfscale.growth.transformer_recipe`), at the cumulative compute of the main chain."""
@@ -278,7 +284,7 @@ class BaselinePart:
     """Baseline arms that the chain is compared with."""
 
     arms: dict[str, ArmPart] = field(default_factory=dict)
-    """Baseline arms by name."""
+    """Settings of the baseline arms, by name."""
 
 
 @dataclass(frozen=True)
@@ -286,9 +292,9 @@ class TrackingPart:
     """Settings of the tracker, which mirrors the contents of the stages' folders."""
 
     enabled: bool = True
-    """True to track experiments."""
+    """True to mirror runs to a tracker."""
     kind: str = "mlflow"
-    """Kind of tracker: mlflow, wandb, or one that an extension registers."""
+    """Kind of tracker: mlflow, wandb, or a kind that an extension registers."""
     uri: str | None = None
     """URI of the tracker, such as any tracking URI of MLflow. None: the tracker's default, which for MLflow is a SQLite
     store, and for wandb a folder, in the runs folder."""
@@ -316,15 +322,15 @@ class Experiment:
     installed or on PYTHONPATH. Installed packages can announce modules as entry points of the group
     `tfscale.extensions`."""
     seeds: Replicates = 1
-    """Number of replicates of the whole plan. The first uses seed and data.shuffle_seed as set; each further
-    replicate increases both by one. A comparison treats runs that differ only in these seeds as replicates."""
+    """Number of replicates of the whole plan. The first replicate uses `seed` and `data.shuffle_seed` as set, and each
+    further replicate increases both by one. A comparison treats runs that differ only in these seeds as replicates."""
     init_from: PathText | None = None
     """Folder of an imported stage whose weights replace the training of the first stage, with the shape of the first
     stage. None: the first stage is trained from scratch."""
     store: StoreUri | None = None
-    """URI of a store that machines share, such as s3://BUCKET/FOLDER or a folder. Finished stages and corpora are taken
-    from it instead of being computed, and finished stages, checkpoints of running ones and corpora are copied to it
-    (docs/store.md). None: no store."""
+    """URI of a store that machines share, such as s3://BUCKET/FOLDER or a folder. Finished stages and corpora are
+    downloaded from the store instead of being computed. Finished stages, checkpoints of running stages, and corpora are
+    uploaded to it (docs/store.md). None: no store."""
     budget: BudgetText | None = None
     """Upper limit of one command that trains: model FLOPs without those of the optimizer, such as 1e15, or wall-clock
     time of training, such as 2h, 90m or 30s. The command stops with a checkpoint before it exceeds the limit and exits

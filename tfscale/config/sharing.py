@@ -16,17 +16,19 @@ _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return composed settings as plain values that can be shared, with lists in place of tuples."""
+    """Return composed settings that can be shared. Settings that only determine how an experiment is run are omitted,
+    paths are shortened (`shareable_path`), and tuples are converted to lists."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides as typed, except those that only determine how an experiment is run."""
+    """Return overrides that can be shared. Overrides that only determine how an experiment is run are omitted, and
+    paths are shortened (`shareable_path`)."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 
 def shareable_path(path: str | Path) -> str:
-    """Return a path relative to the working folder if it is inside; otherwise, its last component."""
+    """Return a path relative to the working folder if it is inside that folder, otherwise only its last component."""
     absolute = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - abspath resolves `..` by name alone
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else absolute.name
 

@@ -12,8 +12,8 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
-"""Maximum number of rounds in which invalid values are replaced; an invalid value can hide other faults in one
-round."""
+"""Maximum number of rounds in which invalid values are replaced. Several rounds are needed because an invalid value can
+hide other faults."""
 
 _MUST = {
     "float": "must be a number",
@@ -57,7 +57,7 @@ def to_experiment(
 
 
 def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    """Return whether no fault is known for the same value or for a value that the rule reads."""
+    """Return True if no known fault concerns the key of `fault` or a key that the rule of `fault` reads."""
     return not {fault.key, *fault.reads} & {other.key for other in known}
 
 

@@ -1,1 +1,1 @@
-"""Exchange with other software: released TokenFormer weights, Hugging Face, and EleutherAI's evaluation harness."""
+"""Exchange of models with other software: released TokenFormer weights, Hugging Face, and EleutherAI's harness."""

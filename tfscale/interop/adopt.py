@@ -1,9 +1,9 @@
-"""Import of a model as the folder of a finished stage, which every command can read like any other stage.
+"""Import of a model as the folder of a finished stage, so that every command can use it like a trained stage.
 
 DIR/
     stage.yaml       the model; `init_from` is the hash of the weights
-    checkpoints/     one checkpoint, for the end of the training elsewhere
-    done.json        the cost of the training elsewhere, if known
+    checkpoints/     one checkpoint with the imported weights
+    done.json        the training cost of the imported model, if known
     import.json      the origin of the weights
     data/            tokenizer.json, if no prepared corpus was given
 """
@@ -53,8 +53,9 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
 
     Args:
         to: folder to create.
-        corpus: prepared corpus for evaluations and for the comparison of logits during growth. If it is set, the
-            tokenizer of the corpus is used.
+        found: model to write.
+        corpus: prepared corpus for evaluations and for the comparison of logits during growth, or None. If it is given,
+            the tokenizer of the corpus is used.
 
     Raises:
         UserFault: `to` exists, the tokenizer or corpus has tokens that the model does not have, or the validation split

@@ -16,7 +16,11 @@ from tfscale.stage.evaluations import read_evaluations
 
 
 def model_card(stages: Sequence[FinishedStage]) -> str:
-    """Return the model card of the last stage. The stages before it are its ancestors, oldest first."""
+    """Return the model card of a stage as Markdown.
+
+    Args:
+        stages: the stage, preceded by its ancestors, oldest first.
+    """
     stage = stages[-1]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

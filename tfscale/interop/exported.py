@@ -32,11 +32,11 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_exported(folder: Path) -> Foreign:
-    """Return the exported model in a folder.
+    """Read the model in a folder that `tfscale export` or `save_pretrained` wrote.
 
     Raises:
         UserFault: the config does not describe a tfscale model, or tensors are missing, unexpected or of the wrong
-            shape. The error lists all of them.
+            shape. The error lists all faults.
     """
     model = _model(folder / CONFIG_FILE)
     files = _weight_files(folder)
@@ -58,7 +58,7 @@ def read_exported(folder: Path) -> Foreign:
 
 
 class _Tensors(Mapping[str, Tensor]):
-    """Mapping of the weights in safetensors files. Each weight is read on access."""
+    """Mapping from the names of weights to tensors in safetensors files. Each tensor is read on access."""
 
     def __init__(self, files: list[Path]) -> None:
         opened: list[Any] = [safe_open(file, framework="pt") for file in files]
@@ -109,7 +109,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _totals(path: Path) -> Totals | None:
-    """Return the cost of the model, or None if the folder does not contain the lineage."""
+    """Return the training cost of the model, or None if the folder does not contain a lineage."""
     if not path.is_file():
         return None
     try:

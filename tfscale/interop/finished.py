@@ -25,7 +25,7 @@ class FinishedStage:
     spec: StageSpec
     result: Result
     groups: int | None = None
-    """Number of groups of parameter tokens that the model consists of, counted from the first; None: all."""
+    """Number of groups of parameter tokens that the model uses, counted from the first, or None for all groups."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class FinishedStage:
 
     @property
     def model(self) -> ModelConfig:
-        """Config of the model."""
+        """Config of the model, with only the first groups of parameter tokens if `groups` is set."""
         return with_first_groups(self.spec.model, self.groups) if self.groups else self.spec.model
 
     @property

@@ -1,4 +1,4 @@
-"""Models in foreign formats, and a check that their tensors match a tfscale model."""
+"""Models in the formats of other software, and a check that their tensors match a tfscale model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,14 +20,14 @@ class Origin:
     format: str
     """Name of the format: `gpt-neox` or `hugging-face`."""
     files: tuple[Path, ...]
-    """Files whose hashes are recorded."""
+    """Files of the model, whose hashes are recorded."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Metadata from the files of the model."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """Model in a foreign format, whose tensors have been checked."""
+    """Model in the format of other software, whose tensors have been checked."""
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
@@ -47,9 +47,9 @@ def tensor_faults(
     """Yield a message for each tensor that is missing, unexpected, or does not match the config of the model.
 
     Args:
-        there: shape and type (`F32`, `torch.float32`) of each tensor found, by the name in the tfscale model, or by
-            the foreign name if the tfscale model has no such tensor.
-        theirs: function that returns the foreign name of a tensor in the tfscale model, for messages.
+        there: shape and type (`F32`, `torch.float32`) of each tensor in the files, by its name in the tfscale model, or
+            by its name in the files if the tfscale model has no such tensor.
+        theirs: function that converts the name of a tensor in the tfscale model to its name in the files, for messages.
     """
     if model.n_layer > len(there):  # checked before a model of that many layers is built
         yield f"there are {len(there)} tensors, but the {model.n_layer} layers of the config have more"

@@ -34,7 +34,7 @@ class TaskResult:
     """Values of the metrics by name, such as acc, acc_stderr and acc_norm."""
     samples: int
     version: str
-    """Version of the task."""
+    """Version of the task, as stated by the harness."""
 
 
 def run_tasks(
@@ -94,7 +94,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """End-of-text token, which also precedes a text without context."""
+        """ID of the end-of-text token, which also precedes a text without context."""
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
@@ -104,8 +104,9 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Return, for each request, the log-probability of the continuation, and True if each of its tokens is the most
-        likely one. Texts longer than the context of the model are truncated at the beginning."""
+        """Return two values per request: the log-probability of the continuation in nats, and True if each token of the
+        continuation is the most likely token. Texts longer than the context of the model are truncated at the
+        beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}
@@ -132,13 +133,13 @@ class HarnessModel(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-probability of each text, computed in non-overlapping windows."""
+        """Return the log-probability of each text in nats, computed in non-overlapping windows."""
         context = self._model.config.context
         texts = [np.array([self.eot_token_id, *self.tok_encode(request.args[0])]) for request in requests]
         return [-total_loss(self._model, text, context) for text in texts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return the generated texts, each of which ends before the first stop string."""
+        """Return the generated continuation of each prompt, which ends before the first stop string."""
         return [self._go_on(*request.args) for request in requests]
 
     def _go_on(self, prompt: str, settings: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`, when this module is imported."""
+"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`, which happens on import."""
 
 try:
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""Hugging Face version of a model: a `PreTrainedModel` around the module that tfscale trains.
+"""Hugging Face version of a model: a `PreTrainedModel` that contains the module which tfscale trains.
 
 An exported folder contains this file as `modeling_tfscale.py`, next to the modules that it imports.
 """
@@ -103,17 +103,20 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         **others: Any,
     ) -> CausalLMOutputWithPast:
-        """Compute logits [batch, time, vocab_size], and the loss for `labels`, in which -100 is ignored.
+        """Compute the logits [batch, time, vocab_size] and, if there are `labels`, the loss, in which the label -100 is
+        ignored.
 
         Args:
-            attention_mask: mask [batch, all] of cached and new positions, 0 at padding on either side; or a mask
-                [batch, 1, time, all].
+            input_ids: new tokens [batch, time].
+            attention_mask: mask [batch, all] of the cached and new positions, which is 0 at padding on either side, or
+                a mask [batch, 1, time, all] of pairs of positions.
             position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.
-            cache: keys and values of earlier tokens. Older releases of transformers call this `past_key_values`.
+            cache: keys and values of earlier tokens. Older releases of transformers call it `past_key_values`.
             num_items_in_batch: number by which the loss is divided, by default the number of labels in this call.
-            logits_to_keep: number of last positions to compute logits for, or indices of positions; 0 for all.
+            logits_to_keep: number of last positions, or indices of positions, for which logits are computed; 0 for all
+                positions.
 
         Raises:
             TypeError: an argument is unknown.
@@ -146,7 +149,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return a view of the embedding, which is tied to the output layer."""
+        """Return the embedding as a module that shares its weights. The weights are tied to the output layer."""
         return nn.Embedding(self.config.vocab_size, self.config.hidden_size, _weight=self.model.embedding.detach())
 
     def get_output_embeddings(self) -> nn.Module:
@@ -154,11 +157,11 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refuse to resize the embedding, because the vocabulary is fixed."""
+        """Raise a ValueError, because the size of the vocabulary is fixed."""
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the parameters of a module, without those of submodules."""
+        """Initialize the parameters of a module, except those of its submodules and those that have been loaded."""
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):

@@ -30,10 +30,10 @@ class HeldPast:
             layers: number of blocks of the model.
             tokens: new tokens [batch, time].
             cache: cache that each layer extends, or None if nothing is cached.
-            attention_mask: mask [batch, cached + time], 0 at padding; or a mask [batch, 1, time, all] of pairs of
-                positions.
-            position_ids: positions of the new tokens. Without a mask and cached tokens, a new sequence begins where
-                positions are not consecutive.
+            attention_mask: mask [batch, cached + time], which is 0 at padding, or a mask [batch, 1, time, all] of pairs
+                of positions.
+            position_ids: positions of the new tokens. If there is neither a mask nor a cached token, a new sequence
+                begins where positions are not consecutive.
 
         Raises:
             ValueError: the `attention_mask` has a different shape.
@@ -66,8 +66,9 @@ class HeldPast:
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:
-        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, some of
-        which may be empty. Return None if each new position attends to all positions."""
+        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, which
+        may include empty positions. The mask broadcasts to [batch, heads, time, total]. Return None if each new
+        position attends to all positions."""
         if self._mask is None and (self._time > 1 or self._pairs is not None or total > self.length + self._time):
             self._mask = self._seen(total, device)
         return self._mask

@@ -25,7 +25,7 @@ def lineage_of(stage: FinishedStage) -> list[FinishedStage]:
 
 
 def record(stage: FinishedStage) -> dict[str, Any]:
-    """Return the entry of one stage in lineage.json."""
+    """Return the entry of a stage in lineage.json: its size, settings, costs and final evaluation."""
     result = to_dict(stage.result)
     return {
         "stage": stage.folder.resolve().name,

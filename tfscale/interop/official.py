@@ -1,4 +1,4 @@
-"""Import of released TokenFormer checkpoints, which consist of weights and of options in YAML as in GPT-NeoX.
+"""Import of released TokenFormer checkpoints, which consist of weights and a YAML file of options as in GPT-NeoX.
 
 The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
 writes. They are read with the weights-only reader of torch, which creates only tensors and plain containers and runs no
@@ -40,14 +40,14 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Options that affect the results of a model, with the default of GPT-NeoX and the values that tfscale supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Name of the buffer of rotary frequencies in older checkpoints. The buffer can be derived, so it is only checked, not
-imported."""
+"""Name of the buffer of rotary frequencies in older checkpoints. The buffer is checked but not imported, because it can
+be computed from the config."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
 
 def read_official(weights: Path, config: Path) -> Foreign:
-    """Return a released model.
+    """Read a released TokenFormer from its weights and its YAML file.
 
     Args:
         weights: `pytorch_model.bin`, or a folder of `layer_*.pt` files of DeepSpeed.
@@ -55,7 +55,7 @@ def read_official(weights: Path, config: Path) -> Foreign:
 
     Raises:
         UserFault: tfscale does not support an option, a file cannot be read without running code, or tensors are
-            missing, unexpected or of the wrong shape. The error lists all of them.
+            missing, unexpected or of the wrong shape. The error lists all faults.
     """
     options = read_options(config)
     files = _files(weights)
@@ -149,8 +149,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name. Tensors in a layer file of DeepSpeed get the prefix `sequential.N` that
-    they have in a single file."""
+    """Return the tensors of a file by name. The names of tensors in a layer file of DeepSpeed get the prefix
+    `sequential.N`, which the names in a single weights file have."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or foreign file can cause any exception
@@ -167,8 +167,8 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def our_name(official: str) -> str:
-    """Return the name in `LanguageModel` of the parameter with an official name `sequential.N.*`. Unknown names are
-    returned unchanged."""
+    """Convert the name of a parameter in the official code, `sequential.N.*`, to its name in `LanguageModel`. Unknown
+    names are returned unchanged."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official
@@ -190,7 +190,7 @@ _PARTS = {"attention.proj.": "attention.output.", "mlp.": "ffn."} | {
 
 
 def _official_name(name: str, model: TokenFormerConfig) -> str:
-    """Return the official name of a parameter of `LanguageModel`, for messages."""
+    """Convert the name of a parameter of `LanguageModel` to its name in the official code, for messages."""
     if name == "embedding":
         return _EMBEDDING
     if name.startswith("final_norm."):

@@ -23,7 +23,7 @@ _LOGITS = 2**26
 
 @dataclass(frozen=True)
 class Score:
-    """Loss of a model on a text. Each token has the same weight."""
+    """Loss of a model on a text, averaged over all predicted tokens."""
 
     loss: float
     """Mean loss in nats per token."""
@@ -34,8 +34,8 @@ class Score:
     context: int
     """Number of tokens per window."""
     stride: int
-    """Number of new tokens per window. Except at the beginning of the text, the model sees at least context - stride
-    tokens before each token that counts."""
+    """Number of tokens per window whose losses count. Except at the beginning of the text, the model sees at least
+    context - stride tokens before each of these tokens."""
 
     @property
     def perplexity(self) -> float:
@@ -90,7 +90,8 @@ def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -
 
 
 def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the start and length of each window of inputs, and the number of targets at its end that count."""
+    """Yield three numbers for each window: the position of its first input, the number of its inputs, and the number of
+    targets at its end whose losses count."""
     done = 0
     while done < count:
         end = min(count, context if done == 0 else done + stride)

@@ -1,4 +1,4 @@
-"""Generator of the model code in an exported folder from the code of this package.
+"""Generation of the model code in an exported folder from the code of this package.
 
 transformers loads the generated code with `trust_remote_code`, without an installation of tfscale.
 """
@@ -17,7 +17,7 @@ _IMPORT = re.compile(r"^(\s*)from (tfscale(?:\.\w+)*) import\b", flags=re.MULTIL
 
 
 def sources() -> dict[str, str]:
-    """Return the modules of the model with relative imports, as a mapping from file names to contents."""
+    """Return the source text of all modules that the exported model needs, by file name, with relative imports."""
     found: dict[str, str] = {}
     waiting = [_ENTRY]
     while waiting:
@@ -53,7 +53,7 @@ def _head(module: str) -> str:
 
 
 def release() -> str:
-    """Return the name and version of tfscale."""
+    """Return the name and version of tfscale as text, such as `tfscale 0.2.0`."""
     try:
         return f"tfscale {version('tfscale')}"
     except PackageNotFoundError:

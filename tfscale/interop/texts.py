@@ -1,4 +1,4 @@
-"""Reader and encoder of the texts that a model is evaluated on."""
+"""Reading and tokenization of the texts on which a model is evaluated."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class EncodedText:
     bytes: int
     """Number of UTF-8 bytes of the text. The end of a document counts as one byte."""
     unknown: int
-    """Number of tokens that the tokenizer has no entry for."""
+    """Number of tokens for which the tokenizer has no entry."""
     left_out: str
-    """Summary of the files of the folder that are skipped, or an empty string."""
+    """Summary of the skipped files of the folder, or an empty string."""
 
     @property
     def notes(self) -> Iterator[str]:
@@ -42,10 +42,10 @@ class EncodedText:
 
 
 def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> EncodedText:
-    """Read and encode a text.
+    """Read a text file or a folder of text files, and convert the text to tokens.
 
     Args:
-        max_unknown: maximum fraction of tokens that the tokenizer has no entry for.
+        max_unknown: maximum fraction of tokens for which the tokenizer has no entry.
 
     Raises:
         UserFault: there is no text, the text is faulty, or the fraction of unknown tokens exceeds `max_unknown`.

@@ -10,12 +10,12 @@ from tfscale.stage.events import Event, read_events
 from tfscale.stage.folder import Stage
 
 ENDING_SECONDS = 2.0
-"""Time in seconds that a process is assumed to need to end, in addition to its last step and checkpoint."""
+"""Assumed time in seconds that a process needs to end, in addition to its last step and checkpoint."""
 
 
 @dataclass(frozen=True)
 class _Grant:
-    """Steps of a stage, after `first` and up to `last`, whose cost is reserved in the budget."""
+    """Range of steps of a stage, after `first` and up to `last`, whose cost is reserved in the budget."""
 
     first: int
     last: int
@@ -38,7 +38,7 @@ class Allowance:
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
     def start_clock(self) -> None:
-        """Start the clock, unless it is running."""
+        """Start the wall clock of the budget, unless it is already running."""
         if self._ends_at is None:
             self._ends_at = time.monotonic() + self._seconds
 
@@ -47,8 +47,8 @@ class Allowance:
         return stage.spec.init_from is not None or self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
-        """Reserve the cost of the remaining steps of a stage, or the whole remaining budget if it is smaller. Return
-        False if the remaining budget does not cover a step."""
+        """Reserve the cost of the remaining steps of a stage, or all that is left of the budget if this is less. Return
+        False if the budget does not cover one more step."""
         if not self.allows(stage):
             return False
         done, cost = reached_step(stage.path), step_flops(stage)
@@ -59,12 +59,13 @@ class Allowance:
         return True
 
     def stop_at(self, stage: Stage) -> int | None:
-        """Return the step after which the process of a stage must stop, or None if the stage may be finished."""
+        """Return the step after which the process of a stage must stop, or None if it may train to the end of the
+        stage."""
         last = self._grants[stage.key].last
         return last if last < stage.spec.steps else None
 
     def release(self, stage: Stage) -> None:
-        """Release the cost of reserved steps that a stage has not trained, after the process of the stage has ended."""
+        """Return the cost of reserved but untrained steps to the budget, after the process of a stage has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None and stage.spec.init_from is None:
             reached = min(max(reached_step(stage.path), grant.first), grant.last)
@@ -72,7 +73,7 @@ class Allowance:
             self._flops += (grant.last - reached) * step_flops(stage)
 
     def note(self, stage: Stage, event: Event) -> None:
-        """Record how long a step or a checkpoint of a stage has taken."""
+        """Update the longest time of a step or of a checkpoint from an event of a stage."""
         if event["event"] == "train" and event["tokens_per_second"]:
             took = stage.spec.batch_tokens / event["tokens_per_second"]
             self._longest["step"] = max(self._longest["step"], took)
@@ -92,5 +93,5 @@ def step_flops(stage: Stage) -> int:
 
 
 def reached_step(stage_dir: Path) -> int:
-    """Return the last step that a stage has recorded."""
+    """Return the last step that a stage has recorded, or 0 if there is none."""
     return max((int(event["step"]) for event in read_events(stage_dir) if "step" in event), default=0)

@@ -24,16 +24,16 @@ PATIENCE_SECONDS = 30.0
 
 
 class View(Protocol):
-    """Interface of an observer of a run."""
+    """Interface of a display that is notified of the progress of a run."""
 
     def started(self, stage: Stage, phase: Phase) -> None:
         """Handle the start of a process for the stage."""
 
     def queued(self, stage: Stage, job: str) -> None:
-        """Handle a job for the stage that is in the queue of a cluster or already runs."""
+        """Handle a job of the stage that waits in the queue of a cluster or is running."""
 
     def waiting(self, stage: Stage, holder: str) -> None:
-        """Handle a stage that another running process works on."""
+        """Handle a stage that must wait because another process works on it."""
 
     def retrying(self, stage: Stage, reason: str) -> None:
         """Handle a failure of the process of the stage, which will be started again."""
@@ -45,11 +45,11 @@ class View(Protocol):
         """Handle the completion of the stage."""
 
     def tick(self) -> None:
-        """Update the view after some time has passed."""
+        """Update the display. This method is called after every poll."""
 
 
 class Claims(Protocol):
-    """Interface of the leases of stages that several machines may train."""
+    """Interface of leases, with which machines that share a store avoid training the same stage."""
 
     def claim(self, stage: Stage) -> str | None:
         """Return None if the stage can be started here or is finished, and otherwise a description of the machine that
@@ -57,7 +57,7 @@ class Claims(Protocol):
 
 
 class StageFailed(Exception):
-    """Error raised when a stage has failed. The message contains the end of the log."""
+    """Error raised when a stage has failed. The message contains the end of the stage's log."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """`end` event of the last process."""
+    """Event `end` that the stage's last process has written, or None if it has not ended."""
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0
@@ -78,7 +78,7 @@ class _Running:
 
 @dataclass
 class _Trouble:
-    """The failures of a stage in this run."""
+    """Failures of a stage in this run, and their consequences for the next attempt."""
 
     deaths: int = 0
     not_before: float = 0.0
@@ -100,8 +100,8 @@ class Orchestrator:
         """Create an orchestrator without starting a stage.
 
         Args:
-            allowance: remaining budget; None: no limit.
-            claims: leases that stages need before they are started; None: no other machine trains the stages.
+            allowance: remaining budget, or None for no limit.
+            claims: leases that must be taken before stages are started, or None if no other machine trains them.
         """
         self._allowance, self._claims = allowance or Allowance(Budget()), claims
         self._pending = [stage for stage in stages if not is_done(stage)]
@@ -110,13 +110,13 @@ class Orchestrator:
         self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
         self._stops = 0
         self.spent = False
-        """True if the run has ended because the remaining budget does not cover the next step of any stage, or no time
-        is left."""
+        """True if the run has ended because the remaining budget does not cover the next step of any stage, or because
+        the time of the budget is used up."""
 
     def stop(self) -> str:
         """Request that no more stages are started, and return a message about the running stages. At its next poll,
-        `run` asks stages on this machine to save a checkpoint and end, or after a second call to end immediately. Jobs
-        of a cluster continue to run."""
+        `run` asks stages on this machine to save a checkpoint and end. After a second call, it ends them immediately.
+        Jobs of a cluster continue to run."""
         self._stops += 1
         return self._launcher.describe_stop([running.attempt for running in self._running])
 
@@ -147,7 +147,8 @@ class Orchestrator:
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
-        """Return whether the remaining budget covers no further step. Steps of running stages are already reserved."""
+        """Return True if no stage is running and the remaining budget covers no further step, or if stages are left and
+        the time of the budget is used up."""
         if self._allowance.out_of_time:
             return bool(self._pending)
         startable = self._startable()
@@ -175,14 +176,14 @@ class Orchestrator:
             self._start(ready)
 
     def _ready(self) -> list[Stage]:
-        """Return the stages that can be started now."""
+        """Return the startable stages whose delay after a failure has passed, or an empty list after `stop`."""
         if self._stops:
             return []
         now = time.monotonic()
         return [stage for stage in self._startable() if now >= self._troubles[stage.key].not_before]
 
     def _startable(self) -> list[Stage]:
-        """Return the stages that do not run and whose parents are done."""
+        """Return the pending stages that are not running and whose parents are done."""
         unfinished = {stage.key for stage in self._pending}
         busy = {running.stage.key for running in self._running}
         return [stage for stage in self._pending if stage.key not in busy and stage.spec.parent not in unfinished]
@@ -241,7 +242,8 @@ class Orchestrator:
             running.attempt.stop()
 
     def _handle_ending(self, running: _Running, ending: Ending) -> None:
-        """Handle the end of an attempt: mark the stage as finished, do nothing, or schedule another attempt.
+        """Handle the end of an attempt: mark the stage as finished, leave it pending, or schedule another attempt after
+        a delay.
 
         Raises:
             StageFailed: another attempt would not help.
@@ -298,7 +300,7 @@ class Orchestrator:
         self._view.finished(stage)
 
     def _leave(self) -> None:
-        """Stop the running attempts and wait until they end, unless they outlive this process."""
+        """Stop the running attempts and wait until they end. Attempts that outlive this process are not stopped."""
         if not self._launcher.is_detached:
             for running in self._running:
                 running.attempt.stop()
@@ -308,7 +310,7 @@ class Orchestrator:
 
 
 def _tail(stage: Stage) -> EventTail:
-    """Return a tail that yields the events that the stage writes from now on."""
+    """Return an `EventTail` that yields only the events that the stage writes from now on."""
     tail = EventTail(stage.path)
     tail.new()
     return tail
@@ -324,7 +326,7 @@ def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
 
 
 def micro_batch_of(stage: Stage) -> int:
-    """Return the micro-batch of the last run of a stage, in sequences."""
+    """Return the micro-batch in sequences with which a stage last ran, or the whole batch if the stage has not run."""
     start = last_event(read_events(stage.path), "start")
     return int(start["micro_batch"]) if start else stage.spec.sequences
 

@@ -1,4 +1,4 @@
-"""Progress, speed and remaining time of the stages of a plan, read from folders for `run` and `status --watch`."""
+"""Progress, speed and remaining time of a plan's stages, read from their folders for `run` and `status --watch`."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ WINDOW = 5
 
 
 class Sample(NamedTuple):
-    """A training loss and the compute that was spent up to this point."""
+    """A training loss, and the cumulative compute at which it was measured."""
 
     flops: float
     """Model FLOPs of the lineage, including parents."""
@@ -35,20 +35,20 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a stage."""
+    """The state, losses, speed and memory of a stage."""
 
     stage: Stage
     status: StageStatus
     new: tuple[Event, ...] = ()
     """Events since the previous call of `Watch.look`."""
     losses: tuple[Sample, ...] = ()
-    """Losses of training batches, each with the compute spent."""
+    """Losses of training batches with the cumulative compute, in the order of training."""
     tokens_per_second: float | None = None
     mfu: float | None = None
     """Model FLOPs utilisation, or None if conf/device does not list the device or no speed is known yet."""
     memory: int | None = None
-    """Peak memory of a device or, on the CPU, of the process in bytes. For a process that is running on this host, the
-    current memory."""
+    """Peak memory in bytes of a device or, on a CPU, of the process. For a process that is running on a CPU of this
+    host, the current memory in bytes. None if it is unknown."""
 
     @property
     def phase(self) -> str:
@@ -74,7 +74,7 @@ class Progress:
 
 
 class Watch:
-    """A reader that follows the progress of the stages of a plan."""
+    """A reader that follows the progress of stages. Each event is read from the stages' folders only once."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._followed = {stage.key: _Followed(stage) for stage in stages}
@@ -85,7 +85,7 @@ class Watch:
 
 
 class _Followed:
-    """A followed stage, each of whose events is read once."""
+    """A reader of one stage, which keeps the events that it has already read."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage, self._tail = stage, EventTail(stage.path)
@@ -144,9 +144,14 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage that has not
-    begun is assumed to be as fast as the most similar stage, running or finished (`known`). Return None if there is no
-    similar stage."""
+    """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage without a
+    measured speed is assumed to be as fast as the running or finished stage of the same family with the most similar
+    size. Return None if there is no such stage.
+
+    Args:
+        looks: progress of the stages, parents before children.
+        known: speeds of finished stages.
+    """
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
         (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
@@ -176,7 +181,7 @@ def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> 
 
 @dataclass(frozen=True)
 class Overview:
-    """The progress and the remaining time of a whole plan."""
+    """The compute used and the time left of a whole plan."""
 
     worked: float
     """Model FLOPs that have been spent."""
@@ -194,7 +199,12 @@ class Overview:
 
 
 def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
-    """Return the progress of a whole plan, with the `known` speeds of finished stages."""
+    """Return the compute used and the time left of a whole plan.
+
+    Args:
+        looks: progress of all stages of the plan, by key.
+        known: speeds of finished stages.
+    """
     parallel = plan.experiment.launcher.parallel
     return Overview(
         sum(look.worked for look in looks.values()),

@@ -33,7 +33,8 @@ class Speed:
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """Return the speed of a stage, or None if the stage is not finished or was finished by an older version."""
+    """Return the training speed of a stage, or None if the stage is not finished or its result contains no speed, as in
+    older versions."""
     try:
         environment, result = read_environment(stage_dir), read_result(stage_dir)
     except ValueError:

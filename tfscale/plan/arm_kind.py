@@ -1,4 +1,4 @@
-"""Kinds of arms. Each kind obtains models of the sizes in a schedule in another way than the chain.
+"""Base class and registry of the kinds of arms. Each kind trains models of the sizes in a schedule by another method.
 
 The built-in kinds are in `tfscale.plan.arm_kinds`. An extension can register another kind:
 
@@ -34,7 +34,7 @@ class ArmKind(ABC):
     from_scratch: ClassVar[bool] = False
     """True if every stage is trained from scratch, so that a scaling law can be fitted to the stages."""
     one_model: ClassVar[bool] = False
-    """True if all stages train the first model of the chain, regardless of the size in the name of a stage."""
+    """True if all stages train the first model of the chain. The size of a stage then names a budget, not a model."""
     own_rate: ClassVar[bool] = False
     """True if `tfscale tune` searches for a separate learning rate for the arm."""
 
@@ -42,7 +42,7 @@ class ArmKind(ABC):
         self.part = part
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault | str]:
-        """Yield the faults in the settings of the arm, whose names begin with `key`."""
+        """Yield the faults in the settings of the arm. The keys of the settings begin with `key`."""
         return iter(())
 
     @abstractmethod
@@ -50,7 +50,8 @@ class ArmKind(ABC):
         """Return the stages of the arm, or of its trunk with `schedule.branches`, parents before children."""
 
     def arm(self, name: str, chain: Chain) -> Arm:
-        """Return the arm. With `schedule.branches`, the models of the arm are branches of the stages."""
+        """Return the planned arm with the given name. With `schedule.branches`, the models of the arm are branches of
+        its stages."""
         arm = Arm(name, self.part.title, self.part.kind, tuple(self.stages(chain)))
         return branched(arm, chain.specs)
 
@@ -73,7 +74,7 @@ def arm_kind(name: str) -> type[ArmKind]:
 
 
 def check_arms(experiment: Experiment) -> Iterator[Fault | str]:
-    """Yield the faults in `baseline.arms`."""
+    """Yield the faults in the settings of all arms under `baseline.arms`."""
     for name, part in experiment.baseline.arms.items():
         key = f"baseline.arms.{name}"
         if name == "progressive":

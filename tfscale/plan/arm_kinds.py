@@ -104,7 +104,7 @@ class Scratch(ArmKind):
 
 
 class _FromBase(ArmKind):
-    """An arm whose stages, one for each size that the chain grows to, all start from the chain's first model."""
+    """An arm with one stage for each size that the chain grows to. All stages start from the chain's first model."""
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         if len(experiment.schedule.stages) < 2:
@@ -188,9 +188,9 @@ class OtherChain(ArmKind):
         return stages
 
     def _transformers(self, chain: Chain, growth: Growth) -> Sequence[Stage]:
-        """Return the stages of a chain that starts with the first size's Transformer, grows towards the parameters of
-        each size and trains up to the chain's cumulative compute. If the learning rate continues through the growths of
-        a trunk, it is that of the first size."""
+        """Return the stages of a chain of Transformers. It starts with the Transformer of the first size, grows towards
+        the number of parameters of each size, and trains up to the main chain's cumulative compute. If the learning
+        rate continues through the growths of a trunk, it is the learning rate of the first size."""
         specs = chain.specs
         first, base = chain.sizes[0]
         assert first.transformer is not None

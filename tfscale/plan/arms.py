@@ -1,4 +1,4 @@
-"""The arms of an experiment, each a list of stages on disk."""
+"""The arms of an experiment. An arm is a list of stages that train models of the sizes in a schedule by one method."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ class Arm:
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
-    """Title for legends and tables."""
+    """Title of the arm for legends and tables."""
     kind: str
     """Kind of the arm, a name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from
     the previous stage."""
@@ -35,9 +35,10 @@ class Arm:
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches that end at the budgets of other sizes."""
+    """Branches that end at the budgets of other sizes, from which costs at equal perplexity are computed."""
     detours: tuple[Stage, ...] = ()
-    """Stages of rejected growths, each followed by the stage that trains the parent on (`tfscale.plan.rejection`)."""
+    """Stages whose growth was rejected, each followed by the stage that continues the training of the parent
+    (`tfscale.plan.rejection`)."""
     planned: tuple[Stage, ...] = ()
     """Stages that identify the arm if growths may be rejected: the stages of a plan that keeps every growth."""
 
@@ -65,7 +66,7 @@ class Arm:
         return hashlib.sha256(" ".join(stage.key for stage in self.identity).encode()).hexdigest()[:12]
 
     def role(self, stage: Stage) -> Role:
-        """Return the role of a stage of the arm."""
+        """Return the `Role` of a stage in this arm, such as `model` or `trunk`."""
         if stage in self.detours:
             return "rejected" if stage.spec.rejected else "continued"
         return "trunk" if stage in self.trunk else "reading" if stage in self.readings else "model"
@@ -85,8 +86,8 @@ class Arm:
         return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
 
     def detour_of(self, stage: Stage) -> list[Stage]:
-        """Return the detour before the growth to the size of a model: the rejected stage and the stage that trains the
-        parent on, or no stages."""
+        """Return the rejected stage before the growth to the size of a model and the stage that continues the training
+        of the parent, or an empty list if no growth to this size was rejected."""
         return self._with_detour(self.run_of(stage)[0])[:-1]
 
     def _with_detour(self, stage: Stage) -> list[Stage]:
@@ -94,7 +95,7 @@ class Arm:
         return lineage(stage, lambda each: detours.get(each.spec.parent or ""))
 
     def map_groups(self, change: Callable[[tuple[Stage, ...]], Iterable[Stage]]) -> "Arm":
-        """Return the arm with each of its groups of stages (`GROUPS`) replaced by the result of `change`."""
+        """Return a copy of the arm in which `change` has been applied to each group of stages (`GROUPS`)."""
         groups: dict[str, Any] = {name: tuple(change(getattr(self, name))) for name in GROUPS}
         return replace(self, **groups)
 
@@ -104,11 +105,11 @@ class Arm:
         return tuple(dict.fromkeys(stage.spec.seed for stage in self.stages))
 
     def of_seed(self, seed: int) -> "Arm":
-        """Return the replicate of one seed."""
+        """Return the arm with only the stages of one seed."""
         return self.map_groups(lambda stages: [stage for stage in stages if stage.spec.seed == seed])
 
     def replicates_of(self, stage: Stage) -> list[Stage]:
-        """Return the stages that correspond to a stage in the replicates of all seeds, by size, role and order."""
+        """Return the stages of all seeds that have the same size, role and position in their replicate as a stage."""
 
         def alike(seed: int) -> list[Stage]:
             return [each for each in self.of_seed(seed).all_stages if self.label(each) == self.label(stage)]
@@ -127,12 +128,12 @@ class Arm:
 
 
 def cumulative_flops(chain: Arm, target: Stage) -> int:
-    """Return the model FLOPs of a stage of a chain and of its ancestors."""
+    """Return the total model FLOPs of a stage of a chain and of its ancestors."""
     return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in chain.lineage(target))
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
-    """Return the replicates of an arm, combined into one arm."""
+    """Combine the replicates of an arm, one per seed, into one arm with the stages of all seeds."""
     groups: dict[str, Any] = {name: tuple(s for arm in replicates for s in getattr(arm, name)) for name in GROUPS}
     return replace(replicates[0], **groups)
 

@@ -27,7 +27,7 @@ def branched(arm: Arm, specs: Specs) -> Arm:
 
 
 def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
-    """Return the branch of a stage of a trunk.
+    """Return the stage that branches from the end of a trunk's stage and decays the learning rate to 0.
 
     Args:
         before: number of tokens that the trunk has trained at the same size before this stage. The length of the branch
@@ -41,8 +41,8 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the number of tokens of a trunk for which the trunk and its branch have `tokens` tokens together, to
-    within one step. Without `schedule.branches`, return `tokens`."""
+    """Return the number of tokens of a trunk such that the trunk and its branch together have `tokens` tokens, up to
+    rounding to whole steps. Without `schedule.branches`, return `tokens`."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens
@@ -83,7 +83,8 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
 
 
 def settled(rates: RateSpec | None) -> RateSpec | None:
-    """Return the learning rates of old and new rows at the end of a stage with `rates`."""
+    """Return the learning rates of old and new rows, as multiples of the schedule's rate, at the end of a stage with
+    `rates`, or None if both are 1."""
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old

@@ -35,8 +35,8 @@ class Chain:
         self.base = stages[0]
 
     def _stages(self, parts: list[StagePart], keep: bool = False) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-        """Return the stages of all sizes, and the detours: each rejected stage and the stage that then trains its
-        parent on. With `keep`, every growth is kept."""
+        """Return the stages of all sizes, and the detours: each rejected stage, followed by the stage that continues
+        the training of its parent. With `keep`, every growth is kept."""
         first, *others = parts
         stages, detours = [self.specs.stage(first.size, self.specs.first(first))], []
         for part in others:
@@ -63,8 +63,8 @@ class Chain:
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
     def spent(self, target: Stage) -> int:
-        """Return the cumulative model FLOPs of the chain up to and including the model that has the size of `target`.
-        The branch of that model is included."""
+        """Return the cumulative model FLOPs of the chain up to the end of its model of the size of `target`, including
+        the branch of this model."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 

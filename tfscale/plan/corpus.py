@@ -1,4 +1,4 @@
-"""Description, download and preparation of an experiment's corpus."""
+"""The corpus of an experiment: its description for planning, its download, and its preparation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Facts about a corpus that a plan needs."""
+    """Description of a corpus for planning."""
 
     spec: CorpusSpec
     fingerprint: str
@@ -43,7 +43,7 @@ class Corpus:
     missing: tuple[str, ...]
     """Faults that prevent the corpus from being prepared, each with its fix."""
     prepared: bool
-    """True if the tokens already exist."""
+    """True if the corpus has already been prepared."""
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
@@ -123,7 +123,7 @@ def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec
 
 
 def data_dir(experiment: Experiment) -> Path:
-    """Return the folder of prepared corpora."""
+    """Return the folder of prepared corpora, which is inside the runs folder."""
     return runs_dir(experiment) / "data"
 
 
@@ -170,7 +170,8 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """Return the listing of the files of the corpus. The listing is empty if the text is not in files of the user."""
+    """Return the listing of the user's files that a corpus is read from. The listing is empty if the text is from
+    another source."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 

@@ -27,17 +27,18 @@ class Replicate:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """All arms, the chain first."""
+        """All arms of this seed, the chain first."""
         return (self.chain, *self.baselines)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages, each once, parents before children."""
+        """All stages of this seed, each once, parents before children."""
         return tuple({stage.key: stage for arm in self.arms for stage in arm.all_stages}.values())
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained now: all stages, or the chain up to the first stage with an undecided ending."""
+        """Stages that can be trained before the plan must be made again: all stages, or the chain up to the first stage
+        whose end a rule has not decided yet."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
             if has_undecided_end(stage):
                 return self.chain.all_stages[:number]
@@ -46,7 +47,7 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of an experiment, with all of its seeds."""
+    """The planned stages of an experiment, for all arms and seeds."""
 
     experiment: Experiment
     corpus: Corpus
@@ -81,15 +82,15 @@ class Plan:
 
     @property
     def known(self) -> "Plan":
-        """Plan without arms that are not known yet. The baselines are unknown while the ending of a stage of the
-        chain is undecided, because the budgets of the baselines depend on the cost of the chain."""
+        """Plan with only those arms that can already be planned. While the ending of a stage of the chain is undecided,
+        the baselines cannot be planned, because their budgets depend on the cost of the chain."""
         if not any(has_undecided_end(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Return the plan of an experiment.
+    """Plan the stages that an experiment trains, for all arms and seeds.
 
     Raises:
         UserFault: settings conflict, a size cannot grow from the previous one, a Transformer shape is missing, or the
@@ -105,7 +106,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def corpus_faults(experiment: Experiment) -> list[Fault]:
-    """Return the faults that prevent the settings from describing a corpus."""
+    """Return the faults that `corpus_of` raises for an experiment, or an empty list."""
     try:
         corpus_of(experiment)
     except UserFault as fault:

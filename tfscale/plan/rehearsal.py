@@ -21,8 +21,9 @@ change."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
-    """Return the experiment with `STEPS` steps per stage and a separate runs folder. Model, batch, optimizer, growth
-    and launcher are unchanged."""
+    """Return the experiment with `STEPS` steps per stage on embedded text, with one seed and a separate runs folder,
+    and without branches, rejected growths, tracking and store. Model, batch, optimizer, growth and processes are
+    unchanged."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
@@ -50,7 +51,7 @@ def rehearsal(experiment: Experiment) -> Experiment:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """The measurements of a rehearsed stage."""
+    """Speed, memory and checkpoint measurements of a rehearsed stage."""
 
     stage: Stage
     device: str
@@ -63,14 +64,14 @@ class Rehearsed:
     """Peak memory of the leading process in bytes: allocated on the device, or resident on the CPU."""
     checkpoint_bytes: int
     checkpoint_seconds: float
-    """Time to write, hash and sync the last checkpoint."""
+    """Time in seconds to write, hash and sync the last checkpoint."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
     """Content of growth.json, or None if the stage did not grow."""
 
 
 def rehearsed(stage: Stage) -> Rehearsed:
-    """Return the measurements of a rehearsed stage from its folder.
+    """Read the measurements of a rehearsed stage from its folder.
 
     Raises:
         ValueError: the stage is not finished.
@@ -96,5 +97,5 @@ def rehearsed(stage: Stage) -> Rehearsed:
 
 
 def release(stage: Stage) -> None:
-    """Remove the checkpoints of a rehearsed stage, but keep the measurements."""
+    """Remove the checkpoints of a rehearsed stage, but keep its measurements."""
     shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

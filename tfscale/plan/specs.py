@@ -1,4 +1,4 @@
-"""Construction of the specs of stages from an experiment."""
+"""Construction of stage specs from the settings of an experiment."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -61,7 +61,12 @@ class Specs:
         return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
-        """Return the spec of a stage that grows from `parent` to the size of `target`, a model without any growth."""
+        """Return the spec of a stage that grows from `parent` to the size of `target`, a model that was never grown.
+
+        Args:
+            tokens: number of training tokens, rounded to a whole number of steps.
+            rate: peak learning rate, or None for optim.lr.
+        """
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -111,7 +116,7 @@ class Specs:
         """Return the spec of a model that is trained from scratch, for at least one step.
 
         Args:
-            tokens: training tokens, rounded to a whole number of steps.
+            tokens: number of training tokens, rounded to a whole number of steps.
             rate: peak learning rate, or None for optim.lr.
         """
         optim, data = self.experiment.optim, self.experiment.data
@@ -155,7 +160,7 @@ def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
 
 
 def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
-    """Return the fields that the models of all families share."""
+    """Return the config fields that the models of all families share, by name."""
     model = experiment.model
     return {
         "vocab_size": vocab_size,
@@ -167,7 +172,8 @@ def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """Return the TokenFormer of a stage's size before any growth: one token group per layer, with the default tau."""
+    """Return the config of an ungrown TokenFormer of a stage's size, with one token group per layer and the default
+    tau."""
     model = experiment.model
     qkv, out, ffn = ((TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts)
     return TokenFormerConfig(
@@ -183,7 +189,7 @@ def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> Toke
 
 
 def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -> TransformerConfig:
-    """Return the Transformer that the schedule sets for a stage."""
+    """Return the config of the Transformer that the schedule sets for a stage."""
     return TransformerConfig(
         n_layer=part.n_layer,
         d_model=part.d_model,
@@ -194,7 +200,7 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
 
 
 def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
-    """Return the model of a stage's size in a family that an extension registers.
+    """Return the config of a model of a stage's size, in a family that an extension registers.
 
     Raises:
         ValueError: the family is unknown, or the shape is invalid.

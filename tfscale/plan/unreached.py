@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Unreached:
-    """Finished stage that is not part of the plan."""
+    """Finished stage that is a former version of an unfinished stage of the plan."""
 
     folder: Path
     planned: Stage
@@ -54,7 +54,8 @@ class Unreached:
 
 
 def unreached_stages(plan: Plan) -> list[Unreached]:
-    """Return the nearest former version of each unfinished stage of a plan, if there is one, in the plan's order."""
+    """Return the former version of each unfinished stage of a plan that differs in the fewest fields, in the order of
+    the plan. Stages without a former version are omitted."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
     nearest: dict[str, Unreached] = {}
@@ -66,7 +67,7 @@ def unreached_stages(plan: Plan) -> list[Unreached]:
 
 
 def _candidates(plan: Plan) -> Iterator[Unreached]:
-    """Yield all former versions of the unfinished stages of a plan."""
+    """Yield each finished stage that is a former version of an unfinished stage of a plan."""
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)
     for stage in plan.stages:
         if not is_done(stage):

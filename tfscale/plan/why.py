@@ -1,4 +1,4 @@
-"""Explanation why a stage of a plan is trained: the most similar finished stages, and overrides that reuse them."""
+"""Explanation of why a stage is trained: the most similar finished stages, and overrides that reuse these stages."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -26,10 +26,10 @@ _SETTINGS = {
     "schedule.kind": "optim.lr_schedule",
     "seed": "seed",
 }
-"""Settings that determine fields of the key, by field. `_override` has the rules for the other fields."""
+"""Setting that determines each field of the key. `_override` has the rules for all other fields."""
 
 Replan = Callable[[Iterable[str]], Plan]
-"""Function that plans again with further overrides."""
+"""Function that makes the plan again with further overrides."""
 Pair = tuple[Stage, StageSpec]
 """Stage of the plan, and the spec of the finished stage that it is compared with."""
 
@@ -40,7 +40,7 @@ class Near:
 
     folder: Path
     differences: tuple[Difference, ...]
-    """Fields in which the two stages differ, without those that follow from their parents."""
+    """Fields in which the two stages differ, without fields that follow from their parents."""
     inherited: tuple[Difference, ...]
     """Fields in which the ancestors of the two stages differ."""
     overrides: tuple[str, ...] = ()
@@ -82,8 +82,12 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
 
 
 def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:
-    """Return the differences in `pairs`, which contains two stages, then their parents and older ancestors, with the
-    overrides that might remove the differences."""
+    """Compare the stages in each pair, and return the differences with the overrides that might remove them.
+
+    Args:
+        folder: folder of the finished stage.
+        pairs: the stage of the plan and the finished stage, then their parents, then older ancestors.
+    """
     own, *others = [differences(spec, stage.spec) for stage, spec in pairs]
     inherited = {str(each): each for found in others for each in found if each.field != "parent"}
     overrides = [
@@ -97,7 +101,7 @@ def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:
 
 
 def _reaches(near: Near, replan: Replan) -> bool:
-    """Return whether the plan with the overrides contains the finished stage."""
+    """Return whether a plan with the overrides in `near` contains its finished stage."""
     try:
         return bool(near.overrides) and near.folder.name in {stage.path.name for stage in replan(near.overrides).stages}
     except UserFault:

@@ -24,7 +24,7 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Duration of an optimizer step, divided into parts, in seconds."""
+    """Duration of an optimizer step in seconds, divided into arithmetic, communication and weight update."""
 
     compute: float
     communication: float
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted cost of a stage."""
+    """Predicted memory, time, energy and price of a stage."""
 
     parameters: int
     tokens: int
@@ -57,7 +57,7 @@ class Prediction:
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
     elsewhere: bool = False
-    """True if the stage was trained elsewhere and takes no time here."""
+    """True if the weights of the stage are imported, so that it takes no time."""
 
     @property
     def steps(self) -> int:
@@ -109,13 +109,15 @@ class Prediction:
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling."""
+        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling; None if the time
+        or the power limit is unknown."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
     @property
     def dollars(self) -> float | None:
-        """Price of the stage in US dollars at the device's price per hour."""
+        """Price of the stage in US dollars at the device's price per hour; None if the time or the price per hour is
+        unknown."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 
@@ -145,9 +147,9 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
-    """Return the median FLOP/s per device of similar finished stages: of the same family and precision, half to twice
-    the size, on the same device (on a CPU: the same host). Return None if there are none. The FLOPs include those
-    of the optimizer, because the measured time includes the updates."""
+    """Return the median FLOP/s per device of similar finished stages, or None if there are none. Similar stages have
+    the same model family and precision, half to twice as many parameters, and the same device (on a CPU: the same
+    host). The optimizer's FLOPs are included, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = sorted(
         speed.flops_per_second * (1 + speed.optimizer_ratio) / speed.devices
@@ -200,7 +202,7 @@ def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
 
 
 def _recomputed_flops(spec: StageSpec, recompute: Recompute) -> int:
-    """Return the FLOPs per token that the backward pass recomputes."""
+    """Return the FLOPs per token that activation checkpointing adds to the backward pass."""
     once: Flops = flops(spec.model)
     if recompute == "blocks":
         return once.forward - once.logits
@@ -241,9 +243,9 @@ def _ring(count: float, members: int) -> float:
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bandwidth of a ring of devices in bytes per second. Within a host, it is the bandwidth of a link.
-    Between hosts, each device of a host belongs to another ring, and each ring has a network adapter of its own. The
-    bandwidth is infinite if neither a link nor a network is described."""
+    """Return the bandwidth in bytes per second of a collective operation over `hosts` hosts. It is the bandwidth of the
+    link between two devices or, over several hosts, that of a host's network adapters together if this is lower. The
+    bandwidth is infinite if neither is known."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

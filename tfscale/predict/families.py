@@ -1,4 +1,4 @@
-"""Predicted cost of a whole plan, and of all sizes of the schedule by growth and from scratch."""
+"""Predicted cost of a whole plan, and of all sizes of the schedule both by growth and from scratch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Family:
-    """Group of runs whose costs are summed."""
+    """Group of runs, such as all sizes of an arm, whose costs are summed."""
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
@@ -37,17 +37,17 @@ class Family:
 
     @property
     def device_hours(self) -> float | None:
-        """Device-hours of all runs."""
+        """Device-hours of all runs; None if the time of any run is unknown."""
         return _sum([run.device_hours for run in self.runs])
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of all boards in all runs in kWh."""
+        """Energy of the devices in all runs in kWh; None if the energy of any run is unknown."""
         return _sum([run.kilowatt_hours for run in self.runs])
 
     @property
     def dollars(self) -> float | None:
-        """Price of all runs in US dollars."""
+        """Price of all runs in US dollars; None if the price of any run is unknown."""
         return _sum([run.dollars for run in self.runs])
 
 
@@ -83,7 +83,7 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
 
 
 def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
-    """Yield the title and the models of each model family that the schedule has at every size."""
+    """Yield the title of each model family for which the schedule sets a model at every size, with these models."""
     experiment, corpus = plan.experiment, plan.corpus
     parts = list(experiment.schedule.stages.values())
     shapes = [part.transformer for part in parts if part.transformer is not None]

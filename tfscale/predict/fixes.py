@@ -8,7 +8,7 @@ from tfscale.stage.layout import choose_layout, in_backward_faults, memory_of
 from tfscale.stage.spec import StageSpec
 
 Try = tuple[list[str], StageSpec, Machine]
-"""Overrides, with the resulting stage and machine."""
+"""Overrides, and the stage and machine that they result in."""
 
 
 def cheapest_fix(spec: StageSpec, machine: Machine) -> list[str] | None:

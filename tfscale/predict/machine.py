@@ -1,4 +1,4 @@
-"""Devices for which costs are predicted: the measured devices of this machine, or those named by `device=`."""
+"""Devices for which costs are predicted: the measured devices of this machine, or the devices named by `device=`."""
 
 import math
 import os
@@ -26,7 +26,7 @@ MANY = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class Machine(Hardware):
-    """Devices that a stage would run on, with speed and price."""
+    """Devices that a stage would run on, with their speed and price."""
 
     name: str
     peak: float | None
@@ -49,7 +49,8 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or else those of this machine.
+    """Return the machine that `tfscale plan` assumes: the devices named by `device=` or, without this setting, the
+    devices that `tfscale run` would use.
 
     Raises:
         UserFault: the requested devices are missing, or their number is unknown.

@@ -1,4 +1,4 @@
-"""Checks before a plan is run, and notes on predictions."""
+"""Checks of memory, corpus and folders before a plan is run, and notes on predictions."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tfscale.text import duration, gigabytes
 LONGEST_CPU_SECONDS = 30 * 86_400
 """Maximum time in seconds that a plan may take on a CPU without launcher.device=cpu."""
 SLOWEST_CPU = 1e9
-"""Lower bound of a CPU's training speed in FLOP/s; a plan that is short enough at this speed is not timed."""
+"""Lower bound of a CPU's training speed in FLOP/s. If a plan is short enough at this speed, the CPU is not timed."""
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
@@ -77,7 +77,8 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
 
 
 def shortage(spec: StageSpec, prediction: Prediction) -> str:
-    """Return a message that a stage does not fit into memory, with settings with which it would fit."""
+    """Return a message which states that a stage does not fit into memory, and the settings with which it would
+    fit."""
     machine, layout = prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"
@@ -92,7 +93,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
 
 
 def remarks(plan: Plan, machine: Machine) -> list[str]:
-    """Return notes on omissions and assumptions of a prediction."""
+    """Return notes on costs that cannot be predicted because properties of the machine are unknown."""
     said = []
     if machine.memory is None:
         said.append(

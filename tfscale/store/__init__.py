@@ -1,4 +1,4 @@
-"""Stage store: finished stages, checkpoints of unfinished stages and prepared corpora in a place that machines share.
+"""Stage store: finished stages, checkpoints of unfinished stages and prepared corpora in a folder that machines share.
 
     URI/stages/<stage>/done/         a finished stage
     URI/stages/<stage>/step-*/       an unfinished stage with one checkpoint

@@ -16,12 +16,12 @@ checkpoint, `step-*`."""
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Snapshot of a stage or corpus in a store."""
+    """Files of a stage or corpus in a store, as they were at one time."""
 
     item: str
     """Stage or corpus, as `stages/<name>` or `data/<fingerprint>`."""
     name: str
-    """`done` or `step-*`."""
+    """Name of the snapshot, which is `done` or `step-*`."""
     files: dict[str, int]
     """Size of each file in bytes, by name."""
 
@@ -32,8 +32,8 @@ class Snapshot:
 
     @property
     def paths(self) -> list[str]:
-        """Paths of the files in the store, the manifest first: if the files are removed in this order, a partially
-        removed snapshot never appears to be complete."""
+        """Paths of the files in the store, the manifest first. If the files are removed in this order, a partially
+        removed snapshot is never considered complete."""
         return [f"{self.path}/{name}" for name in sorted(self.files, key=lambda name: name != MANIFEST_FILE)]
 
     @property
@@ -43,7 +43,7 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """Size of all files in bytes."""
+        """Total size of all files in bytes."""
         return sum(self.files.values())
 
 
@@ -59,7 +59,7 @@ def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
 
 
 def progress(name: str) -> tuple[bool, str]:
-    """Return a sort key that orders the names of snapshots by the progress of the stage."""
+    """Return a sort key that orders the names of a stage's snapshots by the progress of the stage: `done` is last."""
     return name == DONE, name
 
 
@@ -70,6 +70,6 @@ def newest(found: Iterable[Snapshot]) -> Snapshot | None:
 
 
 def superseded(found: Sequence[Snapshot]) -> list[Snapshot]:
-    """Return the complete snapshots of a stage that are older than the newest one."""
+    """Return all complete snapshots of a stage except the most advanced one (`newest`)."""
     best = newest(found)
     return [snapshot for snapshot in found if snapshot.complete and snapshot != best]

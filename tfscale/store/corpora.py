@@ -10,7 +10,7 @@ from tfscale.store.work import work_folder
 
 
 def push_corpus(store: Store, folder: Path) -> None:
-    """Upload a prepared corpus, unless the store has it.
+    """Upload a prepared corpus, unless it is already in the store.
 
     Raises:
         OSError: a file cannot be read.
@@ -23,7 +23,8 @@ def push_corpus(store: Store, folder: Path) -> None:
 
 
 def pull_corpus(store: Store, folder: Path) -> bool:
-    """Download a prepared corpus, unless this machine has it. Return True if it was downloaded.
+    """Download a prepared corpus, unless it is already on this machine or not in the store. Return True if the corpus
+    was downloaded.
 
     Raises:
         Damaged: the files are not those of the corpus.

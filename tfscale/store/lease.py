@@ -23,15 +23,15 @@ from tfscale.store.work import WORK
 
 LEASES = "leases"
 LEASE_SECONDS = 120.0
-"""Time after the last renewal at which a lease ends."""
+"""Time in seconds from the last renewal to the end of a lease."""
 RENEW_SECONDS = 30.0
 LOOK_SECONDS = 10.0
-"""Time between two checks of a stage that another machine trains."""
+"""Time in seconds between two checks of a stage that another machine trains."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Content of a lease."""
+    """Content of a lease file."""
 
     owner: str
     until: float
@@ -39,7 +39,7 @@ class Lease:
 
 
 class Leases:
-    """Leases that a runs folder holds. A thread renews them until `close`."""
+    """Leases that a runs folder holds. A background thread renews them until `close` is called."""
 
     def __init__(self, store: Store, runs: Path) -> None:
         """Create the leases and start the thread.
@@ -113,7 +113,7 @@ class Leases:
                         self._held.discard(name)
 
     def _read(self, name: str) -> Lease | None:
-        """Return a lease, or None if there is none that can be read."""
+        """Return the lease of a stage, or None if there is no lease or its file is invalid."""
         if name not in self._store.files(LEASES):
             return None
         try:

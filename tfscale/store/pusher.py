@@ -14,18 +14,20 @@ LOOK_SECONDS = 1.0
 """Time in seconds between two checks for new checkpoints."""
 LONGEST_WAIT = 300.0
 LAST_WAITS = (0, 1, 2, 4)
-"""Waits before the attempts to upload the remaining files at the end, as multiples of the time between two checks."""
+"""Delays before the final attempts to upload all remaining files, as multiples of the time between two checks."""
 
 
 class Pusher:
     """Background thread that uploads finished stages, new checkpoints of unfinished stages, and the corpus.
 
-    The thread reads the folders of the stages and is not part of the processes that train. Errors are reported once and
-    the upload is tried again at increasing intervals.
+    The thread reads the folders of the stages and does not run in the processes that train. Each error is reported
+    once, and the upload is tried again at increasing intervals.
 
     Args:
         stages: folders of the stages, which may not exist yet.
-        corpus: folder of the prepared corpus; None: no corpus is uploaded.
+        corpus: folder of the prepared corpus, or None to upload no corpus.
+        say: function that prints a warning.
+        seconds: time between two checks for new files, in seconds.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Pusher:
                 return
 
     def _push(self) -> bool:
-        """Upload everything that is new. An error in one stage does not prevent the upload of others."""
+        """Upload all stages and corpora that have changed, and return True if no upload failed. An error in one stage
+        does not prevent the upload of other stages."""
         try:
             faults = [fault for fault in map(self._push_one, self._new()) if fault]
         except OSError as error:  # the runs folder cannot be read
@@ -87,7 +90,7 @@ class Pusher:
             return str(fault) if state_of(folder) == state else None
         except (StoreError, StageHeld, OSError, ValueError) as fault:
             return str(fault)
-        except Exception as bug:  # training must go on
+        except Exception as bug:  # a failed upload must not stop training
             return f"unexpected error: {bug!r}"
         self._pushed[folder] = state
         return None

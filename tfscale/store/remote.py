@@ -1,4 +1,4 @@
-"""Files in a store, at any URI that fsspec supports."""
+"""Reading and writing of files in a store, which can have any URI that fsspec supports."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"
 """Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
 another name and renamed."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-"""Packages that contain the driver of a protocol, by protocol."""
+"""Package to install for the driver of each protocol."""
 
 
 class StoreError(Exception):
@@ -51,7 +51,7 @@ class Store:
         self._root = self._root.rstrip("/")
         self._atomic = protocol in ATOMIC
         self.shown = without_password(uri)
-        """URI for messages."""
+        """URI without its password, for messages."""
 
     def files(self, folder: str = "") -> dict[str, int]:
         """Return the size in bytes of every file in a folder and in the folders below, by path in this folder. A
@@ -76,13 +76,13 @@ class Store:
         return content
 
     def sha256(self, path: str) -> str:
-        """Read a file and return its SHA-256 in hexadecimal."""
+        """Read a file and return the SHA-256 digest of its content as hexadecimal text."""
         with self._faults(path), self._files.open(self._path(path), "rb") as content:
             digest = hashlib.file_digest(content, "sha256")
         return digest.hexdigest()
 
     def get(self, path: str, to: Path) -> None:
-        """Copy a file to this machine. A copy that fails may leave a part of the file."""
+        """Copy a file to this machine. If copying fails, an incomplete file may be left."""
         with self._faults(path):
             self._files.get_file(self._path(path), str(to))
 
@@ -92,8 +92,8 @@ class Store:
             self._files.put_file(str(file), target)
 
     def create(self, path: str, content: bytes) -> None:
-        """Write a file atomically. If the store supports conditional writes, the first of several writers wins; in
-        other stores the last one."""
+        """Write a file atomically. If several machines write the file at the same time, the first one succeeds in
+        stores that support conditional writes, and the last one in other stores."""
         target = self._path(path)
         with self._faults(path):
             if self._atomic:
@@ -109,7 +109,7 @@ class Store:
         self.write(path, content)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file atomically, in place of an earlier one.
+        """Write a file atomically, and replace an existing file.
 
         Raises:
             StoreError: the file cannot be written.
@@ -118,7 +118,7 @@ class Store:
             self._files.pipe_file(target, content)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files, in this order. Files that do not exist are ignored."""
+        """Remove files in the given order. Files that do not exist are ignored."""
         for path in paths:
             target = self._path(path)
             with self._faults(path), suppress(FileNotFoundError):
@@ -132,7 +132,8 @@ class Store:
 
     @contextmanager
     def _atomic_target(self, target: str) -> Iterator[str]:
-        """Yield the path to write to so that `target` appears only when it is complete."""
+        """Yield a path to write to. If the store is not atomic, the path is temporary, and the file is renamed to
+        `target` when it is complete."""
         if self._atomic:
             yield target
             return

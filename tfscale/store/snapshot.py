@@ -22,7 +22,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """File of a snapshot."""
+    """File of a snapshot, with its size in bytes and its SHA-256."""
 
     path: str
     """Path in the folder of the stage or corpus, with `/` between its parts."""
@@ -32,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of manifest.json."""
+    """Content of a snapshot's manifest.json, which lists the files of the snapshot."""
 
     format: int
     files: tuple[Entry, ...]
@@ -41,8 +41,8 @@ class Manifest:
 def push(
     store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Upload files, and then their manifest. Files that an interrupted upload has left are not uploaded again. A
-    snapshot that already has a manifest is not changed.
+    """Upload files, and then their manifest. Files that an interrupted upload has already copied are not uploaded
+    again. A snapshot that already has a manifest is not changed.
 
     Args:
         snapshot: folder of the snapshot in the store.

@@ -25,8 +25,8 @@ PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, 
 
 
 def state_of(stage_dir: Path) -> str | None:
-    """Return the name of the snapshot as which a stage would be uploaded now: `done`, or the name of its newest
-    checkpoint. Return None if there is nothing to upload, for example while a growth has not been verified."""
+    """Return the name that a snapshot of a stage's current files has: `done`, or the name of the newest checkpoint.
+    Return None if there is nothing to upload, for example while a growth has not been verified."""
     if has_result(stage_dir):
         return DONE
     begun = any((stage_dir / name).exists() for name in (METRICS_FILE, GROWTH_FILE, IMPORT_FILE))
@@ -35,12 +35,12 @@ def state_of(stage_dir: Path) -> str | None:
 
 
 def push_stage(store: Store, stage_dir: Path) -> None:
-    """Upload a finished stage, or an unfinished one with its newest checkpoint, and then remove older snapshots of the
-    stage from the store. A stage is not uploaded if its snapshot in the store is at least as advanced.
+    """Upload a finished stage, or an unfinished stage with its newest checkpoint, and then remove older snapshots of
+    the stage from the store. A stage is not uploaded if its snapshot in the store is at least as advanced.
 
     Raises:
         StageHeld: another process uploads the stage.
-        OSError, ValueError: the files of the stage are damaged, or were replaced by a newer checkpoint meanwhile.
+        OSError, ValueError: the files of the stage are damaged, or a newer checkpoint has replaced them meanwhile.
     """
     state, item = state_of(stage_dir), f"{STAGES}/{stage_dir.name}"
     if state is None:
@@ -57,7 +57,7 @@ def push_stage(store: Store, stage_dir: Path) -> None:
 
 @contextmanager
 def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
-    """Yield the files to upload, by path in the stage's folder, as copies that do not change while training goes on.
+    """Yield the files to upload, by path in the stage's folder, as copies that do not change while training continues.
     Checkpoints are copied by hard links, which take no time or space."""
     checkpoint = Path(CHECKPOINTS, read_result(stage_dir).checkpoint if state == DONE else state)
     with work_folder(stage_dir.parents[1], "push", stage_dir.name) as aside:
@@ -95,7 +95,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
     """Download the newest snapshot of a stage, unless the stage is at least as advanced on this machine.
 
     Args:
-        spec: spec of the stage on this machine, whose folders replace those of the machine that uploaded the stage.
+        spec: spec of the stage on this machine, whose paths replace those of the machine that uploaded the stage.
 
     Returns:
         The name of the snapshot, `done` or `step-*`, or None if nothing was downloaded.

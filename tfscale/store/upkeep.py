@@ -10,12 +10,12 @@ from tfscale.store.remote import Damaged, Store
 from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
 
 SPARED = timedelta(days=1)
-"""Minimum age of a file that no manifest names, so that the files of an upload in progress are not removed."""
+"""Minimum age at which a file that no manifest names is removed. Younger files may belong to an upload in progress."""
 
 
 @dataclass(frozen=True)
 class Waste:
-    """File that a store no longer needs."""
+    """File that a store no longer needs, with its size in bytes and the reason."""
 
     path: str
     bytes: int
@@ -27,7 +27,7 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
     stages, and files of incomplete uploads that are older than a day.
 
     Args:
-        now: current time; None: that of this machine.
+        now: current time, or None for the time of this machine.
 
     Raises:
         Damaged: a manifest is invalid.
@@ -36,7 +36,7 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
     by_item = (list(found) for _, found in groupby(everything, lambda snapshot: snapshot.item))
     old = [snapshot for found in by_item for snapshot in superseded(found)]
     waste = [
-        Waste(path, snapshot.files[path.rpartition("/")[2]], "the stage has come further")
+        Waste(path, snapshot.files[path.rpartition("/")[2]], "the store has a newer snapshot of the stage")
         for snapshot in old
         for path in snapshot.paths
     ]

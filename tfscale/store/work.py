@@ -12,8 +12,13 @@ WORK = ".store"
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder in the runs folder that no other process uses at the same time. It contains the files
-    that an interrupted process has left. The caller creates and removes the folder.
+    """Yield the path of a folder for an upload or download, which no other process uses at the same time. It contains
+    the files of an interrupted process, if any. The caller creates and removes the folder.
+
+    Args:
+        runs: runs folder.
+        what: `push` or `pull`.
+        name: name of the stage or corpus.
 
     Raises:
         StageHeld: another process uses the folder.

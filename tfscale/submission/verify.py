@@ -19,8 +19,8 @@ from tfscale.verify.folder import Check, guarded
 
 TABLE_FILE = "table.json"
 ROUNDING = 1e-6
-"""Largest allowed relative or absolute difference between a number in the comparison and the same number computed from
-the records. Sums may be rounded differently on another machine."""
+"""Largest allowed relative or absolute difference between a number in the comparison and the number computed from the
+records. Sums may be rounded differently on another machine."""
 
 
 def verify_submission(folder: Path) -> list[str]:
@@ -77,8 +77,8 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
 
 
 def _parent_is_here(stage_dir: Path) -> Check[bool]:
-    """Check that the folder of the parent is next to the folder of the stage, so that nothing else is read. If the
-    growth of the parent was rejected, check the folder of the parent's parent, too."""
+    """Check that the folder of the parent is next to the folder of the stage, so that only files of the submission are
+    read. If the growth of the parent was rejected, also check the folder of the parent's parent."""
     spec = read_spec(stage_dir)
     parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):

@@ -1,4 +1,4 @@
-"""Writing of a submission, a folder with the records of a comparison."""
+"""Writing of a submission, which is a folder with the records of a comparison."""
 
 import json
 import shutil
@@ -29,8 +29,7 @@ _FILES = (GROWTH_FILE, IMPORT_FILE, HELDOUT_FILE, EVALUATIONS_FILE, DONE_FILE)
 
 
 def submission_faults(stages: Iterable[Stage], out: Path) -> list[Fault]:
-    """Return the faults that prevent the submission of stages to the folder `out`: the folder exists, or stages are not
-    finished."""
+    """Return a fault if the folder `out` of a submission exists, and a fault if stages are not finished."""
     faults = [Fault("--submit", out, "must not exist", "another folder")] if out.exists() else []
     unfinished = ", ".join(stage.path.name for stage in stages if not is_done(stage))
     if unfinished:
@@ -66,7 +65,8 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a folder except submission.json, by relative path."""
+    """Return the SHA-256 digest of each file in a folder and its subfolders, by relative path. The file submission.json
+    is omitted."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SUBMISSION_FILE]
     names = [path.relative_to(folder).as_posix() for path in files]
     return dict(zip(names, sha256_of_all(files), strict=True))

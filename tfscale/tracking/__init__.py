@@ -1,2 +1,2 @@
 """Mirroring of stage folders and comparisons to experiment trackers such as MLflow. A tracker may lag behind the runs
-folder, but never contains data that the runs folder lacks."""
+folder, but only contains data that is also in the runs folder."""

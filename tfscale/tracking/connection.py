@@ -22,8 +22,12 @@ class Connection:
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send the data of a run that the tracker lacks, except files, and return the ID of the run and the number of
-        values sent. The status is sent last, so that a run with the status `finished` has all values."""
+        """Send the data of a run that the tracker does not have, except files, and return the ID of the run and the
+        number of values sent. The status is sent last, so that a run with the status `finished` has all values.
+
+        Args:
+            parent: ID of the parent run, or None if there is no parent.
+        """
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._stored:
             self._stored[run_id] = self._sink.stored_counts(run_id)

@@ -45,5 +45,5 @@ class Cursor:
             yield
 
     def write(self) -> None:
-        """Write the cursor file."""
+        """Write the records of the received runs to the cursor file."""
         write_json(self.path, {**self._head, "runs": {identity: asdict(sent) for identity, sent in self.sent.items()}})

@@ -13,12 +13,13 @@ _LONGEST_WAIT = 300.0
 class Mirror:
     """Background thread that mirrors arms to a tracker until it is stopped.
 
-    It syncs every `seconds` seconds, or at increasing intervals while the tracker is unreachable. No data is lost.
+    The thread syncs every `seconds` seconds, or at increasing intervals while the tracker is unreachable. Missing data
+    is sent by a later sync.
     """
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
         self.fault: str | None = None
-        """Reason why the tracker is not up to date, or None if it is up to date."""
+        """Reason why the last sync failed, or None."""
         self._tracker = tracker
         self._session = Session(tracker, experiment)
         self._arms = tuple(arms)
@@ -31,8 +32,8 @@ class Mirror:
         self._thread.start()
 
     def stop(self, timeout: float) -> str | None:
-        """Run a final sync, and stop the thread after at most `timeout` seconds. Return the reason why the tracker is
-        not up to date, or None if it is.
+        """Ask the thread to run a final sync and end, and wait for at most `timeout` seconds. Return the reason why the
+        tracker is not up to date, or None if it is up to date.
 
         Raises:
             Exception: the thread failed with an unexpected error, which is raised only here so that training continues.

@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
 
 def is_evaluation(name: str) -> bool:
-    """Return whether a metric is measured by `tfscale eval`, possibly more than once."""
+    """Return whether `tfscale eval` measures a metric, which can then have several values for one model."""
     return name.startswith(_EVALUATED)
 
 
@@ -52,14 +52,14 @@ def stage_points(events: Iterable[Event]) -> list[Point]:
 
 
 def curve_points(events: Iterable[Event]) -> list[Point]:
-    """Return the validation perplexity of a stage over compute."""
+    """Return the validation perplexity of a stage over cumulative model FLOPs, one point per evaluation."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
     return [_point(PERPLEXITY, "flops", event["perplexity"], event) for event in evaluations.values()]
 
 
 def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield the last validation perplexity of a finished stage and the results of `tfscale eval` over compute, without
-    standard errors."""
+    """Yield, over compute, the final validation perplexity of a finished stage and the results of `tfscale eval`
+    without their standard errors."""
     for event in _last(events):
         yield _point(FINAL_PERPLEXITY, "flops", event["perplexity"], event)
         yield from (point for point in _evaluated("flops", event, evaluations) if not point.name.endswith("_stderr"))
@@ -97,8 +97,8 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield the tokens per second of all devices together, and the peak memory, FLOPs per second and power per device.
-    FLOPs per second and power are averages between consecutive `train` events."""
+    """Yield the total tokens per second of all devices, and per device the peak memory in GB, the speed in TFLOP/s and
+    the power in watts. Speed and power are averages between consecutive `train` events."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

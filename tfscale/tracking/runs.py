@@ -14,11 +14,11 @@ from tfscale.tracking.points import Point
 Status = Literal["running", "finished", "failed", "killed"]
 
 ROLE, ARM, ARM_KEY, KEY = "tfscale.role", "tfscale.arm", "tfscale.arm_key", "tfscale.key"
-"""Tags that distinguish a run from every other run of its experiment."""
+"""Names of the tags that identify a run within its experiment."""
 
 
 def identity(tags: Mapping[str, str]) -> str:
-    """Return the text that identifies a run within an experiment, from the run's tags."""
+    """Return the text that identifies a run within its experiment, made from the run's identifying tags."""
     return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
 
 
@@ -87,7 +87,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Contents:
-    """Current contents of a run."""
+    """Current status, times, metric values, files and settings of a tracker run."""
 
     status: Status
     start: int
@@ -96,7 +96,7 @@ class Contents:
     points: list[Point] = field(default_factory=list)
     files: Sequence[Artifact] = ()
     params: dict[str, str] = field(default_factory=dict)
-    """Settings of the run, which never change after it has started."""
+    """Settings of the run, which do not change after the run has started."""
     corpus: Corpus | None = None
     """Corpus that the run reads, or None if the run reads no corpus."""
     model: Model | None = None
@@ -104,7 +104,7 @@ class Contents:
 
 
 class Run(Protocol):
-    """Source of the description and contents of a tracker run."""
+    """Interface of a tracker run, whose description and contents are read from files."""
 
     def about(self) -> About:
         """Return the description of the run."""

@@ -24,7 +24,7 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Files in a stage's folder that are mirrored, with the fields of each file that are not sent."""
+"""Files in a stage's folder that are mirrored, with the fields that are removed from each file."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
 
@@ -103,8 +103,8 @@ class StageRun:
 
 
 def corpus_of(stage: Stage) -> Corpus:
-    """Return the corpus of a stage. If the corpus is not available on this host, the numbers of documents and tokens
-    are omitted."""
+    """Return the description of a stage's corpus for a tracker. If the corpus is not on this host, the source and the
+    numbers of documents and tokens are omitted."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -116,7 +116,12 @@ def corpus_of(stage: Stage) -> Corpus:
 
 
 def status_of(done: bool, events: list[Event]) -> Status:
-    """Return the status of a stage's run from its events."""
+    """Return the tracker status of a stage's run.
+
+    Args:
+        done: True if the stage is finished.
+        events: events of the stage.
+    """
     last = last_event(events, "start", "end") or {}
     return "finished" if done else _ENDS.get(last.get("reason", ""), "running")
 

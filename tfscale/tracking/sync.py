@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Colours of the arms, starting with the chain, as in the figures of the comparison."""
 
 Family = tuple[Run, Sequence[Run]]
-"""Parent run and its child runs."""
+"""A parent run with its child runs."""
 
 
 class Session:
@@ -45,8 +45,8 @@ class Session:
             comparison: folder of the comparison of the arms, which may not exist yet.
 
         Raises:
-            TrackingError: the tracker cannot be reached or refuses the data. Some data may have been sent; the next
-                sync sends the rest.
+            TrackingError: the tracker cannot be reached or refuses the data. Some data may have been sent. The next
+                sync sends all missing data.
         """
         try:
             with self._cursor.held():
@@ -128,7 +128,7 @@ class Session:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Run to sync, with a digest that shows whether the run has changed since it was last sent."""
+    """Run to sync, with a digest that changes with the run's source files."""
 
     run: Run
     about: About

@@ -1,8 +1,8 @@
 """Base classes and registry of trackers, the stores to which runs are mirrored. `tracking.kind` selects the tracker,
 which is MLflow by default.
 
-`tfscale.tracking.sync.Session` ensures that each value arrives exactly once, whatever the tracker. A tracker only
-reports the values that it has and accepts missing values. To add a tracker, register a subclass of `Tracker` that
+`tfscale.tracking.sync.Session` ensures that each value is stored exactly once in every kind of tracker. A tracker only
+reports which values it has stored and stores new values. To add a tracker, register a subclass of `Tracker` that
 connects to a subclass of `Sink`:
 
     @TRACKERS.register("jsonl")
@@ -32,7 +32,7 @@ TRACKERS: Registry[type["Tracker"]] = Registry(
 class TrackingError(RuntimeError):
     """Error raised if a tracker cannot be reached or refuses data. The message names the tracker.
 
-    No data is lost, because the stage folders contain everything and the next sync sends the missing data.
+    No data is lost, because the stage folders contain all data and the next sync sends the missing data.
     """
 
 
@@ -74,7 +74,7 @@ class Sink(ABC):
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:
-        """Add new values to a run."""
+        """Add metric values, which the tracker has not stored yet, to a run."""
 
     @abstractmethod
     def send_file(self, run_id: str, file: Artifact) -> None:
@@ -87,7 +87,7 @@ class Sink(ABC):
 
 
 class Tracker(ABC):
-    """Store of runs, which may be unreachable.
+    """Base class of trackers. A tracker is a store of runs, which may be unreachable.
 
     Args:
         runs: runs folder.

@@ -14,7 +14,7 @@ from tfscale.tune.tuning import Finding, Tuning
 
 
 def spent(findings: Iterable[Finding]) -> Totals:
-    """Return the cost so far of all runs of the sweeps, including diverged runs and excluding parent stages."""
+    """Return the training cost so far of all runs of the sweeps, including diverged runs, without parent stages."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 
@@ -30,8 +30,8 @@ def flops_with_optimizer(spec: StageSpec) -> int:
 
 
 def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> float:
-    """Return the FLOPs of a tuning whose ranges are not extended. If optim.embedding_ratio is tuned, the sweeps of the
-    learning rates are counted twice, because they are repeated if the ratio changes."""
+    """Return the planned FLOPs of a tuning, without candidates that extend a range. If optim.embedding_ratio is tuned,
+    the sweeps of the learning rates are counted twice, because they are repeated if the ratio changes."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
     rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning, flops_of)
     if not ratios:
@@ -46,7 +46,8 @@ def grid_flops(tuning: Tuning) -> float:
 
 
 def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
-    """Return the FLOPs of a full grid over the ranges of a finished tuning, including extensions."""
+    """Return the FLOPs of a full grid over the ranges of a finished tuning, including candidates that extended a
+    range."""
     ratios = max([1, *(len(finding.values) for finding in findings if finding.tunable == tuning.ratio)])
     return ratios * sum(
         tuning.sweep.grid(finding.values) * training_flops(tuning, finding.tunable)

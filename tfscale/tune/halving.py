@@ -1,5 +1,5 @@
-"""Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens and the best of them
-again with more tokens.
+"""Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens, and the best
+candidates again with more tokens. Each number of tokens is called a rung.
 
 The search has no state. Each call starts from the beginning, requests losses in the same order, and stops at the first
 losses that are not known yet. Losses from earlier searches over other ranges are therefore reused.
@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Position, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
-"""Function that returns the loss of a value in a rung: inf if its training diverged, None if it is not known yet."""
+"""Function that returns the loss in nats per token of a candidate value in a rung: inf if training diverged, None if
+the loss is not known yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best candidate, or None while a requested loss is not known. The search begins with the candidates
-    `first` and adds candidates up to `most`."""
+    """Return the best candidate, or None while a requested loss is not known yet. The search begins with the candidates
+    `first` and may add candidates, which are at most `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
     place: Position = "lowest"  # place of the best value in the last rung with several values
@@ -38,7 +39,7 @@ def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = 
 def _climb(
     kept: Sequence[float], tried: Collection[float], rung: int, sweep: Sweep, loss_of: LossOf, most: float
 ) -> dict[float, float] | None:
-    """Return the losses in a rung by candidate value, or None if a requested loss is not available yet.
+    """Return the losses in a rung by candidate value, or None if a requested loss is not known yet.
 
     While the best value is the lowest or highest in the rung, the next value in that direction is added. It is added
     even if an earlier rung eliminated it, because the best value can change with more tokens. If the rung has a single
@@ -55,7 +56,8 @@ def _climb(
 
 
 def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
-    """Return the result of a search around the best value with all tokens, or None if a requested loss is not known.
+    """Search around the best value with all tokens, and return the result, or None if a requested loss is not known
+    yet.
 
     The neighbours of the best value differ from it by a factor of sqrt(2). While the best value is at an edge, the
     range is extended, first by a factor of sqrt(2) and then by factors of 2, because rungs with few tokens can prefer
@@ -81,7 +83,7 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
 
 
 def _request(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float, float] | None:
-    """Request the losses of all values in a rung, and return them, or None if any is not known."""
+    """Request the losses of all values in a rung. Return the losses by value, or None if a loss is not known yet."""
     losses = {value: loss_of(value, rung) for value in values}
     known = {value: loss for value, loss in losses.items() if loss is not None}
     return known if len(known) == len(losses) else None

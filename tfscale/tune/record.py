@@ -12,7 +12,7 @@ from tfscale.tune.tuning import Finding, Trial, Tuning, chosen, last_loss
 
 
 def write_record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """Write the record of a finished tuning into the runs folder; return the file and the record."""
+    """Write the record of a finished tuning to the runs folder, and return the path of the file and the record."""
     record = _record(tuning, findings, overrides)
     path = tuning.plan.runs / "tuning" / f"{record['schedule']}-{record['key']}.json"
     write_json(path, record)

@@ -14,8 +14,13 @@ from tfscale.stage.spec import StageSpec, steps_of
 
 
 def shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[Stage, ...]:
-    """Return versions of the stages, parents before children, with a fraction of their tokens. A child grows from the
-    shorter version of its parent if the parent is among the stages."""
+    """Return shorter versions of stages, which are trained with a fraction of the tokens. A child grows from the
+    shorter version of its parent if the parent is among the stages.
+
+    Args:
+        stages: stages to shorten, parents before children.
+        fraction: fraction of the tokens of each stage, above 0 and at most 1.
+    """
     if fraction == 1:
         return tuple(stages)
     shorter: dict[str, Stage] = {}

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Literal
 
 Position = Literal["interior", "lowest", "highest"]
-"""Place of the best value in the range of a sweep: `interior`, or at an edge (`lowest`, `highest`), beyond which a
-better value may exist."""
+"""Position of the best value in the range of a sweep. At an edge of the range (`lowest`, `highest`), there may be a
+better value beyond the edge."""
 
 DIGITS = 3
 """Number of significant digits of a candidate."""
@@ -27,9 +27,9 @@ class Sweep:
     """Settings of the sweep of each learning rate and of optim.embedding_ratio."""
 
     factors: tuple[float, ...]
-    """Multiples of the current rate, ascending."""
+    """Candidates as multiples of the current learning rate, in ascending order."""
     further: int
-    """Maximum number of further values to try in each rung while the best value is at an edge."""
+    """Maximum number of values that extend the range in each rung while the best value is at an edge."""
     seeds: int
     """Number of runs per candidate, each with a different seed. Candidates are compared by the mean loss."""
     rungs: int = 1
@@ -39,7 +39,7 @@ class Sweep:
     refine: bool = False
     """True to also try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
     ratios: tuple[float, ...] = ()
-    """Candidates for optim.embedding_ratio, ascending; empty: it is not tuned."""
+    """Candidate values of optim.embedding_ratio in ascending order, or an empty tuple if it is not tuned."""
 
     def fraction(self, rung: int) -> float:
         """Return the number of tokens in a rung, as a fraction of all tokens of a stage."""
@@ -61,14 +61,15 @@ class Sweep:
         return halving + 2 * self.refine
 
     def grid(self, values: Sequence[float]) -> int:
-        """Return the number of values of a full grid with the range and the resolution of a sweep over `values`."""
+        """Return the number of candidates in a full grid with the range of `values` and the resolution of this
+        sweep."""
         fine = 1 + round(math.log(max(values) / min(values), FINE_STEP)) if self.refine else 0
         return max(len(values), fine)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Result of a sweep."""
+    """Chosen value of a sweep, with its loss and its position in the range."""
 
     value: float
     loss: float
@@ -77,8 +78,12 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Parse numbers up to `most` such as `0.5,1,2`. Return the numbers in ascending order, and the faults, which name
-    the option."""
+    """Parse a list of positive numbers such as `0.5,1,2`. Return the numbers in ascending order, and the faults.
+
+    Args:
+        option: name of the option, for the faults.
+        most: largest allowed number.
+    """
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -102,7 +107,7 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """Return the faults in the integer settings of a sweep."""
+    """Return a message for each integer setting of a sweep that is out of range."""
     bounds = {
         "further": (sweep.further, 0, 1000, 3),
         "seeds": (sweep.seeds, 1, most_seeds, 1),
@@ -122,7 +127,11 @@ def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the value with the lowest loss, or the lowest of the values with equal losses."""
+    """Return the value with the lowest loss. If several values have this loss, return the lowest value.
+
+    Args:
+        losses: loss of each candidate value.
+    """
     values = sorted(losses)
     best = min(values, key=lambda value: (losses[value], value))
     place: Position = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
@@ -130,7 +139,8 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
-    """Return the next value to try, or None if the best value is interior or the next value would be out of bounds.
+    """Return the next value that extends a range, or None if the best value is interior or the next value would be out
+    of bounds.
 
     If the best value is at an edge, the next value is the nearest one beyond it in `tried`, the values of earlier
     rungs. If there is none, the range is extended by the ratio of the two values nearest to the edge.
@@ -147,7 +157,7 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
 
 
 def is_rate(rate: float) -> bool:
-    """Return whether a number is plausible as a learning rate."""
+    """Return whether a learning rate is in the allowed range, between 1e-30 and 1e30."""
     return 1e-30 < rate < 1e30
 
 

@@ -16,22 +16,23 @@ MOST_RATIO = 1000.0
 
 @dataclass(frozen=True)
 class Tunable:
-    """A setting in the configuration that can be tuned: a learning rate, or optim.embedding_ratio."""
+    """Setting that can be tuned, with the stages that it affects: a learning rate, or optim.embedding_ratio."""
 
     key: str
     """Name of the setting, such as schedule.stages.stage2.lr."""
     now: float
     """Current value of the setting or, if the setting is None, the value that applies instead."""
     trains: tuple[tuple[str, str], ...]
-    """Pairs (arm, size) of the stages trained with this setting. The loss is averaged over these stages."""
+    """Pairs (arm, size) of the stages that are trained with this setting. The loss is averaged over these stages."""
     after: tuple[str, ...]
-    """Keys of the learning rates that must be chosen first, because stages trained with this setting, or stages that
-    they grow from, are trained at those rates."""
+    """Keys of the learning rates that must be chosen first, because they affect the stages that are trained with this
+    setting."""
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield each learning rate at which stages of the given arms are trained: first those in the schedule, then those
-    of single baselines. The stages that depend on a rate are those that a plan with twice the rate changes."""
+    """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then the
+    rates of single baselines. To find the stages that depend on a rate, the plan is compared with a plan that has twice
+    this rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -53,8 +54,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates of the arms. The tunable's
-    stages are all stages of the given arms and the stages of the chain that those stages grow from."""
+    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`. Its stages are all
+    stages of the given arms, and the stages of the chain from which these stages grow."""
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
@@ -89,9 +90,10 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the value of each learning rate that belongs to a single baseline. Such a baseline sets a rate,
-    or is of a kind with `own_rate` and would otherwise share the rates of the chain or of Transformers from scratch. If
-    it sets none, the value is the rate of the last size or, if the chain has a trunk, of the first stage."""
+    """Yield the key and the value of each learning rate that only one baseline uses. Such a baseline sets a rate, or
+    its kind has `own_rate`, because it would otherwise share the rates of the chain or of Transformers from scratch. If
+    the baseline sets no rate, the value is the rate of the last size or, if the chain has a trunk, of the first
+    stage."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():
@@ -101,7 +103,11 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, float]) -> Experiment:
-    """Return the experiment with the given values, by the keys of the settings."""
+    """Return a copy of the experiment with changed settings.
+
+    Args:
+        values: new values, by the keys of the settings.
+    """
     for key, value in values.items():
         experiment = _with(experiment, key.split("."), value)
     return experiment

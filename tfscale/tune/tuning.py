@@ -34,11 +34,12 @@ class Trial:
     """Index of the rung. In the last rung, the stages are trained with all tokens."""
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
-    """Stages that the trial's stages grow from, parents before children."""
+    """Stages from which the trial's stages grow, parents before children."""
 
     @property
     def loss(self) -> float | None:
-        """Mean of the last validation losses; inf if any run diverged; None while runs are unfinished."""
+        """Mean of the final validation losses in nats per token: inf if a run diverged, None while runs are
+        unfinished."""
         losses = [last_loss(stage) for stage in self.stages]
         if math.inf in losses:
             return math.inf
@@ -53,13 +54,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """State of the sweep of one setting."""
+    """Trials and choice of the sweep of one setting."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]
     """Trials in ascending order of value, then of rung."""
     choice: Choice | None
-    """Chosen value; None while trials are unfinished."""
+    """Chosen value, or None while trials are unfinished."""
     again: bool = False
     """True for the second sweep of a learning rate, after a change of optim.embedding_ratio."""
 
@@ -75,7 +76,7 @@ class Tuning:
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
         self.experiment = _for_tuning(plan.experiment, sweep.seeds)
-        """Experiment of the plan with other validation tokens and other seeds."""
+        """Experiment with validation tokens and seeds that the plan does not use."""
         self.planned = make_plan(self.experiment)
         """Plan of `experiment` with the current values of the settings."""
         self.tunables = tuple(tunables(plan, arms))
@@ -114,8 +115,11 @@ class Tuning:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
     def _rates(self, fixed: Mapping[str, float]) -> list[Finding]:
-        """Return the sweeps of the learning rates in the order of the tunables. Sweeps that depend on an unfinished
-        sweep are omitted."""
+        """Return the state of the sweeps of the learning rates. Sweeps that depend on an unfinished sweep are omitted.
+
+        Args:
+            fixed: values of other settings by key, such as a chosen optim.embedding_ratio.
+        """
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -164,7 +168,8 @@ class Tuning:
 
 
 def _for_tuning(experiment: Experiment, seeds: int) -> Experiment:
-    """Return the experiment with the next validation tokens, and with seeds that no replicate uses."""
+    """Return the experiment with the validation tokens that follow those of the plan, and with seeds that no replicate
+    uses."""
     data = experiment.data
     return replace(
         experiment,
@@ -187,13 +192,13 @@ def chosen(findings: Iterable[Finding]) -> dict[str, float]:
 
 
 def stages_left(findings: Iterable[Finding]) -> list[Stage]:
-    """Return the stages that can be trained now, parents before children."""
+    """Return the unfinished stages of all trials whose losses are not known yet, parents before children."""
     trials = [trial for finding in findings for trial in finding.trials if trial.loss is None]
     return list({stage.key: stage for trial in trials for stage in trial.left}.values())
 
 
 def diverged(stage: Stage) -> bool:
-    """Return whether training of the stage ended with a non-finite loss or gradient."""
+    """Return whether the training of a stage failed because of a non-finite loss or gradient."""
     match read_events(stage.path)[-2:]:
         case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
             return True
@@ -201,7 +206,8 @@ def diverged(stage: Stage) -> bool:
 
 
 def last_loss(stage: Stage) -> float | None:
-    """Return the last validation loss of a stage; inf if it diverged, None if it is not known yet."""
+    """Return the final validation loss of a stage in nats per token: inf if training diverged, None if the stage is
+    unfinished."""
     if is_done(stage):
         loss = read_result(stage.path).evaluation.loss
         return loss if math.isfinite(loss) else math.inf

@@ -1,4 +1,4 @@
-"""Verification of a plan by reading all files of the plan's stages and comparing the files with each other.
+"""Verification of a plan by reading all files of its stages and comparing them with each other.
 
 Errors in reading damaged files are also reported. No file is written, and stages can be verified during training.
 """

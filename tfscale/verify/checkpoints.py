@@ -1,4 +1,4 @@
-"""Verification of a stage's checkpoints, which must be complete and have the right tensors and totals."""
+"""Verification of a stage's checkpoints, which must be complete and have the expected tensors and totals."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
     """Check that the final checkpoint of a finished stage exists. Check that each checkpoint matches its manifest, has
-    the totals of its step, and contains the model's weights and the optimizer state in the right shapes."""
+    the totals of its step, and contains the model's weights and the optimizer state in the expected shapes."""
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
@@ -79,8 +79,8 @@ def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]
 
 
 def _first_update(this: StageFolder) -> int | None:
-    """Return the number of updates that the optimizer had counted at the start of the stage, or None if growth.json is
-    from an older version, which did not record it."""
+    """Return the number of updates that the optimizer had counted at the start of the stage, or None if growth.json was
+    written by an older version, which did not record this number."""
     if this.spec.growth is None:
         return 0
     state = (read_growth(this.path) or {}).get("optimizer")

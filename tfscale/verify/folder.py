@@ -1,4 +1,4 @@
-"""Common parts of all checks: findings, the contents of a stage's folder, and the cost of steps."""
+"""Code that all checks share: findings, the contents of a stage's folder, and the check of costs."""
 
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def damaged(path: Path, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Parent:
-    """Finished stage that another stage grew from."""
+    """Spec and result of a finished stage from which another stage started."""
 
     spec: StageSpec
     result: Result
@@ -47,14 +47,14 @@ class Parent:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Contents of a stage's folder that could be read."""
+    """Readable contents of a stage's folder, for the checks."""
 
     path: Path
     spec: StageSpec
     parent: Parent | None
-    """Stage whose weights the stage started from."""
+    """Stage from whose weights this stage started, or None if there is none or it cannot be read."""
     before: Totals | None
-    """Cost of the lineage when the stage began; None if it cannot be determined."""
+    """Cost of the lineage at the start of the stage, or None if it cannot be determined."""
     finished: bool
     result: Result | None
     busy: bool
@@ -64,8 +64,8 @@ class StageFolder:
 
 
 def begun(path: Path) -> bool:
-    """Return whether a stage's folder contains files. An empty folder is left by a process that was killed at the
-    start."""
+    """Return whether a stage's folder exists and contains files. A process that is killed at its start leaves an empty
+    folder."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
@@ -80,6 +80,9 @@ def costs_of(
     """Check that the tokens and FLOPs in `totals` are those of `step` steps, and that the times have not decreased.
 
     Args:
+        what: file, or part of a file, that findings name.
+        totals: cost of the lineage after `step` steps of the stage.
+        before: cost of the lineage at the start of the stage.
         bad_steps: numbers of the steps that had a non-finite loss or gradient.
     """
     tokens = step * spec.batch_tokens
@@ -111,7 +114,7 @@ def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
 
 
 def words(totals: Totals) -> str:
-    """Return totals as text for a finding."""
+    """Return the tokens, FLOPs and times in `totals` as text for a finding."""
     known = "" if totals.optimizer_flops is None else f", {totals.optimizer_flops:,} optimizer FLOPs"
     return (
         f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs{known}, {totals.seconds} s, {totals.device_seconds} device-s"

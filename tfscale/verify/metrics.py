@@ -14,12 +14,12 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, words
 MOST = 5
 """Maximum number of findings reported per file, because the same error may affect every line."""
 _FIRST_EVENTS = ("compiled", "start", "broken_checkpoint", "end")
-"""Events that a process may write first, after an incomplete line of a killed process."""
+"""Events that a new process may write first. Only they may follow an incomplete line of a killed process."""
 
 
 def verify_metrics(this: StageFolder) -> Check[None]:
     """Check that every line is an event or was left incomplete by a killed process, that totals increase by the cost of
-    the steps, and that the last evaluation is the one in done.json."""
+    the steps, and that the last evaluation equals the evaluation in done.json."""
     file = this.path / METRICS_FILE
     if not file.exists():
         if this.finished:
@@ -43,7 +43,7 @@ def _events(this: StageFolder, file: Path) -> Check[None]:
 
 
 def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
-    """Return the readable events, each with its line number as `line`."""
+    """Return the readable events, each with its line number in the field `line`. Yield findings on other lines."""
     events: list[Event] = []
     torn: list[int] = []
     for number, line in enumerate(read_lines(file), start=1):
@@ -65,7 +65,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
 
 def _torn(file: Path, lines: Iterable[int]) -> Check[None]:
     for number in lines:
-        yield f"{file}: line {number} is incomplete, but only the last line of a killed process may be"
+        yield f"{file}: line {number} is incomplete, but only the last line of a killed process may be incomplete"
 
 
 def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Check[None]:
@@ -87,7 +87,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
 
 
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Return pairs of each amount and the previous amount, without unknown amounts, such as unmeasured energy."""
+    """Return pairs of each total and its previous value. Unknown totals, such as unmeasured energy, are omitted."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 
@@ -103,8 +103,8 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the last recorded checkpoint or a newer one exists. The recorded checkpoint may be marked as broken. A
-    newer checkpoint may be unrecorded because the process was killed."""
+    """Check that the last recorded checkpoint or a newer checkpoint exists. The recorded checkpoint may have been
+    marked as broken. A newer checkpoint may be unrecorded because the process was killed."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return

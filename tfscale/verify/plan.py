@@ -1,4 +1,4 @@
-"""Verification of a whole plan: stages, cumulative costs, corpora, and other folders next to the stages."""
+"""Verification of a whole plan: its stages, cumulative costs, corpora, and folders of stages outside of the plan."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Amount:
-    """Amount of data to verify."""
+    """Numbers of stages, checkpoints, bytes and events that a verification reads."""
 
     stages: int
     checkpoints: int
@@ -47,7 +47,8 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each incomplete checkpoint that was set aside. Such a checkpoint is not a fault."""
+    """Return one sentence for each checkpoint folder that was renamed to `broken-*` because the checkpoint is
+    incomplete. Such a folder is not a fault."""
     return [
         f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
@@ -56,7 +57,7 @@ def set_aside(plan: Plan) -> list[str]:
 
 
 def amount(plan: Plan) -> Amount:
-    """Return the amount of data that `verify_plan` reads."""
+    """Return the numbers of stages, checkpoints, bytes and events that `verify_plan` reads."""
     stages = [stage.path for stage in plan.stages if begun(stage.path)]
     checkpoints = [folder for path in stages for folder in (path / CHECKPOINTS).glob("step-*")]
     return Amount(
@@ -68,8 +69,8 @@ def amount(plan: Plan) -> Amount:
 
 
 def verify_lineages(stages: Sequence[Stage]) -> list[str]:
-    """Return the faults in the totals of finished stages. The totals of a stage must be the sums over the stage and its
-    ancestors. `stages` must include all ancestors of each stage."""
+    """Return the faults in the totals of finished stages, one sentence per fault. The totals of a stage must be the
+    sums over the stage and its ancestors. `stages` must include all ancestors of each stage."""
     known = {stage.key: stage for stage in stages}
     done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}

@@ -1,4 +1,4 @@
-"""Verification of a stage's folder, alone and against the parent's folder."""
+"""Verification of a stage's folder, both on its own and in comparison with the parent's folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -72,8 +72,8 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _with_actual_end(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the number of tokens after which the stopping rule or the rejection of the growth, if any,
-    ends the stage. The number follows from the recorded evaluations."""
+    """Return the spec with the number of tokens after which the stage actually ends, by a stopping rule or because its
+    growth was rejected. The number follows from the recorded evaluations."""
     if not spec.may_end_early:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
@@ -118,8 +118,8 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
 
 
 def _source(path: Path, spec: StageSpec, parent: Parent) -> Check[Parent]:
-    """Return the stage whose weights the stage started from. This is not the parent if the growth of the parent was
-    rejected."""
+    """Return the stage from whose weights a stage started. It is the parent or, if the growth of the parent was
+    rejected, the parent of the parent."""
     if not spec.returns:
         return parent
     if not replace(parent.spec, tokens=parent.result.tokens).rejected:

@@ -9,7 +9,7 @@ from tfscale.orchestrate.launchers.attempt import Launcher
 
 
 def launcher_of(part: LauncherPart) -> Launcher:
-    """Return the launcher that the settings name."""
+    """Return the launcher for the kind in the settings."""
     return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
 
 

@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage
 
 Phase = Literal["growing", "training"]
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-"""Value of `limits` in `Launcher.start` with which every stage may be trained to its end."""
+"""Default of `limits` in `Launcher.start`, with which every stage is trained to its end."""
 
 
 class LaunchFailed(Exception):
@@ -22,18 +22,19 @@ class Ending:
     """Result of an attempt to run a stage."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """Kind of result. `stopped`: on request, or because another process works on the stage. `refused`: because of the
-    settings or an action of the user, so that another attempt would not help."""
+    """Kind of result. `finished`: the process succeeded. `stopped`: it stopped on request, or because another process
+    works on the stage. `died`: it failed. `refused`: it failed because of the settings or an action of the user, so
+    that another attempt would not help."""
     how: str
     """Description of the result, such as `exit code 1`."""
 
 
 class Attempt(Protocol):
-    """Interface of an attempt to run a stage."""
+    """Interface of an attempt to run a stage, which is a process or a job."""
 
     @property
     def phase(self) -> Phase:
-        """Current or last phase of the attempt."""
+        """Current or last phase of the attempt: `growing` or `training`."""
 
     @property
     def log(self) -> Path:
@@ -62,7 +63,7 @@ class Launcher(Protocol):
     """True if attempts continue when this process ends."""
 
     def wait(self) -> None:
-        """Sleep until the next poll."""
+        """Sleep for a short time, after which the attempts are polled again."""
 
     def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
         """Start an attempt to run each stage. The folders of the stages must have been prepared.
@@ -78,4 +79,4 @@ class Launcher(Protocol):
         """Return an attempt that another tfscale process started and that is still running, or None."""
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:
-        """Return a message that tells the user what happens to the attempts after a request to stop."""
+        """Return a message that states what happens to the running attempts after a request to stop."""

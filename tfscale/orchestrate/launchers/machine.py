@@ -65,7 +65,7 @@ class ThisMachine:
 
 @dataclass
 class ProcessAttempt:
-    """An attempt that is a process on this machine, with child processes."""
+    """An attempt to run a stage as a process on this machine, which may have child processes."""
 
     process: Popen[bytes]
     phase: Phase
@@ -106,7 +106,7 @@ class ProcessAttempt:
 
 
 def phase_of(stage: Stage) -> Phase:
-    """Return the next phase of a stage."""
+    """Return the phase that a stage runs next: `growing`, or `training` if no growth is needed or it is done."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
 
 
@@ -129,7 +129,13 @@ def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the devices of the stage in a slot, which are shared with other stages if there are too few devices."""
+    """Return the CUDA devices of the stage in a slot. Stages share devices if there are too few.
+
+    Args:
+        slot: number of the slot. Each of the parallel stages has a slot.
+        processes: number of processes per stage.
+        devices: all CUDA devices, in the notation of CUDA_VISIBLE_DEVICES.
+    """
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))

@@ -1,4 +1,4 @@
-"""Commands of the processes of a stage, and a function that starts a process."""
+"""Functions that start the processes which grow and train a stage, and that return their commands."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
     When the standard input of the process is closed, training stops with a checkpoint, and growing is killed.
 
     Args:
-        stop_at: step after which training stops with a checkpoint; None: the end of the stage.
+        stop_at: step after which training stops with a checkpoint, or None to train to the end of the stage.
     """
     limit = ["--stop-at", str(stop_at)] if phase == "training" and stop_at is not None else []
     return children.python(MODULES[phase], str(stage_dir), "--supervised", *limit, *extension_arguments())
@@ -33,7 +33,7 @@ def launch(
     """Start a process of a stage. The new process ends with this process.
 
     Args:
-        phase: phase that the process runs. Growing uses other settings of the memory allocator.
+        phase: phase that the process runs. Growing uses different settings of the memory allocator than training.
         log: file for the output of the process, or None to use the output of this process.
         variables: additional environment variables.
     """

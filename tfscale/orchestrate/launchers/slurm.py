@@ -108,7 +108,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class JobAttempt:
-    """An attempt that is a job of a cluster."""
+    """An attempt to run a stage as a Slurm job."""
 
     stage: Stage
     job: str
@@ -138,12 +138,12 @@ class JobAttempt:
         return self.queue.state(self.job) == "RUNNING"
 
     def stop(self) -> None:
-        """Cancel the job. Slurm gives the stage some time to save a checkpoint."""
+        """Cancel the job. Slurm first signals the job, so that the stage can save a checkpoint."""
         children.run(("scancel", self.job))
 
 
 class Queue:
-    """States of the jobs of this user, which are queried from squeue at intervals."""
+    """States of this user's jobs in the Slurm queue, which are read with squeue at intervals."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
@@ -170,7 +170,7 @@ class Queue:
 
 
 def missing_tools() -> list[str]:
-    """Return a fault for each requirement of Slurm jobs that this machine does not meet."""
+    """Return a fault, with its fix, for each requirement of Slurm jobs that this machine does not meet."""
     faults = []
     if importlib.util.find_spec("submitit") is None:
         faults.append("launcher=slurm: requires submitit; try pip install 'tfscale[slurm]'")

@@ -1,4 +1,4 @@
-"""Code that runs in each task of a Slurm job, with one task per process of a stage, and handles signals of Slurm."""
+"""Code that runs in the tasks of a Slurm job. Each task starts one process of a stage and handles Slurm's signals."""
 
 import signal
 import sys
@@ -50,7 +50,7 @@ class StageJob:
         _Task(Path(self.stage_dir), task.rank, variables).run()
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Return the submission that submitit queues again, after the stage has saved its checkpoint."""
+        """Return the submission with which submitit requeues the job after the stage has saved its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(StageJob(self.stage_dir, self.extensions))

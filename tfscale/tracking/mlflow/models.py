@@ -1,4 +1,4 @@
-"""Creation of MLflow LoggedModels, one per finished stage. Each names the checkpoint but has no weights."""
+"""Creation of MLflow LoggedModels, one per finished stage. A model names its checkpoint but contains no weights."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ _EXTERNAL = {"mlflow.model.isExternal": "true"}
 
 
 def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
-    """Send the data of a run's model that the store lacks, and link the model to the run. If several arms share a
-    stage, they share one model, whose measurements are sent with the first run.
+    """Send the data of a run's model that the store does not have, and link the model to the run. If several arms share
+    a stage, they share one model, whose measurements are sent with the first run.
 
     Args:
         points: measurements of the model, which have already been sent for the run.

@@ -22,8 +22,8 @@ def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the environment variables for `ui_command`: those of this process, with telemetry and background jobs
-    disabled by default."""
+    """Return the environment for `ui_command`: the variables of this process, with MLflow's telemetry and background
+    jobs disabled unless the user has set them."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 

@@ -1,4 +1,4 @@
-"""MLflow tracking store: location, schema, and client without log output or long waits."""
+"""Tracker that uses an MLflow tracking store, by default a SQLite file in the runs folder."""
 
 import os
 import sqlite3
@@ -76,8 +76,8 @@ class MlflowTracker(Tracker):
         return self.database is None or self.database.exists()
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """Return whether a SQLite store lacks any of the given runs, and False for other stores. The query does not
-        import MLflow and takes milliseconds."""
+        """Return whether any of the given runs is missing from a SQLite store. For other stores, return False. The
+        query does not import MLflow and takes milliseconds."""
         if self.database is None:
             return False
         try:
@@ -132,7 +132,7 @@ def _artifacts(folder: Path) -> str:
 
 
 def _create_schema(database: Path, artifacts: str | None) -> None:
-    """Create the SQLite store if it does not exist."""
+    """Create a SQLite store with MLflow's tables if it does not exist."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -148,13 +148,21 @@ def _create_schema(database: Path, artifacts: str | None) -> None:
 
 
 def _try_sqlite(database: Path) -> None:
-    """Check that a SQLite file can be opened, because otherwise MLflow would retry for minutes."""
+    """Check that a SQLite file can be read. Without this check, MLflow would retry for minutes.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _try_server(uri: str) -> None:
-    """Check that a database server responds, because otherwise MLflow would retry for hours."""
+    """Check that a database server responds. Without this check, MLflow would retry for hours.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the server does not respond.
+    """
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

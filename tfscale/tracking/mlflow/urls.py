@@ -66,7 +66,8 @@ def read_only(file: Path) -> sqlite3.Connection:
 
 
 def is_server(uri: str) -> bool:
-    """Return whether a URI is that of an MLflow server. Such a server decides where artifacts are stored.
+    """Return True for the URI of an MLflow server, which decides where artifacts are stored, and False for the URI of a
+    database.
 
     Raises:
         ValueError: the URI is neither that of a server nor that of a database, or its port is not a number.
@@ -82,7 +83,11 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Check that no part of a password would be read as the host, which is shown in messages."""
+    """Check that a server's URI is well-formed, so that no part of a password is read as the host, which messages show.
+
+    Raises:
+        ValueError: the URI contains unquoted special characters, or its port is not a number.
+    """
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)

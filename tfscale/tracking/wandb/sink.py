@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import wandb
 
 OVER_FLOPS = "by_flops/"
-"""Prefix of metrics over FLOPs. W&B allows one x-axis per metric; for all other metrics, it is tokens."""
+"""Prefix of metrics over FLOPs. W&B allows one x-axis per metric. The x-axis of all other metrics is tokens."""
 _PARTS = ("train", "heldout", "total", "system", "final", "eval")
 """Prefixes of the names of metrics over tokens (`tfscale.tracking.points`)."""
 _FLUSH_SECONDS = 0.05
@@ -30,8 +30,8 @@ class WandbSink(Sink):
     """Connection that writes the runs of a W&B project to offline logs. A log is created when its first value or file
     is written.
 
-    Each row has its own step number, which continues across the logs of a run. The position in tokens or FLOPs is one
-    of the row's values. Values count as sent once they can be read back from the log.
+    Each row of a log has its own step number, which continues across the logs of a run. The position in tokens or FLOPs
+    is one of the row's values. Values count as sent when they can be read back from the log.
     """
 
     def __init__(self, folder: Path, project: str) -> None:
@@ -108,7 +108,8 @@ class WandbSink(Sink):
         """Wait until all rows of a run can be read from its logs.
 
         Raises:
-            TimeoutError: rows are missing. The log has been closed, so that no row arrives later.
+            TimeoutError: rows are missing after `_LONGEST_WAIT` seconds. The log has been closed, so that the missing
+                rows are not written later.
         """
         deadline = time.monotonic() + _LONGEST_WAIT
         while sum(1 for log in logs(self._folder, run_id) for _ in rows(log)) < self._rows[run_id]:
@@ -123,7 +124,7 @@ def _name(point: Point) -> str:
 
 
 def _points(row: dict[str, Any]) -> list[Point]:
-    """Return the metric values in a row of the history."""
+    """Return the metric values in a row of a W&B log as points."""
     over: Over = "flops" if "flops" in row else "tokens"
     time = round(row["_timestamp"] * 1000)
     names = [name for name in row if name != over and not name.startswith("_")]
