@@ -41,7 +41,7 @@ def stage(done: Plan, tmp_path: Path) -> Stage:
 @pytest.fixture
 def machines(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Leases]]:
     """Two machines that look for stages without a pause."""
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.0)
     both = [Leases(store, tmp_path / name) for name in ("machine1", "machine2")]
     yield both
     for each in both:

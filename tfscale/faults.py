@@ -27,14 +27,14 @@ class Fault:
     """Suggested fix; empty if there is none."""
     reads: tuple[str, ...] = ()
     """Other keys that the rule reads, whose faults may be the cause of this fault."""
-    place: str = ""
+    location: str = ""
     """File and line of the value; empty if unknown."""
 
     def __str__(self) -> str:
         """Return the message, `key=value: must be ...; try ...`, without passwords."""
         about = self.key if self.value is None else f"{self.key}={self.value}"
         rule = f"{self.rule}; try {self.hint}" if self.hint else self.rule
-        return without_password(": ".join(filter(None, (self.place, about, rule))))
+        return without_password(": ".join(filter(None, (self.location, about, rule))))
 
     def below(self, part: str) -> "Fault":
         """Return this fault with the prefix `part.`, such as `optim.`, before its key and the keys in `reads`. If

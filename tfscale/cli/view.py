@@ -19,7 +19,7 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import optimizer_note
 from tfscale.text import count
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Number of seconds between two reads of the stages' folders."""
 
 
@@ -163,7 +163,7 @@ class LiveView(PlainView):
         super().finished(stage)
 
     def tick(self) -> None:
-        if time.monotonic() - self._drawn >= LOOK_SECONDS:
+        if time.monotonic() - self._drawn >= POLL_SECONDS:
             self.draw()
 
 
@@ -176,7 +176,7 @@ def watch(plan: Plan, console: Console) -> None:
 def _screen(plan: Plan, console: Console) -> None:
     with LiveView(plan, console) as view:
         while not _is_over(view.draw()):
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 def _lines(plan: Plan, console: Console) -> None:
@@ -186,7 +186,7 @@ def _lines(plan: Plan, console: Console) -> None:
     for look in before.values():
         view.tell(look.stage, _words(look))
     while not _is_over(before):
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         now = watched.look()
         for key, look in now.items():
             for event in look.new:

@@ -40,10 +40,10 @@ def _foreign(folder: Path) -> Fault | None:
             "",
             None,
             f"contains settings unknown to tfscale: {names}. {IGNORE}",
-            place=f"{shown(path)}:{lines[unknown[0]]}",
+            location=f"{shown(path)}:{lines[unknown[0]]}",
         )
     if "schedule" not in groups:
-        return Fault("", None, f"the defaults name no schedule. {IGNORE}", place=f"{shown(path)}:1")
+        return Fault("", None, f"the defaults name no schedule. {IGNORE}", location=f"{shown(path)}:1")
     return None
 
 

@@ -47,4 +47,4 @@ def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: P
 def _placed(fault: Fault, path: Path, line: int) -> Fault:
     stranger = type_of(fault.key) is None and not path.is_relative_to(conf_dir())
     rule = f"{fault.rule} {IGNORE}" if stranger else fault.rule
-    return replace(fault, rule=rule, place=f"{shown(path)}:{line}")
+    return replace(fault, rule=rule, location=f"{shown(path)}:{line}")

@@ -25,7 +25,7 @@ LEASES = "leases"
 LEASE_SECONDS = 120.0
 """Time in seconds from the last renewal to the end of a lease."""
 RENEW_SECONDS = 30.0
-LOOK_SECONDS = 10.0
+POLL_SECONDS = 10.0
 """Time in seconds between two checks of a stage that another machine trains."""
 
 
@@ -70,7 +70,7 @@ class Leases:
             holder = None
             with suppress(StoreError, StageHeld, OSError):
                 holder = self._look(stage)
-            self._looks[name] = time.monotonic() + LOOK_SECONDS, holder
+            self._looks[name] = time.monotonic() + POLL_SECONDS, holder
         return holder
 
     def _look(self, stage: Stage) -> str | None:

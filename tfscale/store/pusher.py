@@ -10,7 +10,7 @@ from tfscale.store.corpora import push_corpus
 from tfscale.store.remote import Store, StoreError
 from tfscale.store.stages import push_stage, state_of
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Time in seconds between two checks for new checkpoints."""
 LONGEST_WAIT = 300.0
 LAST_WAITS = (0, 1, 2, 4)
@@ -36,7 +36,7 @@ class Pusher:
         stages: Sequence[Path],
         corpus: Path | None,
         say: Callable[[str], None],
-        seconds: float = LOOK_SECONDS,
+        seconds: float = POLL_SECONDS,
     ) -> None:
         self.fault: str | None = None
         """Reason why the store is not up to date, or None."""

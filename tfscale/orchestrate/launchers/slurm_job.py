@@ -20,7 +20,7 @@ from tfscale.stage.spec import read_spec
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 class StageJob:
@@ -83,7 +83,7 @@ class _Task:
             if code != 0:
                 self._end(PREEMPTED if self._asked else code)
         while not is_grown(self._stage_dir):
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _launch(self, phase: Phase, variables: Mapping[str, str] = NO_VARIABLES) -> Popen[bytes]:
         # Slurm signals only the tasks of a job on some clusters, and all processes of the job on others. The process of
@@ -100,7 +100,7 @@ class _Task:
         while child.poll() is None:
             if self._asked:
                 stop()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return child.returncode
 
     def _end(self, code: int) -> None:
