@@ -1,8 +1,8 @@
 """Counts of parameters, FLOPs and memory, computed from a model's config without building the model.
 
-A multiplication and an addition count as two FLOPs; attention counts the full context squared, without causal halving
-(as in the paper's Table 3 and in torch.utils.flop_counter); a backward pass counts twice a forward pass. A test
-compares the matrix products with torch.utils.flop_counter.
+A multiplication and an addition count as two FLOPs. The FLOPs of attention are those of the full context, without
+halving for the causal mask (as in the paper's Table 3 and in torch.utils.flop_counter). A backward pass counts as two
+forward passes. A test compares the FLOPs of matrix products with torch.utils.flop_counter.
 """
 
 from dataclasses import astuple, dataclass
@@ -34,7 +34,7 @@ class Flops:
     """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit such
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit these
     element-wise operations."""
 
     @property
@@ -59,8 +59,8 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The rest is for allocations that this
-estimate omits."""
+"""Fraction of a device's memory that a planned training step may use. The remaining memory is for allocations that
+`memory` does not include."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the memory of a training step on one device. `python -m benchmarks memory` compares this estimate with
-    measurements."""
+    """Return the estimated peak memory of a training step on one device. `python -m benchmarks memory` compares this
+    estimate with measurements."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

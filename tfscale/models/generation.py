@@ -82,6 +82,6 @@ def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # the sum excludes the token's own, so one remains
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so one remains
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Matrix:
     """Weight of a block that applies one or more linear maps of the same fan-in and fan-out.
 
-    The rows of a Pattention's values are the inputs of its map; the rows of all other weights are outputs.
+    The rows of a Pattention's values correspond to the inputs of the map. The rows of all other weights correspond to
+    the outputs.
     """
 
     fan_in: int
@@ -33,5 +34,6 @@ class Matrix:
 
 
 def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return whether the model's weight called `name` is a matrix of a block, rather than the embedding or a vector."""
+    """Return whether the weight called `name`, which has the given number of dimensions, is a matrix of a block. The
+    embedding, gains and biases are not."""
     return dimensions == 2 and name.startswith("blocks.")
