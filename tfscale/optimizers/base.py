@@ -46,7 +46,7 @@ class WholeUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """Settings of an optimizer. Subclasses are frozen dataclasses that add settings of their own."""
+    """Settings of an optimizer. Subclasses are frozen dataclasses, which can add more settings."""
 
     lr: Rate
     """Peak learning rate."""
@@ -111,8 +111,8 @@ class Optimizer(ABC):
         """
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the optimizer state of a weight after `step` updates, with zeros in the slots, to be filled from a
-        checkpoint."""
+        """Return the optimizer state of a weight after `step` updates, with zeros in the slots. The caller replaces the
+        zeros with the values of a checkpoint."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
@@ -139,7 +139,7 @@ def to_dict(optimizer: Optimizer) -> dict[str, Any]:
     values = {"name": optimizer.name} | asdict(optimizer)
     for name, default in (("name", DEFAULT), ("embedding_ratio", 1.0)):
         if values[name] == default:
-            del values[name]  # files of versions without this field do not have it
+            del values[name]  # older versions did not write this field
     return values
 
 
