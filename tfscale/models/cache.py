@@ -61,7 +61,7 @@ class _LayerCache:
         time = keys.shape[2]
         if self._held is None:
             self._held = keys.new_empty(2, len(keys), *self._shape)
-        assert self.length + time <= self._shape[1], "the caller must slide the window before the cache exceeds the context"
+        assert self.length + time <= self._shape[1], "the caller must slide the window before it exceeds the context"
         self._held[0, :, :, self.length : self.length + time] = keys
         self._held[1, :, :, self.length : self.length + time] = values
         self.length += time
