@@ -37,10 +37,11 @@ class LogitsComparison:
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Compare the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
 
     Args:
-        rounded: True if weights of the child are fractions of the parent's weights, rounded to float32.
+        rounded: True if weights of the child are fractions of the parent's weights, rounded to float32. This increases
+            the tolerance.
     """
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
