@@ -1,4 +1,4 @@
-"""Device on which a stage runs, its free memory, and the record of the environment."""
+"""Device on which a stage runs, with functions for its free memory and for the record of the environment."""
 
 import contextlib
 import os
@@ -47,7 +47,7 @@ class Device:
 
     @property
     def precision(self) -> Precision:
-        """Precision of matrix products."""
+        """Precision of matrix products in forward and backward passes."""
         if self.bf16:
             return "bf16"
         return "tf32" if self.kind == "cuda" and torch.get_float32_matmul_precision() == "high" else "fp32"
@@ -100,7 +100,7 @@ def resolve(run: RunSpec) -> Device:
 
 
 def _forbid_nondeterminism(compiled: bool) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this variable at its first product
     torch.use_deterministic_algorithms(True)
     # Filling is slow, and no memory is read before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -116,8 +116,8 @@ def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return the hardware for which the ranks of a stage plan their layout. All ranks use the free memory of the
-    leading rank, so that they choose the same layout."""
+    """Return the hardware of a stage, for which the ranks choose a layout. All ranks use the free memory of the leading
+    rank, so that they choose the same layout."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -128,8 +128,8 @@ def hardware_of(device: Device, world: World) -> Hardware:
 
 
 def free_memory(device: Device, processes: int) -> int:
-    """Return the number of bytes that each of the `processes` training processes on this host can allocate. On CUDA,
-    each process has its own device."""
+    """Return the number of bytes that a training process can allocate if `processes` training processes run on this
+    host. On CUDA, each process has its own device."""
     return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
 
 

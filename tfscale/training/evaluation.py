@@ -25,7 +25,7 @@ BLOCKS = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of an evaluation on the validation tokens, in which each token has the same weight."""
+    """Result of an evaluation on the validation tokens. Every token has the same weight in the loss."""
 
     figures: FinalEvaluation
     block_tokens: tuple[int, ...]
@@ -93,7 +93,7 @@ _EachOf = Callable[[Callable[[_Batch], list[float]], Iterable[_Batch]], Iterable
 
 @contextmanager
 def _side_by_side(lanes: int) -> Iterator[_EachOf]:
-    """Yield a function like `map` that processes `lanes` items at the same time."""
+    """Return a context manager with a function like `map` that processes `lanes` items at the same time."""
     if lanes == 1:
         yield map
         return

@@ -22,7 +22,8 @@ def read_process_rank() -> ProcessRank:
     """Return the rank of this process and the number of processes, read from environment variables.
 
     Raises:
-        UserFault: a variable is missing, not a number, or out of range; the message names all such variables.
+        UserFault: variables are missing, are not numbers, or are out of range. The message names all of these
+            variables.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return ProcessRank()

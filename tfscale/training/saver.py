@@ -1,4 +1,4 @@
-"""Scheduling and writing of a stage's checkpoints."""
+"""Class that schedules and writes the checkpoints of a stage."""
 
 import time
 from collections.abc import Mapping
@@ -33,7 +33,8 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due after `step`, by the number of tokens or by time."""
+        """Return whether a checkpoint is due after `step`, because of the number of training tokens (`by_tokens`) or
+        because of the time since the last checkpoint."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
@@ -53,7 +54,7 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Wait until no checkpoint is being written.
+        """Wait until the checkpoint that is being written, if any, is complete.
 
         Raises:
             OSError: the checkpoint could not be written.

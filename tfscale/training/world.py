@@ -1,5 +1,5 @@
 """Communication between the processes that train a stage. There is only one process, unless torchrun or a cluster has
-started several."""
+started several processes."""
 
 import gc
 
@@ -27,8 +27,8 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return the same ranks with a separate process group, for a thread whose collective calls must not be mixed
-        with the collective calls of training."""
+        """Return these ranks with a separate process group, for a thread whose collective calls must not be mixed with
+        those of the training loop."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
