@@ -1,4 +1,4 @@
-"""Functions that write the shards of a corpus from the tokens of its parts."""
+"""Functions that write the tokens of all parts of a corpus to shards."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -35,11 +35,11 @@ class ShardTask:
 
     @property
     def size(self) -> int:
-        """Size of the tokens in bytes."""
+        """Size of the tokens of the shard in bytes."""
         return (self.stop - self.start) * self.dtype.itemsize
 
     def tokens(self) -> Iterator[TokenArray]:
-        """Yield the tokens in blocks of at most READ_TOKENS."""
+        """Yield the tokens of the shard in arrays of at most READ_TOKENS tokens."""
         begin = 0
         for file, held in self.files:
             first, stop = max(self.start - begin, 0), min(self.stop - begin, held)
@@ -57,7 +57,8 @@ def divide_shards(
     dtype: np.dtype[Any],
     files: Sequence[tuple[Path, int]],
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards named `<split>-00000.safetensors` and so on, all full but the last."""
+    """Divide the tokens of one split into shards named `<split>-00000.safetensors` and so on. All shards except the
+    last are full."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -76,7 +77,7 @@ class Shard:
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Write a shard, unless it exists already."""
+    """Write a shard, unless an earlier attempt wrote it, and return its path and record."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:

@@ -1,4 +1,4 @@
-"""Cache of the SHA-256 of large files. An entry is valid as long as the files do not change."""
+"""Cache of the SHA-256 hashes of large files. An entry is valid as long as the files do not change."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class Finding:
         """Read the attributes of the files.
 
         Args:
-            kind: name that distinguishes several hashes of the same files.
+            kind: name of the kind of hash, for files of which several hashes are cached.
 
         Raises:
             OSError: a file does not exist.
@@ -52,8 +52,8 @@ class Finding:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash if the files have been unchanged for at least SETTLED_SECONDS. If the folder is not writable,
-        nothing is stored, and the files are read again the next time."""
+        """Store the hash if the files were at least SETTLED_SECONDS old when their attributes were read. If the folder
+        is not writable, nothing is stored."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

@@ -25,7 +25,7 @@ METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_d
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of a file with this name, or None if such files are not read."""
+    """Return the kind of a file with this name, or None if files with this name are not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return None

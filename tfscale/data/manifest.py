@@ -17,7 +17,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A file of tokens, as recorded in the manifest."""
+    """A shard, which is a file of tokens, as recorded in the manifest."""
 
     file: str
     tokens: int
@@ -96,7 +96,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a prepared folder.
+    """Return the manifest of a prepared corpus.
 
     Raises:
         DataError: the folder is not a prepared corpus, has a different format, or its manifest is damaged.

@@ -14,7 +14,8 @@ class Report:
     total: int = 0
     """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0
-    """Number of bytes of `done` that an earlier attempt had processed. The speed is computed without these bytes."""
+    """Number of the bytes in `done` that an earlier attempt had processed. The speed is computed without these
+    bytes."""
     documents: int = 0
     """Number of documents that this attempt has processed."""
     tokens: int = 0
@@ -26,4 +27,4 @@ Progress = Callable[[Report], None]
 
 
 def silent(report: Report) -> None:
-    """Ignore a progress report."""
+    """Ignore a progress report. This function is the default callback."""
