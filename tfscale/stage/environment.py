@@ -11,7 +11,7 @@ ENVIRONMENT_FILE = "environment.json"
 
 @dataclass(frozen=True)
 class Environment:
-    """Versions, machine, device and commit of a training process."""
+    """Software versions, machine, device and commit of a training process."""
 
     host: str = ""
     device: str = ""

@@ -27,10 +27,10 @@ _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the evaluations of a stage, or an empty list if there are none.
+    """Return the evaluations of the stage in `folder`, or an empty list if there are no evaluations.
 
     Raises:
-        UserFault: the file was not written by this version of tfscale.
+        UserFault: the file is damaged, or another version of tfscale wrote it.
     """
     path = folder / EVALUATIONS_FILE
     if not path.exists():
@@ -56,10 +56,10 @@ def measured(entry: dict[str, Any]) -> dict[str, float]:
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation, which replaces an earlier one of the same measurement.
+    """Add an evaluation with the current time. It replaces an earlier evaluation of the same measurement.
 
     Raises:
-        UserFault: the existing file was not written by this version of tfscale, or the file cannot be written.
+        UserFault: the existing file is damaged, another version of tfscale wrote it, or the file cannot be written.
     """
     others = [old for old in read_evaluations(folder) if any(old.get(name) != entry.get(name) for name in _SAME)]
     entry = {**entry, "time": datetime.now(UTC).isoformat(timespec="seconds")}

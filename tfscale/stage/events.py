@@ -29,11 +29,12 @@ lineage has measured its energy, and total_optimizer_flops (optimizer updates) i
 whole lineage.
 Losses are in nats per token.
 
-If there are several processes, the leading one writes the events. It writes the `end` event before any process exits,
-regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end` event.
+If there are several processes, the leading process writes the events. It writes the `end` event before any process
+exits, regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end`
+event.
 
-Nothing is ever rewritten. A process that resumes from an older checkpoint writes a `start` event, and `read_events`
-drops the earlier measurements of the steps that are then repeated.
+Existing lines are never changed. A process that resumes from an older checkpoint writes a `start` event, and
+`read_events` drops the earlier measurements of the steps that are then repeated.
 """
 
 import json
@@ -46,14 +47,13 @@ from tfscale.totals import Totals
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT = "heartbeat"
-"""Name of the file whose modification time a running stage updates."""
+"""Name of the heartbeat file, whose modification time a running stage updates."""
 
 Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. Other processes can read an event as a whole line when `write` returns. `sync` writes
-    all events to disk."""
+    """Append-only log of events. When `write` returns, other processes can read the event as a complete line."""
 
     def __init__(self, stage_dir: Path) -> None:
         path = stage_dir / METRICS_FILE
@@ -74,7 +74,7 @@ class EventLog:
 
 
 class NoLog(EventLog):
-    """Event log of a rank other than the leading one, which writes nothing."""
+    """Event log that writes nothing, for ranks other than the leading rank."""
 
     def __init__(self) -> None:
         pass
@@ -99,7 +99,7 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """Return the events that led to the current weights of a stage, in order."""
+    """Return the events of a stage in order, without the measurements of steps that were repeated."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
@@ -148,7 +148,7 @@ class EventTail:
 
 
 def parse(lines: Iterable[str]) -> list[Event]:
-    """Return the events in all complete lines."""
+    """Return the events in `lines`. Lines that are not valid events, such as incomplete lines, are skipped."""
     events = []
     for line in lines:
         try:
@@ -161,7 +161,7 @@ def parse(lines: Iterable[str]) -> list[Event]:
 
 
 def fold(events: Iterable[Event]) -> list[Event]:
-    """Return the events without the measurements of steps that a later process repeated."""
+    """Return the events without the `train` and `eval` events of steps that a later process repeated."""
     kept: list[Event] = []
     for event in events:
         if event["event"] == "start":

@@ -1,8 +1,8 @@
 """growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
-growth.json contains the parent, the recipe and the sizes (documented in `tfscale.growth`), the initial optimizer state,
-the change of the logits, and the cost of the growth. import.json contains the names and hashes of the files that the
-weights were imported from.
+growth.json contains the parent, the recipe, the sizes (`tfscale.growth.operator.Growth.facts`), the initial optimizer
+state, the comparison of the logits, and the time and peak memory of the growth. import.json contains the names and
+hashes of the files that the weights were imported from.
 """
 
 from pathlib import Path
@@ -36,8 +36,8 @@ def read_growth(stage_dir: Path) -> dict[str, Any] | None:
 
 
 def optimizer_note(stage_dir: Path) -> str | None:
-    """Return the message in growth.json that the optimizer state starts empty although the recipe carries it over.
-    Return None if there is no message, or if growth.json is damaged or from an older version."""
+    """Return the message in growth.json that explains why the optimizer state starts empty although the recipe carries
+    it over. Return None if there is no message, or if growth.json is damaged or from an older version."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:

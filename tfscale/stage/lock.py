@@ -17,7 +17,7 @@ class StageHeld(Exception):
 
 
 class StageLock:
-    """Exclusive lock on the folder of a stage, which is released when the process ends, if not earlier.
+    """Exclusive lock on the folder of a stage. It is released at the end of the `with` block or when the process ends.
 
     The lock is a kernel lock (flock) and is therefore never stale. On NFS, the lock works between hosts if the server
     supports locks (NFSv4, or v3 with lockd).
@@ -57,7 +57,8 @@ class StageLock:
 
 
 def read_holder(path: Path) -> str:
-    """Return a description of the process that holds the lock: process id, host and start time."""
+    """Return a description of the process that holds the lock: its process id and host, and the time when it acquired
+    the lock."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

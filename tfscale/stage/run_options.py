@@ -18,18 +18,18 @@ class RunOptions:
     """Device that the stage is trained on. auto: CUDA if available, otherwise the CPU."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Precision of forward and backward passes; weights and moments are always fp32. fp32: all in float32. tf32: as
-    fp32, but matrices are multiplied as TF32, which only CUDA devices do. bf16: bf16 autocast. auto: bf16 on CUDA, fp32
-    on the CPU."""
+    fp32, but matrices are multiplied in TF32, which is available only on CUDA. bf16: bf16 autocast. auto: bf16 on CUDA,
+    fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Use of torch.compile. auto: on with CUDA, off on the CPU."""
     deterministic: bool = False
     """True to use only deterministic algorithms on CUDA, so that a stage that is resumed or repeated on the same kind
-    of device gives the same numbers bit for bit. With false, they agree to rounding. Training on a CPU is always
-    deterministic. The default is false because the cost has not been measured yet."""
+    of device gives the same numbers bit for bit. With false, the numbers are equal up to rounding. Training on a CPU is
+    always deterministic. The default is false because the cost has not been measured yet."""
     kernels: Literal["compiled", "triton"] = "compiled"
-    """Kernels of the norm and GELU in Pattention on CUDA. compiled: those that torch.compile makes. triton: those of
-    tfscale, which keep one value per score for the backward pass instead of two. They apply to
-    norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
+    """Kernels of the norm and GELU in Pattention on CUDA. compiled: kernels that torch.compile generates. triton:
+    Triton kernels of tfscale, which keep one value per score for the backward pass instead of two. The Triton kernels
+    apply to norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
     threads: Natural = 0
     """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0
@@ -64,7 +64,7 @@ class RunOptions:
     """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
     to the last checkpoint and skip the batch."""
     non_finite_cap: Count = 10
-    """Maximum number of steps with a non-finite loss or gradient. A stage with more such steps fails under any
+    """Maximum number of steps with a non-finite loss or gradient. If there are more, the stage fails under any
     policy."""
 
     def precision_on(self, device: str) -> Precision:

@@ -1,4 +1,4 @@
-"""The status of a stage, as read from the folder of the stage alone."""
+"""Status of a stage, which is determined from only the folder of the stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class StageStatus:
 
 
 def status_of(stage: Stage) -> StageStatus:
-    """Return the status of a stage."""
+    """Return the status of a stage, read from its folder."""
     return status_from(stage, read_events(stage.path))
 
 
