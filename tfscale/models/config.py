@@ -62,7 +62,7 @@ class ModelConfig(ABC):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the config with the given fields, whose values have the types that JSON has.
+        """Return the config with the given fields. The values have JSON types, such as lists instead of tuples.
 
         Raises:
             TypeError: a field is missing or unknown.

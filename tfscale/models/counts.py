@@ -81,7 +81,7 @@ class Memory:
     temporary: int
     """Bytes of the largest of three temporary allocations: a tile of logits; the tiles of a layer's scores, with the
     gradients of the layer's weights and the recomputed activations of a block; and the allocations of an update of the
-    weights, minus the activations and logits, whose memory is free by then."""
+    weights, minus `activations` and `logits`, because their memory is free during the update."""
     gathered: int
     """Bytes of the weights gathered from shards (the embedding, the current block and the next block) and of the
     gradient of the current block before it is sharded."""

@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
 
     @property
     def recompute(self) -> Recompute:
-        """Mode of activation checkpointing."""
+        """Mode of activation checkpointing. Setting it also configures every Pattention."""
         return self._recompute
 
     @recompute.setter
