@@ -20,7 +20,7 @@ class NotPreserved(Exception):
 
 @dataclass(frozen=True)
 class LogitsComparison:
-    """Result of the comparison of a parent stage and its child stage on the same tokens."""
+    """Comparison of the logits and losses of a parent stage and its child stage on the same tokens."""
 
     loss_before: float
     loss_after: float

@@ -133,8 +133,8 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json without the measurements, with the types that JSON has (such as lists
-        instead of tuples)."""
+        """Return the content of growth.json without the measurements. The values have JSON types, such as lists instead
+        of tuples."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},

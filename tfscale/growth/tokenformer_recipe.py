@@ -87,8 +87,8 @@ class GrowthRecipe(Growth):
     TokenFormer advise (issue 11 of their repository). Growth with noise changes the logits."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
     """Optimizer state of the child. `drop`: the state starts empty (official code). `carry`: old rows keep their state
-    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep theirs, which
-    breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
+    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep their state.
+    The difference breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
     count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
@@ -117,7 +117,7 @@ class GrowthRecipe(Growth):
             rule = "must be used with growth by split"
             yield Fault("growth.moments", self.moments, rule, "carry, which is equivalent without copies", tuple(split))
         if self.nested_dropout and self.tau != "group":
-            rule = "must be 0 unless growth.tau=group, because growth by other recipes adds no groups"
+            rule = "must be 0 unless growth.tau=group, because only growth.tau=group adds groups"
             yield Fault("growth.nested_dropout", self.nested_dropout, rule, "growth=grouped", reads=("growth.tau",))
         if self.rates.per_row_bias and self.moments == "drop":
             rule = "must be false with growth.moments=drop, where all rows have the same step count"
