@@ -91,7 +91,7 @@ def resolve(run: RunSpec) -> Device:
         raise ValueError("launcher.precision=tf32: must be fp32 or bf16 on a CPU; try launcher.precision=fp32")
     compiled = run.compiles(kind)
     if on_cuda:
-        # Some clusters show each process only its own device, whatever its rank on the host.
+        # On some clusters, each process sees only one device, even if its rank on the host is not 0.
         torch.cuda.set_device(read_process_rank().local_rank % torch.cuda.device_count())
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
         if run.deterministic:

@@ -291,8 +291,8 @@ class Trainer:
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """Return the layout that the stage last used with the current number of ranks, or None if there is no such
-    layout."""
+    """Return the layout that the stage last used with the current number of ranks, or None if it has not used this
+    number."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))

@@ -49,7 +49,7 @@ class Preemption:
     Threads receive the requests, because the main thread runs no Python code while it waits for other ranks.
 
     Args:
-        stop_at: step after which the stage stops without a request; None: no such step.
+        stop_at: step after which the stage stops even without a request, or None.
 
     Raises:
         UserFault: the environment variables do not specify the rank of this process or the number of ranks.

@@ -25,7 +25,7 @@ class Saver:
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, including a checkpoint that is still being written."""
+        """Step of the newest checkpoint, which may still be being written, or None if there is no checkpoint."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -39,7 +39,7 @@ class Saver:
         return step != self.step and (by_tokens or late)
 
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
-        """Write a checkpoint, or start a thread that writes the checkpoint.
+        """Write a checkpoint, either before returning or, with `beside_training`, in a thread.
 
         Raises:
             OSError: this write or the previous write failed; the checkpoint before the failed write is complete.
@@ -64,7 +64,7 @@ class Saver:
             write.result()
 
     def prune(self) -> None:
-        """Remove all checkpoints except the newest one and the permanent ones (`keep_tokens`)."""
+        """Remove all checkpoints except the newest checkpoint and the permanent checkpoints (`keep_tokens`)."""
         self._prune(1)
 
     def _save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
