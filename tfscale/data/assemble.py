@@ -57,8 +57,8 @@ def divide_shards(
     dtype: np.dtype[Any],
     files: Sequence[tuple[Path, int]],
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards named `<split>-00000.safetensors` and so on. All shards except the
-    last are full."""
+    """Divide the tokens of one split into shards named `<split>-00000.safetensors`, `<split>-00001.safetensors`, etc.
+    All shards except the last are full."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]

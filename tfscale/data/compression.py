@@ -28,7 +28,8 @@ _MAGIC: dict[Compression, re.Pattern[bytes]] = {
 
 
 def compression_of(file: Path) -> Compression | None:
-    """Return the compression format of a file's content, regardless of the name, or None if it is not compressed.
+    """Return the compression format of a file's content, regardless of the file name, or None if the content is not
+    compressed.
 
     Raises:
         DataError: the extension of the file name indicates compression, but the content is not compressed.

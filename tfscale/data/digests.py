@@ -20,9 +20,9 @@ time, because some file systems store times in whole seconds."""
 class Finding:
     """A cached SHA-256 of a list of files, valid while their paths, sizes, modification times and inodes stay the same.
 
-    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that tens of gigabytes are
-    not hashed each time a plan is shown. Nothing is stored if `folder` is None or the files are smaller than 64 MiB in
-    total.
+    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that large corpora are not
+    hashed again each time a plan is shown. Nothing is stored if `folder` is None or the files are smaller than 64 MiB
+    in total.
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:

@@ -90,7 +90,7 @@ class Document:
     text: str
     utf8_bytes: int
     lot: int | None
-    """Random number by which validation documents are sorted. None for training documents."""
+    """Random number by which validation documents are sorted, or None for a training document."""
     digest: bytes
 
 

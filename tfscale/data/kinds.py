@@ -1,11 +1,8 @@
 """Supported kinds of text files, recognised by their extensions.
 
-| name | documents |
-|---|---|
-| .txt | one per file |
-| .jsonl, .ndjson | one per line: a JSON object with the text under a key |
-| .json | JSON lines, an array of such objects, or one such object |
-| .parquet | one per row: the text is in a column of strings; null is an empty document |
+| name | documents | |---|---| | .txt | one per file | | .jsonl, .ndjson | one per line: a JSON object with the text
+under a key | | .json | JSON lines, an array of such objects, or one such object | | .parquet | one per row: the text is
+in a column of strings; null is an empty document |
 
 Extensions are case-insensitive. All files except Parquet may be compressed (`compression`).
 """

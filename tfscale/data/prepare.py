@@ -52,8 +52,8 @@ TOKENIZER_SAMPLE_BYTES = 1 << 30
 def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
     """Prepare a corpus, unless `root` contains it already, and open it.
 
-    If two processes prepare the same corpus at the same time, one waits for the other. During the preparation, `root`
-    contains the tokens twice and about 60 bytes per document.
+    If two processes prepare the same corpus at the same time, the second process waits for the first. During the
+    preparation, `root` contains the tokens twice and about 60 bytes per document.
 
     Args:
         workers: number of processes; 0: one per core.
