@@ -109,7 +109,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
-    """Return the last event of any of the given kinds, or None if there is no such event."""
+    """Return the last event whose kind is one of `kinds`, or None if there is no event of these kinds."""
     return next((event for event in reversed(events) if event["event"] in kinds), None)
 
 

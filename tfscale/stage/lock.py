@@ -40,7 +40,8 @@ class StageLock:
 
     @staticmethod
     def _acquire(file: IO[str]) -> bool:
-        # `held` acquires the lock briefly to check it. Several tries distinguish such a check from a holder.
+        # `held` acquires the lock briefly to check it. Several attempts distinguish this check from a process that
+        # holds the lock.
         for _ in range(20):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +69,7 @@ def read_holder(path: Path) -> str:
 
 
 def held(stage_dir: Path) -> str | None:
-    """Return a description of the process that works on a stage, or None if there is no such process."""
+    """Return a description of the process that works on a stage, or None if no process works on it."""
     path = stage_dir / LOCK_FILE
     if not path.exists():
         return None

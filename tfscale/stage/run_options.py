@@ -33,19 +33,19 @@ class RunOptions:
     threads: Natural = 0
     """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0
-    """Number of sequences that a device processes at once; auto: as many of a batch as fit. Gradients accumulate over
-    the micro-batches of a batch."""
+    """Number of sequences that a device processes at once; auto: the whole batch of the device, halved until it fits in
+    memory. Gradients accumulate over the micro-batches of a batch."""
     activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """Part of the model whose activations the backward pass computes again instead of storing them. auto: none, unless
-    one sequence would not fit otherwise."""
+    """Activation checkpointing: the part of the model whose activations are recomputed in the backward pass instead of
+    being stored. auto: none, unless one sequence would not fit in memory otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """Sharding of the model over several processes. none: each process has the whole model (DDP). full: the model is
     sharded over all processes (FSDP2). hybrid: the model is sharded over the processes of each host (HSDP). auto: none
     if the whole model fits, otherwise full."""
     update: Literal["whole", "in_backward"] = "whole"
-    """Time of the weight update. whole: after the backward pass. in_backward: during the backward pass, with each
-    gradient freed immediately. This saves memory but requires the whole batch as one micro-batch, one process and
-    optim.clip=0."""
+    """Method of updating the weights. whole: all weights are updated after the backward pass. in_backward: each weight
+    is updated, and its gradient freed, during the backward pass. This method saves memory but requires the whole batch
+    as one micro-batch, one process and optim.clip=0."""
     log_tokens: Amount = 0
     """Number of tokens between two logged training metrics; 0: log 100 times per stage."""
     eval_tokens: Amount = 0
@@ -59,7 +59,8 @@ class RunOptions:
     keep: Count = 2
     """Number of checkpoints that are kept while a stage runs. The last checkpoint is kept permanently."""
     keep_tokens: Amount = 0
-    """Number of tokens at whose multiples checkpoints are kept permanently; 0: only the last checkpoint is kept."""
+    """Checkpoints at multiples of this number of tokens are kept permanently; 0: only the last checkpoint is kept
+    permanently."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
     """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
     to the last checkpoint and skip the batch."""

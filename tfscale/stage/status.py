@@ -20,7 +20,7 @@ class StageStatus:
     state: State
     tokens: int = 0
     detail: str = ""
-    """Description of the process that works on the stage, or the reason for a failure."""
+    """Description of the process that works on the stage, the message of a failure, or an empty string."""
     last_eval: Event | None = None
 
 
@@ -30,7 +30,7 @@ def status_of(stage: Stage) -> StageStatus:
 
 
 def status_from(stage: Stage, events: Sequence[Event]) -> StageStatus:
-    """Return the status of a stage whose events have already been read."""
+    """Return the status of a stage, given its events."""
     tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
     evaluation = last_event(events, "eval")
     if is_done(stage):
