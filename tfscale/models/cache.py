@@ -27,7 +27,7 @@ class Past(Protocol):
 
     @property
     def length(self) -> int:
-        """Number of cached positions."""
+        """Number of positions whose keys and values are cached."""
 
     @property
     def layers(self) -> Sequence[LayerPast]:
@@ -47,7 +47,7 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Number of cached positions."""
+        """Number of positions whose keys and values are cached."""
         return self.layers[0].length
 
 

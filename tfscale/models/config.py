@@ -41,9 +41,9 @@ class ModelConfig(ABC):
     parametrization."""
 
     family: ClassVar[str]
-    """Name of the family in `tfscale.models.families.FAMILIES`."""
+    """Name of the model family in `tfscale.models.families.FAMILIES`."""
     title: ClassVar[str]
-    """Display name of the family."""
+    """Display name of the model family."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
     """Modes of activation checkpointing that this family supports, from the cheapest to the most expensive."""
 

@@ -88,7 +88,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Total memory in bytes."""
+        """Peak memory of the training step in bytes, which is the sum of all fields."""
         return sum(astuple(self))
 
 

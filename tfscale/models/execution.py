@@ -35,4 +35,4 @@ class Execution:
     """True if torch.compile compiles the blocks. The partitioner of torch.compile then chooses the tensors that a
     block keeps for the backward pass."""
     kernels: bool = False
-    """True if Pattention uses this package's Triton kernels."""
+    """True if Pattention uses this package's Triton kernels for the norm and GELU."""

@@ -42,7 +42,7 @@ class Reader:
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
         self.window: list[int] = []
-        """Tokens in the model's current context window."""
+        """Token ids in the model's current context window."""
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> Tensor:
@@ -71,7 +71,8 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return a token sampled from the distribution given by logits [vocab_size]."""
+    """Return the id of a token sampled from the distribution that logits [vocab_size] and the sampling settings
+    define."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:

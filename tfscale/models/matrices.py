@@ -12,9 +12,9 @@ class Matrix:
     """
 
     fan_in: int
-    """Number of inputs that each output sums."""
+    """Number of inputs of each linear map, over which an output is summed."""
     fan_out: int
-    """Number of outputs."""
+    """Number of outputs of each linear map."""
     maps: int = 1
     """Number of maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
     inputs_are_rows: bool = False

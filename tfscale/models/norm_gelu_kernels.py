@@ -73,7 +73,7 @@ class _KernelPattention(torch.autograd.Function):
 
 
 def _scores(x: Tensor, keys: Tensor) -> Tensor:
-    """Return the scores [tokens, projections, n]."""
+    """Return the scores [tokens, projections, n] of inputs x for the keys of all projections."""
     return (x @ keys.flatten(0, 1).T).view(len(x), *keys.shape[:2])
 
 

@@ -31,7 +31,7 @@ Groups = tuple[TokenGroup, ...]
 
 
 def total(groups: Groups) -> int:
-    """Return the total number of parameter tokens in the groups of a layer."""
+    """Return the total number of parameter tokens in `groups`, the groups of a layer."""
     return sum(group.n for group in groups)
 
 

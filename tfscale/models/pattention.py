@@ -64,7 +64,7 @@ class Pattention(nn.Module):
     recompute = False
     """True if the backward pass recomputes the scores (activation checkpointing)."""
     kernels = False
-    """True to use this package's Triton kernels."""
+    """True to use this package's Triton kernels for the norm and GELU."""
     first: int | None = None
     """Number of leading groups that the forward pass uses; None: all groups."""
 
@@ -80,12 +80,12 @@ class Pattention(nn.Module):
 
     @property
     def used(self) -> Groups:
-        """Groups that the forward pass uses."""
+        """Groups of parameter tokens that the forward pass uses."""
         return self.groups[: self.first]
 
     @property
     def projection(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of the groups that the forward pass uses."""
+        """Keys [n, d_in] and values [n, d_out] of the groups that the forward pass uses."""
         if self.first is None:
             return self.keys, self.values
         n = total(self.used)
