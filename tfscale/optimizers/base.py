@@ -24,7 +24,7 @@ DEFAULT = "adamw"
 
 @dataclass(frozen=True)
 class Slot:
-    """Optimizer state tensor of one weight, with the shape of the weight."""
+    """Description of an optimizer state tensor of one weight. The tensor has the shape of the weight."""
 
     name: str
     """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
@@ -49,14 +49,14 @@ class Optimizer(ABC):
     """Settings of an optimizer. Subclasses are frozen dataclasses, which can add more settings."""
 
     lr: Rate
-    """Peak learning rate."""
+    """Peak learning rate of the learning-rate schedule."""
     clip: NonNegative
-    """Maximum gradient norm, or 0 to disable clipping."""
+    """Maximum norm of all gradients, above which they are clipped, or 0 to disable clipping."""
     embedding_ratio: Factor = 1.0
     """Learning rate of the embedding and of the gains and biases of norms, as a multiple of `lr`."""
 
     name: ClassVar[str]
-    """Name of the optimizer in `OPTIMIZERS`."""
+    """Name under which the optimizer is registered in `OPTIMIZERS`."""
     row_rates: ClassVar[bool] = False
     """True if growth can give old and new rows of a matrix separate learning rates. This requires that the update is
     linear in the learning rate, apart from a decay of lr * weight_decay, and that `freeze` excludes frozen rows when
@@ -81,7 +81,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
-        """Return the slots of a weight with the given name and number of dimensions."""
+        """Return the slots (optimizer state tensors) of a weight with the given name and number of dimensions."""
 
     @abstractmethod
     def bytes_per_weight(self, model: ModelConfig) -> float:

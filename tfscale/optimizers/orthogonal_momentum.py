@@ -26,7 +26,7 @@ One matrix of width 768 occupies less than half of a large GPU."""
 
 @dataclass(frozen=True)
 class Update:
-    """Weight of a Muon optimizer, and the settings of its update."""
+    """Weight that Muon updates, and the settings of its update."""
 
     weight: Tensor
     scale: float
