@@ -24,7 +24,7 @@ class LogitsComparison:
 
     loss_before: float
     loss_after: float
-    """Mean loss in nats per token after the growth."""
+    """Mean loss in nats per token after the growth; `loss_before` is the mean loss before the growth."""
     max_logit_difference: float
     tolerance: float
     """Largest difference of logits that rounding can explain, given the magnitude of the parent's logits and the

@@ -36,7 +36,7 @@ class Growth(ABC):
     """
 
     kind: ClassVar[str]
-    """Name of the operator in `GROWTHS`."""
+    """Name under which the growth operator is registered in `GROWTHS`."""
     name: str
     """Display name of the growth settings, which is not part of a stage's key."""
     _: KW_ONLY
