@@ -32,9 +32,9 @@ class Counters:
     """Number of optimizer updates, which the bias correction uses. It includes the updates of the parent if growth
     carries the optimizer state over."""
     before: Totals = NO_COST
-    """Cost of the lineage when this stage began."""
+    """Cost of the lineage (the stage and its ancestors) when this stage began."""
     totals: Totals = NO_COST
-    """Current cost of the lineage."""
+    """Current cost of the lineage, including this stage so far."""
     recent_losses: tuple[float, ...] = ()
     """Training losses of the last steps in nats per token, for the detection of spikes."""
     optimizer: str | None = None

@@ -13,7 +13,7 @@ from tfscale.untrusted import check_file_name
 Entry = dict[str, Any]
 """Size in bytes and SHA-256 of a file, under the keys `bytes` and `sha256`."""
 Entries = dict[str, Entry]
-"""Entries of a manifest by file name."""
+"""Entries of a checkpoint's manifest, by file name."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Described:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, file: Path) -> None:
-        """Start syncing and hashing a file that has been written."""
+        """Start to sync and hash a file that has been written completely."""
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
