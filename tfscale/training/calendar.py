@@ -7,7 +7,7 @@ from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of steps after a growth that are logged individually."""
+"""Number of steps after a growth that are all logged."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
@@ -21,7 +21,7 @@ def evaluations_of(spec: StageSpec) -> int:
 
 
 class Calendar:
-    """Schedule of the actions that are due after each step of a stage."""
+    """Schedule of a stage, which determines the actions that are due after each step."""
 
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss

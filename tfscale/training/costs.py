@@ -27,13 +27,13 @@ class Costs:
         `drop_energy`."""
 
     def begin(self) -> None:
-        """Start the measurement of a step."""
+        """Start measuring the time and energy of a step."""
         if self._joules is None:
             self._joules = self._energy.joules()
         self._seconds = -time.perf_counter()
 
     def end(self) -> None:
-        """Finish the measurement started by `begin`."""
+        """Finish measuring the time of the step that `begin` started."""
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:

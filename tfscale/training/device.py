@@ -25,13 +25,13 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """Device of a stage, with its `auto` settings resolved."""
+    """Device of a stage, with a value for each setting that is `auto`."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
     compiled: bool
     kernels: bool = False
-    """True if Pattention uses this package's Triton kernels."""
+    """True if Pattention uses this package's Triton kernels for the norm and GELU."""
 
     @property
     def queues(self) -> bool:
@@ -53,7 +53,7 @@ class Device:
         return "tf32" if self.kind == "cuda" and torch.get_float32_matmul_precision() == "high" else "fp32"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context manager that sets the precision of forward passes."""
+        """Return a context manager for forward passes: bf16 autocast, or no change if `bf16` is False."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:

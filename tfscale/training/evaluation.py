@@ -32,7 +32,7 @@ class Evaluation:
     """Number of tokens in each block of consecutive sequences. With B blocks and S sequences, sequence s is in block s
     * B // S. Blocks are consecutive because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...]
-    """Sum of the losses in each block, in nats."""
+    """Sum of the token losses in each block of sequences, in nats."""
 
 
 def evaluate(

@@ -68,7 +68,7 @@ class Journal:
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:
-        """Write an event with the current time."""
+        """Write an event with the given values and the current time."""
         self.log.write(event, **values, time=time.time())
 
     def _position(self, counters: Counters) -> dict[str, Any]:

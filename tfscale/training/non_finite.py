@@ -47,7 +47,7 @@ class NonFinitePolicy:
 
     @property
     def count(self) -> int:
-        """Number of non-finite steps so far."""
+        """Number of non-finite steps of the stage so far, including those before it was resumed."""
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:

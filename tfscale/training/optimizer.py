@@ -39,7 +39,7 @@ class ModelOptimizer:
         self._group_of = {weight: group for _, group in groups for weight in group["params"]}
 
     def set_learning_rate(self, rate: float) -> None:
-        """Set the learning rate of the next update."""
+        """Set the learning rate of the next update. Parameter groups keep their ratio to this learning rate."""
         for group, multiple in self._multiples:
             group["lr"] = multiple * rate
 
@@ -66,7 +66,7 @@ class ModelOptimizer:
             part.step()
 
     def zero_grad(self) -> None:
-        """Set all gradients to None."""
+        """Discard the gradients of all weights."""
         for weight in self._weights.values():
             weight.grad = None
 
@@ -93,9 +93,9 @@ class GradientNorms(NamedTuple):
     """Norms of the gradients of a step. A CUDA device may not have computed the norms yet."""
 
     total: Tensor
-    """Norm of all gradients over all ranks."""
+    """Norm of all gradients over all ranks, as a scalar tensor."""
     each: Tensor
-    """Norms [weights] of the gradients on this rank."""
+    """Norm of each weight's gradient on this rank, [weights]."""
     names: tuple[str, ...]
     """Names of the weights, in the order of `each`."""
 

@@ -75,7 +75,7 @@ def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManag
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Return a context manager for forward passes without backward passes."""
+    """Return a context manager for the forward passes of an evaluation, which computes no gradients."""
     with torch.no_grad():
         yield
     if is_sharded(objective):

@@ -70,7 +70,7 @@ class Preemption:
         return self() or (self._stop_at is not None and step >= self._stop_at)
 
     def watch_signals(self) -> None:
-        """Install handlers for SIGTERM, SIGINT and SIGUSR2 that set the flag."""
+        """Set the flag when SIGTERM, SIGINT or SIGUSR2 is received."""
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

@@ -15,7 +15,7 @@ class ProcessRank:
     local_rank: int = 0
     """Rank of the process among the processes on its host."""
     local_size: int = 1
-    """Number of processes on this host."""
+    """Number of training processes on this host."""
 
 
 def read_process_rank() -> ProcessRank:

@@ -35,7 +35,7 @@ class StageState:
         self.counters = Counters()
 
     def reset(self) -> None:
-        """Reset the state to the beginning of a stage that has no parent."""
+        """Reset the weights, optimizer state and counters to the beginning of a stage that starts from scratch."""
         torch.manual_seed(self._spec.seed)
         (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)

@@ -21,7 +21,7 @@ class Update(Protocol):
     step."""
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a micro-batch."""
+        """Run the backward pass of a micro-batch, given its loss."""
 
     def finish(self, loss: Tensor) -> GradientNorms:
         """Clip the gradients if clipping is enabled, update the weights unless the backward pass has already updated

@@ -32,7 +32,7 @@ class World(Ranks):
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
-        """Destroy the process group."""
+        """Destroy the process group of all ranks."""
         if self.size > 1:
             gc.collect()  # DDP objects in reference cycles still refer to the group and must not outlive it
             dist.destroy_process_group()
