@@ -29,7 +29,7 @@ class ShardTask:
     label: ShardLabel
     dtype: np.dtype[Any]
     files: Sequence[tuple[Path, int]]
-    """Files that contain only tokens, each with its number of tokens."""
+    """Paths of files that contain only tokens, and the number of tokens in each file."""
     start: int
     stop: int
 
@@ -70,7 +70,7 @@ def divide_shards(
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that has been written."""
+    """A shard that has been written: the path of its file and its record for the manifest."""
 
     path: Path
     record: ShardRecord

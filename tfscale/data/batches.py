@@ -35,7 +35,7 @@ class Batches:
             )
         self._tokens, self._context, self._seed = tokens, context, order_seed
         self.windows = len(tokens) // context
-        """Number of sequences per epoch."""
+        """Number of training sequences per epoch."""
 
     def sequences(self, first: int, count: int) -> torch.Tensor:
         """Return inputs and targets, int64 [2, count, context], of the sequences `first` to `first + count - 1`. Each

@@ -44,7 +44,7 @@ class Finding:
 
     @property
     def value(self) -> str | None:
-        """Cached hash, or None if no valid hash is stored."""
+        """Cached SHA-256 of the files, or None if no valid hash is stored."""
         try:
             value = self._path.read_bytes() if self._path else b""
         except OSError:

@@ -77,7 +77,7 @@ class DocstringSource(Source):
 
 @dataclass(frozen=True)
 class PackageDocstrings:
-    """The docstrings of one package."""
+    """A part of the corpus with the docstrings of one package."""
 
     folder: Path
     min_characters: int

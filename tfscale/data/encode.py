@@ -85,7 +85,7 @@ def _changed() -> DataError:
 
 @dataclass(frozen=True)
 class Document:
-    """A document of the corpus."""
+    """A distinct document of the corpus."""
 
     text: str
     utf8_bytes: int

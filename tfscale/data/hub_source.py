@@ -30,7 +30,7 @@ DOWNLOADS = 4
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a dataset on the Hub."""
+    """Record of a downloaded file of a dataset on the Hub."""
 
     name: str
     """Path of the file in the repository."""

@@ -15,7 +15,7 @@ from tfscale.data.compression import COMPRESSED
 Kind = Literal["text", "lines", "json", "parquet"]
 
 KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet"}
-"""Kinds of text files by extension."""
+"""Mapping from the extension of a file name to the kind of text file."""
 ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
 METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Names of files that describe a dataset of the Hugging Face Hub but contain no documents."""

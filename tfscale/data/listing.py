@@ -27,7 +27,7 @@ _POINTERS = {
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file that is read as text."""
+    """A file whose text is part of the corpus."""
 
     name: str
     """Path of the file relative to the listed folder."""
@@ -37,7 +37,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that is skipped."""
+    """A file or folder that is skipped when a folder is listed."""
 
     name: str
     """Path relative to the listed folder. The path of a folder, which is skipped with its content, ends in a slash."""

@@ -10,7 +10,7 @@ class Report:
 
     phase: str
     done: int = 0
-    """Number of bytes that have been processed."""
+    """Number of bytes that have been processed in this phase."""
     total: int = 0
     """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0

@@ -123,7 +123,7 @@ class CorpusSpec:
     """
 
     source: str
-    """Name of the source in SOURCES."""
+    """Name of the text source in SOURCES."""
     tokenizer: TokenizerSpec | None = None
     """Tokenizer of the text. None if the source is already tokenized."""
     path: str | None = None
@@ -172,7 +172,7 @@ def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
 
 
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
-    """Return the source of a corpus (`Source.of`)."""
+    """Return the text source that the settings of a corpus describe (`Source.of`)."""
     return SOURCES.get(spec.source).of(spec, root)
 
 
@@ -195,7 +195,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Return the path of a corpus whose settings have been checked."""
+    """Return the path in the settings of a corpus, which must be set."""
     assert spec.path is not None
     return Path(spec.path)
 

@@ -30,7 +30,7 @@ class Unknown:
 
 
 def unknown_words(unknown: int, tokens: int) -> str:
-    """Return a message that states the fraction of unknown tokens."""
+    """Return a message that states the number and the fraction of unknown tokens."""
     share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
     return f"the tokenizer has no entry for {share}, so the model does not see this text"
 

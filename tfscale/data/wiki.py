@@ -29,7 +29,7 @@ class WikiSource(Source):
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""
     sha256: str = WIKI_SHA256
-    """Expected SHA-256 of the summaries."""
+    """Expected SHA-256 of the file with the summaries."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":

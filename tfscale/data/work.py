@@ -28,7 +28,7 @@ class Piece:
     folder: Path
     name: str
     found: str | None = None
-    """Name of the file that an earlier attempt wrote, or None."""
+    """Name of the file that an earlier attempt wrote for this piece, or None."""
 
     def whole(self) -> Path | None:
         """Return the path of the piece if an earlier attempt finished it, or None otherwise. A damaged piece is
@@ -65,7 +65,7 @@ class PieceWriter:
         self.path = Path()
 
     def write(self, content: Any) -> None:
-        """Append a buffer of bytes."""
+        """Append a buffer of bytes to the file, and include it in the SHA-256."""
         self._file.write(content)
         self.digest.update(content)
 

@@ -36,7 +36,7 @@ class Counts:
     bytes: int = 0
     tokens: int = 0
     found: int = 0
-    """Number of bytes that an earlier attempt had processed."""
+    """Number of bytes that an earlier attempt had processed, whose results were reused."""
 
 
 Watch = Callable[[Counts], None]
@@ -136,7 +136,7 @@ class _Pool:
 
 
 def _begin(counts: Any, leash: Connection) -> None:
-    """Initialise a process of the pool."""
+    """Initialise a process of the pool, which ends when its parent process ends."""
     global _add
 
     def add(more: Counts) -> None:
