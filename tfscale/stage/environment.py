@@ -30,7 +30,7 @@ class Environment:
 
 
 def write_environment(stage_dir: Path, environment: Environment) -> None:
-    """Write environment.json atomically."""
+    """Write an environment to environment.json in the folder of a stage, atomically."""
     write_json(stage_dir / ENVIRONMENT_FILE, asdict(environment))
 
 

@@ -21,7 +21,7 @@ from tfscale.totals import Totals
 EVALUATIONS_FILE = "evaluations.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
-"""Names of the figures measured on a text."""
+"""Names of the figures that are measured on a text."""
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
 """Names of the fields that identify a measurement."""
 
@@ -50,7 +50,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def measured(entry: dict[str, Any]) -> dict[str, float]:
-    """Return the figures of one evaluation, keyed by name."""
+    """Return the measured figures of one evaluation, such as its loss, by name."""
     figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
     return {str(name): float(value) for name, value in figures.items()}
 

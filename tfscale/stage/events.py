@@ -80,13 +80,13 @@ class NoLog(EventLog):
         pass
 
     def write(self, event: str, **values: Any) -> None:
-        """Do nothing."""
+        """Do nothing, because only the leading rank writes events."""
 
     def sync(self) -> None:
-        """Do nothing."""
+        """Do nothing, because only the leading rank writes events."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing, because only the leading rank writes events."""
 
 
 def _end_torn_line(path: Path) -> None:
@@ -137,7 +137,7 @@ class EventTail:
         self._offset = 0
 
     def new(self) -> list[Event]:
-        """Return the events written since the last call."""
+        """Return the events that have been written completely since the last call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of an arm, with the key, folder and spec of the stage."""
+    """Stage of an arm: its size, key, folder and spec."""
 
     size: str
     """Size of the stage in the schedule, such as 354M. Stages of the same size are compared with each other."""

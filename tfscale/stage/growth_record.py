@@ -22,7 +22,7 @@ def is_grown(stage_dir: Path) -> bool:
 
 
 def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write growth.json atomically."""
+    """Write the record of a growth to growth.json in the folder of a stage, atomically."""
     write_json(stage_dir / GROWTH_FILE, record)
 
 
@@ -47,7 +47,7 @@ def optimizer_note(stage_dir: Path) -> str | None:
 
 
 def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write import.json atomically."""
+    """Write the record of an import to import.json in the folder of a stage, atomically."""
     write_json(stage_dir / IMPORT_FILE, record)
 
 

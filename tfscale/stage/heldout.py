@@ -29,7 +29,7 @@ different orders."""
 
 @dataclass(frozen=True, eq=False)
 class BlockLosses:
-    """Final evaluation of a stage by blocks of the validation text."""
+    """Losses of the final evaluation of a stage, by blocks of the validation text."""
 
     tokens: NDArray[np.float64]
     """Number of tokens of each block, [blocks]."""
@@ -38,7 +38,7 @@ class BlockLosses:
 
 
 def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequence[float]) -> None:
-    """Write heldout.json atomically."""
+    """Write the number of tokens and the summed loss of each block to heldout.json, atomically."""
     write_json(stage_dir / HELDOUT_FILE, {"step": step, "tokens": tokens, "losses": losses})
 
 

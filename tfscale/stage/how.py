@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 STAGE = ("label", "run", "parent_dir", "init_dir")
-"""Fields of `stage.yaml`."""
+"""Names of the excluded fields of `stage.yaml`."""
 ENVIRONMENT = ("host", "argv")
-"""Fields of `environment.json`."""
+"""Names of the excluded fields of `environment.json`."""
 EVENT = ("host", "pid", "message")
-"""Fields of the events in `metrics.jsonl`. A message may contain a path."""
+"""Names of the excluded fields of the events in `metrics.jsonl`. A message may contain a path."""
 EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
-"""Settings of the composed configuration."""
+"""Names of the excluded settings of the composed configuration."""
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:

@@ -36,11 +36,11 @@ class Hardware:
     devices: int = 1
     """Number of devices of all hosts together."""
     per_host: int = 1
-    """Number of devices of each host."""
+    """Number of devices of each host that train the stage."""
 
     @property
     def hosts(self) -> int:
-        """Number of hosts."""
+        """Number of hosts on which the stage is trained."""
         return self.devices // self.per_host
 
     def rows(self, spec: StageSpec) -> int:
@@ -48,7 +48,7 @@ class Hardware:
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:
-        """Return the number of devices that the weights are divided among."""
+        """Return the number of devices among which the weights are divided with a kind of sharding."""
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
@@ -68,7 +68,7 @@ class Layout:
     evaluation_batch: int
     """Number of sequences that a device processes at once in evaluations."""
     micro_batch_by: Literal["set", "as before", "whole batch", "memory model", "dry step"]
-    """Origin of the micro-batch size."""
+    """Rule or test that determined the micro-batch (`choose_layout`)."""
     lanes: int = 1
     """Number of batches that an evaluation processes at the same time."""
 

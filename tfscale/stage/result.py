@@ -79,12 +79,12 @@ class Result:
 
 
 def has_result(stage_dir: Path) -> bool:
-    """Return True if the folder of a stage contains a result."""
+    """Return True if the folder of a stage contains done.json, that is, if the stage is finished."""
     return (stage_dir / DONE_FILE).exists()
 
 
 def write_result(stage_dir: Path, result: Result) -> None:
-    """Write done.json atomically."""
+    """Write a result to done.json in the folder of a stage, atomically."""
     write_json(stage_dir / DONE_FILE, to_dict(result))
 
 

@@ -21,7 +21,7 @@ class RunOptions:
     fp32, but matrices are multiplied in TF32, which is available only on CUDA. bf16: bf16 autocast. auto: bf16 on CUDA,
     fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Use of torch.compile. auto: on with CUDA, off on the CPU."""
+    """Use of torch.compile. auto: on for CUDA, off for a CPU."""
     deterministic: bool = False
     """True to use only deterministic algorithms on CUDA, so that a stage that is resumed or repeated on the same kind
     of device gives the same numbers bit for bit. With false, the numbers are equal up to rounding. Training on a CPU is
@@ -69,7 +69,7 @@ class RunOptions:
     policy."""
 
     def precision_on(self, device: str) -> Precision:
-        """Return the precision on a torch device type."""
+        """Return the precision of matrix products on a torch device type, with a value for `auto`."""
         return self.precision if self.precision != "auto" else "bf16" if device == "cuda" else "fp32"
 
     def compiles(self, device: str) -> bool:

@@ -25,7 +25,7 @@ from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
 CHECKPOINTS = "checkpoints"
-"""Name of the folder that contains the checkpoints of a stage, `step-*`."""
+"""Name of the folder, within the stage folder, that contains the checkpoints `step-*` of a stage."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class RateSpec:
     """Number of tokens during which the learning rate of the old weights is 0. The ramp of `old_ramp_tokens` begins at
     the same time."""
     new: float
-    """Factor of the learning rate of new rows."""
+    """Factor of the learning rate of the rows that the growth added."""
     per_row_bias: bool
     """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
     new_second_moment: bool
@@ -127,7 +127,7 @@ class RunSpec(RunOptions):
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Specification of one stage of training."""
+    """Specification of the training of one stage."""
 
     label: str
     """Readable name of the stage, which is not part of the key."""
@@ -148,7 +148,7 @@ class StageSpec:
     parent_dir: str | None = None
     """Folder of the parent, absolute or relative to the folder of this stage. The folder is not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
-    """Growth recipe, which only the growth package reads."""
+    """Growth recipe of a stage with a parent, otherwise None. Only the growth package reads it."""
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
@@ -176,7 +176,7 @@ class StageSpec:
 
     @property
     def may_end_early(self) -> bool:
-        """True if a rule may end the stage before its budget is spent."""
+        """True if a rule or a trial may end the stage before its budget is spent."""
         return self.ending is not None or self.trial is not None
 
     @property
@@ -246,7 +246,7 @@ def key_fields(spec: StageSpec) -> dict[str, Any]:
 
 
 def write_spec(stage_dir: Path, spec: StageSpec) -> None:
-    """Write stage.yaml atomically."""
+    """Write a spec to stage.yaml in the folder of a stage, atomically."""
     write_json(stage_dir / STAGE_FILE, spec_to_dict(spec))
 
 
