@@ -102,7 +102,7 @@ def resolve(run: RunSpec) -> Device:
 def _forbid_nondeterminism(compiled: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this variable at its first product
     torch.use_deterministic_algorithms(True)
-    # Filling is slow, and no memory is read before it is written.
+    # Filling memory is slow and not needed, because no memory is read before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compiled:
         torch._inductor.config.deterministic = True  # otherwise kernels are chosen by their measured time
@@ -171,5 +171,5 @@ def _commit() -> str | None:
     try:
         done = children.run(command)
     except OSError:
-        return None  # no git
-    return done.stdout.strip() if done.returncode == 0 else None  # installed from a wheel
+        return None  # git is not installed
+    return done.stdout.strip() if done.returncode == 0 else None  # not a git repository

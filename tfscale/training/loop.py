@@ -121,7 +121,7 @@ class Trainer:
             self._save()
         self.saver.wait()
         self.journal.write("end", step=self.step, reason="preempted")
-        self.world.barrier()  # the first rank that exits ends the others
+        self.world.barrier()  # the first rank that exits ends the other ranks
         return False
 
     def _train_step(self) -> None:
@@ -267,7 +267,7 @@ class Trainer:
         self.saver.wait()
         if self.world.leads:
             self._write_result()
-        self.world.barrier()  # the first rank that exits ends the others
+        self.world.barrier()  # the first rank that exits ends the other ranks
 
     def _write_result(self) -> None:
         self.saver.prune()
