@@ -40,7 +40,7 @@ class WikiSource(Source):
         return {"source": "wiki", "sha256": self.sha256}
 
     def parts(self) -> list["WikiSource"]:
-        return [self]  # the text is small
+        return [self]  # the text is small enough for one part
 
     @property
     def size(self) -> int:
