@@ -212,7 +212,7 @@ def test_json_without_documents_is_told_with_the_place(content: str, fault: str,
 
 @pytest.mark.parametrize(
     ("value", "word"),
-    [("null", "null"), ("3", "a number"), ("2.5", "a number"), ("true", "true or false"), ("[1]", "a list"),
+    [("null", "null"), ("3", "a number"), ("2.5", "a number"), ("true", "a boolean"), ("[1]", "a list"),
      ("{}", "an object")],
 )  # fmt: skip
 def test_a_value_that_is_no_text_is_told_from_a_key_that_is_missing(value: str, word: str, tmp_path: Path) -> None:

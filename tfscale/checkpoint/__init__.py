@@ -1,4 +1,4 @@
-"""Checkpoints: training state on disk, in one format for any number of ranks, written and read by training and growth.
+"""Checkpoints, which store the training state on disk in one format for any number of ranks.
 
 A checkpoint is a folder:
 

@@ -1,4 +1,4 @@
-"""The content of a checkpoint other than the tensors."""
+"""Content of a checkpoint other than the tensors, and errors of checkpoints."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ FORMAT = 1
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 SAVED_OFFSETS_KEY, CUSTOM_METADATA_KEY = "saved_offsets", "DCP_SHARDING_INFO"
-"""Metadata keys under which the reader of torch finds the offsets of a file's tensors within the whole tensors."""
+"""Keys in a file's metadata under which torch's reader finds the offsets of the stored parts within the whole
+tensors."""
 
 
 class BrokenCheckpoint(Exception):
@@ -28,20 +29,21 @@ class Counters:
     step: int = 0
     """Number of training steps of this stage, including steps whose update was skipped."""
     optimizer_step: int = 0
-    """Number of updates for the bias correction of the optimizer. It includes the updates of the parent if growth
+    """Number of optimizer updates, which the bias correction uses. It includes the updates of the parent if growth
     carries the optimizer state over."""
     before: Totals = NO_COST
-    """Cost of the lineage when this stage began."""
+    """Cost of the lineage (the stage and its ancestors) when this stage began."""
     totals: Totals = NO_COST
-    """Current cost of the lineage."""
+    """Current cost of the lineage, including this stage so far."""
     recent_losses: tuple[float, ...] = ()
-    """Training losses of the last steps, for detecting spikes."""
+    """Training losses of the last steps in nats per token, for the detection of spikes."""
     optimizer: str | None = None
     """Name of the stage's optimizer, or None if weights were imported or the checkpoint is from an older version."""
 
 
 def folder_name(step: int) -> str:
-    """Return the folder name of the checkpoint at a step. Names sort in the order of the steps."""
+    """Return the folder name of the checkpoint at a step. The alphabetical order of the names is the order of the
+    steps."""
     return f"step-{step:012d}"
 
 

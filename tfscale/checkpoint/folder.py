@@ -9,8 +9,8 @@ from tfscale.checkpoint.reading import verify
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest complete checkpoint in a folder, or None. Rename and report newer checkpoints that are
-    broken."""
+    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer checkpoints that are
+    broken, and call `report` with a message about each."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)
@@ -25,15 +25,15 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove incomplete checkpoints of processes that were killed. The caller must hold the lock of the stage, so that
-    no other process writes a checkpoint."""
+    """Remove incomplete checkpoints that were left by processes that were killed. The caller must hold the lock of the
+    stage, so that no other process writes a checkpoint."""
     for left in folder.glob(".step-*.writing"):
         shutil.rmtree(left)
 
 
 def prune(folder: Path, keep: int, every: int = 0) -> None:
-    """Remove all checkpoints except the newest `keep` and those at multiples of `every` steps. The manifest is removed
-    first, so that a partially removed checkpoint never appears to be complete."""
+    """Remove all checkpoints except the newest `keep` and, if `every` is not 0, those at multiples of `every` steps.
+    The manifest is removed first, so that a partially removed checkpoint never appears to be complete."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if every and int(old.name.removeprefix("step-")) % every == 0:
             continue

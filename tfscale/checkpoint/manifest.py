@@ -13,11 +13,11 @@ from tfscale.untrusted import check_file_name
 Entry = dict[str, Any]
 """Size in bytes and SHA-256 of a file, under the keys `bytes` and `sha256`."""
 Entries = dict[str, Entry]
-"""Entries of a manifest by file name."""
+"""Entries of a checkpoint's manifest, by file name."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file of a checkpoint, or raise BrokenCheckpoint."""
+    """Return the object in a JSON file of a checkpoint. If the file is not valid, raise BrokenCheckpoint."""
     try:
         return read_object(path)
     except ValueError as error:
@@ -25,7 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of the manifest of a checkpoint.
+    """Return the entries of a checkpoint's manifest by file name.
 
     Raises:
         BrokenCheckpoint: the manifest cannot be read, or an entry is invalid.
@@ -43,7 +43,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 class Described:
-    """Collector of the entries of a manifest. Each file is synced and hashed in a thread as soon as it is written."""
+    """Collector of the entries of a manifest. Threads sync and hash the files that are passed to `add`."""
 
     def __enter__(self) -> "Described":
         self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))
@@ -54,7 +54,7 @@ class Described:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, file: Path) -> None:
-        """Start syncing and hashing a file that has been written."""
+        """Start to sync and hash a file that has been written completely."""
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
@@ -67,7 +67,7 @@ class Described:
 
 
 def describe(files: Iterable[Path]) -> Entries:
-    """Sync files and return their entries for the manifest (`Described`)."""
+    """Sync files to the disk, and return their entries for the manifest."""
     with Described() as described:
         for file in files:
             described.add(file)

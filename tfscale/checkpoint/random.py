@@ -1,4 +1,4 @@
-"""Functions that read and restore the states of the random generators of torch."""
+"""Functions that read and restore the states of torch's random generators."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 def rng_tensors() -> dict[str, Tensor]:
-    """Return the states of the random generators of torch as tensors."""
+    """Return the states of torch's random generators as tensors named `rng/cpu` and, on CUDA, `rng/cuda`."""
     states = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["rng/cuda"] = torch.cuda.get_rng_state()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Ranks:
-    """Group of ranks that exchange values. All methods are collective calls, which all ranks must make."""
+    """Group of ranks that exchange values. All methods are collective calls: every rank must call them."""
 
     def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
         self.rank, self.size, self._group = rank, size, group
@@ -52,9 +52,9 @@ class Ranks:
         return json.loads(bytes(buffer.tolist()))
 
     def barrier(self) -> None:
-        """Wait until all ranks have made this call."""
+        """Wait until all ranks have called this method."""
         self.sum(0.0)
 
 
 ALONE = Ranks(0, 1)
-"""Ranks of a stage that has only one process."""
+"""Group of one rank, for a stage that has only one process."""

@@ -1,7 +1,7 @@
-"""Functions that read and verify checkpoints, on any number of ranks.
+"""Functions that read and verify checkpoints.
 
-The reader of tensors is imported inside functions, so that a stage that starts from scratch does not wait for this
-import.
+The reader of tensors is imported inside functions, because its import is slow and a stage that starts from scratch does
+not need it.
 """
 
 import reprlib
@@ -77,14 +77,14 @@ def _counters(values: dict[str, Any]) -> Counters:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """Return the names and shapes of the tensors in a checkpoint, as `Stored.shapes` does."""
+    """Return the shapes of the tensors in a checkpoint by name (`Stored.shapes`)."""
     from tfscale.checkpoint.stored import Stored
 
     return Stored(folder).shapes()
 
 
 def read(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fill the given tensors by name from a checkpoint, as `Stored.read` does."""
+    """Overwrite the given tensors with the tensors of the same names in a checkpoint (`Stored.read`)."""
     from tfscale.checkpoint.stored import Stored
 
     Stored(folder).read(into)
@@ -99,7 +99,9 @@ def load_model(folder: Path) -> LanguageModel:
     config, _ = read_state(folder)
     held = sum(shape.numel() for name, shape in shapes(folder).items() if name.startswith("model/"))
     if held != parameters(config):  # checked before memory is allocated for the model that state.json describes
-        raise BrokenCheckpoint(f"{folder}: has {held:,} weights, but {STATE_FILE} states {parameters(config):,}")
+        raise BrokenCheckpoint(
+            f"{folder}: the files contain {held:,} weights, but {STATE_FILE} states {parameters(config):,}"
+        )
     model = build_model(config)
     read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
     return model

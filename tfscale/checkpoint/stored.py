@@ -17,13 +17,13 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader that reads headers only once and checks that the stored parts fill each tensor, because gaps would remain
-    uninitialized memory."""
+    """Reader that reads the headers of files only once. It checks that the stored parts fill each tensor, because the
+    values in a gap would be uninitialised."""
 
     _metadata: Metadata | None = None
 
     def read_metadata(self) -> Metadata:
-        """Return the names, shapes and offsets of all tensors."""
+        """Return the names and shapes of all tensors, and the offsets of their stored parts."""
         if self._metadata is not None:
             return self._metadata
         metadata = super().read_metadata()
@@ -36,13 +36,13 @@ class _Reader(HuggingFaceStorageReader):
 
 
 class Stored:
-    """Tensors of a checkpoint that any number of ranks may have written."""
+    """Tensors of a checkpoint, which may have been written by several ranks."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return the names and shapes of the tensors.
+        """Return the shapes of the tensors by name.
 
         Raises:
             BrokenCheckpoint: a file is not a safetensors file.
@@ -55,7 +55,8 @@ class Stored:
         return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fill the given tensors by name. A sharded tensor receives the share of this rank.
+        """Overwrite the given tensors with the stored tensors of the same names. A sharded tensor receives the share of
+        this rank.
 
         Raises:
             BrokenCheckpoint: a tensor is missing or has a different shape.

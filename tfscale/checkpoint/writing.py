@@ -40,10 +40,10 @@ at a time."""
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Write a checkpoint, to which each rank contributes its share.
+    """Write a checkpoint. Each rank writes its own share of the tensors.
 
     Returns:
-        The size of all tensors in bytes.
+        The size of the tensors of all ranks in bytes.
 
     Raises:
         OSError: the disk of a rank is full or unavailable. Existing files are not changed.
@@ -112,7 +112,7 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
 
 
 def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
-    """Write tensors into files named after this rank."""
+    """Write the tensors of this rank to files named after the rank, and return the entries of the files."""
     parts = [(name, _part(value)) for name, value in tensors.items()]
     with Described() as described:
         for number, group in enumerate(grouped(parts, lambda named: named[1].data.nbytes, FILE_BYTES)):
@@ -168,7 +168,7 @@ def _part(value: Tensor | Part) -> Part:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Check that `needed` more bytes fit on the disk.
+    """Check that the disk of `folder` has at least `needed` bytes of free space.
 
     Raises:
         NoRoom: the disk is too full. The message states the required and the free space.

@@ -1,4 +1,4 @@
-"""Functions that write the shards of a corpus from the tokens of its parts."""
+"""Functions that write the tokens of all parts of a corpus to shards."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -29,17 +29,17 @@ class ShardTask:
     label: ShardLabel
     dtype: np.dtype[Any]
     files: Sequence[tuple[Path, int]]
-    """Files that contain only tokens, each with its number of tokens."""
+    """Paths of files that contain only tokens, and the number of tokens in each file."""
     start: int
     stop: int
 
     @property
     def size(self) -> int:
-        """Size of the tokens in bytes."""
+        """Size of the tokens of the shard in bytes."""
         return (self.stop - self.start) * self.dtype.itemsize
 
     def tokens(self) -> Iterator[TokenArray]:
-        """Yield the tokens in blocks of at most READ_TOKENS."""
+        """Yield the tokens of the shard in arrays of at most READ_TOKENS tokens."""
         begin = 0
         for file, held in self.files:
             first, stop = max(self.start - begin, 0), min(self.stop - begin, held)
@@ -57,7 +57,8 @@ def divide_shards(
     dtype: np.dtype[Any],
     files: Sequence[tuple[Path, int]],
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards named `<split>-00000.safetensors` and so on, all full but the last."""
+    """Divide the tokens of one split into shards named `<split>-00000.safetensors`, `<split>-00001.safetensors`, etc.
+    All shards except the last are full."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -69,14 +70,14 @@ def divide_shards(
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that has been written."""
+    """A shard that has been written: the path of its file and its record for the manifest."""
 
     path: Path
     record: ShardRecord
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Write a shard, unless it exists already."""
+    """Write a shard, unless an earlier attempt wrote it, and return its path and record."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:

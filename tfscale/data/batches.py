@@ -16,12 +16,12 @@ from tfscale.data.shards import Tokens
 
 
 class Batches:
-    """An infinite series of training sequences, numbered from 0.
+    """An infinite series of training sequences, whose indices start at 0.
 
     Each epoch divides the split into non-overlapping windows of `context` tokens and visits each window once, in random
     order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the windows differ
-    between epochs, and so does the remainder of fewer than `context` tokens that no window covers. All epochs have the
-    same number of windows, so the epoch and the position of a sequence can be computed from its number.
+    between epochs, and so do the remaining tokens, fewer than `context`, that no window contains. All epochs have the
+    same number of windows, so the epoch and the position of a sequence can be computed from its index.
 
     Raises:
         DataError: the split has fewer than `context` + 1 tokens.
@@ -35,7 +35,7 @@ class Batches:
             )
         self._tokens, self._context, self._seed = tokens, context, order_seed
         self.windows = len(tokens) // context
-        """Number of sequences per epoch."""
+        """Number of training sequences per epoch."""
 
     def sequences(self, first: int, count: int) -> torch.Tensor:
         """Return inputs and targets, int64 [2, count, context], of the sequences `first` to `first + count - 1`. Each
@@ -49,7 +49,7 @@ class Batches:
         return torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])))
 
     def _starts(self, first: int, count: int) -> Iterator[int]:
-        """Yield the position in the split where each sequence begins."""
+        """Yield the index, within the split, of the first token of each sequence."""
         assert first >= 0
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):
@@ -66,12 +66,14 @@ def heldout_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Return an iterator over validation batches: inputs and targets, int64 [up to batch, context].
 
-    The batches are always the same non-overlapping windows of the validation split from token `start`, as many as fit
-    into `n_tokens`. Each target is the token after its input. The loss is computed on the targets, each of which
-    encodes `PreparedData.heldout_bytes_per_token` UTF-8 bytes on average.
+    The sequences are consecutive windows of the validation split, starting at token `start`. Their number is the
+    largest that does not exceed `n_tokens` tokens, and they are the same in every call. Each target is the token after
+    its input. The loss is computed on the targets, each of which encodes `PreparedData.heldout_bytes_per_token` UTF-8
+    bytes on average.
 
     Raises:
-        DataError: `n_tokens` is less than one window, or the split is too short for these windows and the last target.
+        DataError: `n_tokens` is less than `context`, or the split has too few tokens for the windows and the last
+            target.
     """
     evaluated = n_tokens // context * context
     if evaluated < 1:

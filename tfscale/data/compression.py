@@ -28,10 +28,11 @@ _MAGIC: dict[Compression, re.Pattern[bytes]] = {
 
 
 def compression_of(file: Path) -> Compression | None:
-    """Return the compression format of a file's content, regardless of the name, or None if it is not compressed.
+    """Return the compression format of a file's content, regardless of the file name, or None if the content is not
+    compressed.
 
     Raises:
-        DataError: the name indicates compression, but the content is not compressed.
+        DataError: the extension of the file name indicates compression, but the content is not compressed.
     """
     with file.open("rb") as content:
         head = content.read(_HEAD_BYTES)
@@ -81,8 +82,8 @@ def _open(file: Path, compression: Compression | None) -> IO[bytes]:
 
 
 class _Streams(io.RawIOBase):
-    """The decompressed content of all compressed streams in a file. Unlike with `lzma.open` and `bz2.open`, a damaged
-    stream after an intact one is an error, not the end of the file."""
+    """The decompressed content of all compressed streams in a file. A damaged stream after an intact stream is an
+    error, whereas `lzma.open` and `bz2.open` ignore it."""
 
     def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file.open("rb")
@@ -105,7 +106,7 @@ class _Streams(io.RawIOBase):
                 return len(found)
 
     def _next(self) -> bool:
-        """Start the next stream after any zero padding. Return False at the end of the file."""
+        """Skip zero padding and start the next stream. Return False if the end of the file is reached instead."""
         left = self._stream.unused_data.lstrip(b"\0")
         while not left:
             if not (block := self._file.read(io.DEFAULT_BUFFER_SIZE)):
@@ -122,7 +123,7 @@ class _Streams(io.RawIOBase):
 
 @contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Convert the errors that libraries raise for damaged content into a DataError."""
+    """Return a context manager that converts the errors that libraries raise for damaged content into a DataError."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:

@@ -1,7 +1,7 @@
 """Selection of the files of a subset and split of a Hub dataset, by the dataset card or by file names.
 
-The rules are those that the Hub documents for datasets without a loading script: the YAML header of the card lists
-`configs`, each with `data_files`. Without `configs`, the split is a word in the path of a file.
+The rules are documented by the Hub for datasets without a loading script: the YAML header of the card lists `configs`,
+each with `data_files`. If there are no `configs`, a word in the path of a file indicates its split.
 """
 
 import re
@@ -16,7 +16,7 @@ WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""Words in the path of a file that indicate a split, by the name of the split."""
+"""For each split, the words that indicate the split in the path of a file."""
 _OF = re.compile(r"(.*?)-?(\d{5,})-of-(\d{5,})(.*)")
 
 
@@ -47,7 +47,7 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
 
 def _is_text(name: str) -> bool:
-    """Return True if a file with this path would also be read from a local folder."""
+    """Return True if a file with this path in a local folder would be read as text."""
     *folders, last = name.split("/")
     return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
 

@@ -1,4 +1,4 @@
-"""Cache of the SHA-256 of large files. An entry is valid as long as the files do not change."""
+"""Cache of the SHA-256 hashes of large files. An entry is valid as long as the files do not change."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ time, because some file systems store times in whole seconds."""
 class Finding:
     """A cached SHA-256 of a list of files, valid while their paths, sizes, modification times and inodes stay the same.
 
-    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that tens of gigabytes are
-    not hashed each time a plan is shown. Nothing is stored if `folder` is None or the files are smaller than 64 MiB in
-    total.
+    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that large corpora are not
+    hashed again each time a plan is shown. Nothing is stored if `folder` is None or the files are smaller than 64 MiB
+    in total.
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
         """Read the attributes of the files.
 
         Args:
-            kind: name that distinguishes several hashes of the same files.
+            kind: name of the kind of hash, for files of which several hashes are cached.
 
         Raises:
             OSError: a file does not exist.
@@ -44,7 +44,7 @@ class Finding:
 
     @property
     def value(self) -> str | None:
-        """Cached hash, or None if no valid hash is stored."""
+        """Cached SHA-256 of the files, or None if no valid hash is stored."""
         try:
             value = self._path.read_bytes() if self._path else b""
         except OSError:
@@ -52,8 +52,8 @@ class Finding:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash if the files have been unchanged for at least SETTLED_SECONDS. If the folder is not writable,
-        nothing is stored, and the files are read again the next time."""
+        """Store the hash if the files were at least SETTLED_SECONDS old when their attributes were read. If the folder
+        is not writable, nothing is stored."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

@@ -38,7 +38,8 @@ class DocstringSource(Source):
     packages: tuple[str, ...] = tuple(PACKAGES)
     """Import names of the packages, all from PACKAGES."""
     min_characters: int = 200
-    """Minimum length of a docstring. Shorter docstrings are skipped, because they are labels rather than text."""
+    """Minimum length of a docstring. Shorter docstrings are skipped, because they are usually fragments rather than
+    text."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
@@ -76,7 +77,7 @@ class DocstringSource(Source):
 
 @dataclass(frozen=True)
 class PackageDocstrings:
-    """The docstrings of one package."""
+    """A part of the corpus with the docstrings of one package."""
 
     folder: Path
     min_characters: int

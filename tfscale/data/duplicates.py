@@ -1,4 +1,5 @@
-"""Detection of duplicate documents. To limit memory use, one range of digests is compared at a time."""
+"""Detection of duplicate documents. To limit memory use, the documents are divided into ranges by their digests, and
+one range is compared at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 RANGE_DOCUMENTS = 1 << 20
-"""Approximate number of documents that are compared at once. This takes about 100 MB of memory."""
+"""Approximate number of documents that are compared at once. The comparison needs about 100 MB of memory."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of the comparison of one range of digests: the documents that repeat an earlier document, and the totals
-    of the distinct documents."""
+    """Result of the comparison of one range of digests: the duplicate documents, and the numbers and sizes of the
+    distinct documents."""
 
     path: Path
     duplicates: int
@@ -31,7 +32,8 @@ class Duplicates:
     heldout_bytes: int
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the positions of the duplicate documents in a part of the corpus."""
+        """Return the indices of the duplicate documents among the non-empty documents of the part with the index
+        `part`."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)
@@ -44,8 +46,8 @@ def ranges(documents: int) -> list[tuple[int, int]]:
 
 
 def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit: int, piece: Piece) -> Duplicates:
-    """Find the duplicate documents in the buckets `first` to `stop - 1` of all scans, unless an earlier attempt found
-    them. The first of several equal documents, in the order of the corpus, is not a duplicate."""
+    """Find the duplicate documents in the buckets `first` to `stop - 1` of all scans, or read the result that an
+    earlier attempt stored. Among equal documents, the first document in the order of the corpus is not a duplicate."""
     path = piece.whole() or _write([scan.read(first, stop) for scan in scans], heldout_limit, piece)
     with safe_open(path, "np") as file:
         totals = {name: int(value) for name, value in file.metadata().items()}

@@ -27,13 +27,13 @@ from tfscale.data.workers import count
 BATCH_CHARACTERS = 1 << 18
 """Number of characters that are tokenized at once. Tokenizers need about 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Columns of the validation documents: the random number by which they are sorted, the number of tokens, and the size
-in UTF-8 bytes."""
+"""Names of the columns of the validation documents: the random number by which a document is sorted, its number of
+tokens, and its size in UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
 class Distinct:
-    """A part of a corpus without the documents that repeat earlier ones."""
+    """A part of a corpus without the documents that repeat an earlier document."""
 
     part: Part
     number: int
@@ -43,7 +43,7 @@ class Distinct:
     heldout_limit: int
 
     def documents(self) -> Iterator["Document"]:
-        """Yield the documents in order.
+        """Yield the distinct documents in the order of the part.
 
         Raises:
             DataError: the text has changed since it was scanned.
@@ -73,7 +73,8 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the concatenated digests of the distinct documents, in order."""
+        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in the order of the
+        part."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 
@@ -84,12 +85,12 @@ def _changed() -> DataError:
 
 @dataclass(frozen=True)
 class Document:
-    """A document of the corpus."""
+    """A distinct document of the corpus."""
 
     text: str
     utf8_bytes: int
     lot: int | None
-    """Random number by which validation documents are sorted. None for training documents."""
+    """Random number by which validation documents are sorted, or None for a training document."""
     digest: bytes
 
 
@@ -98,7 +99,7 @@ class Encoded:
     """The tokens of a part of a corpus, which are stored in two files."""
 
     train: Path
-    """File with the tokens of all training documents, and nothing else."""
+    """File that contains only the tokens of all training documents."""
     train_tokens: int
     train_documents: int
     train_bytes: int
@@ -109,14 +110,15 @@ class Encoded:
     """File with the COLUMNS and the `tokens` of the validation documents."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """Return one of the COLUMNS of the validation documents, or their `tokens`."""
+        """Return the values of one of the COLUMNS, [validation documents], or the `tokens` of all validation
+        documents."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column
 
 
 def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
-    """Tokenize a part, unless its tokens exist already. Each document is followed by the end-of-text token."""
+    """Tokenize a part, unless an earlier attempt stored its tokens. The end-of-text token follows each document."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
         return _encoded(*_write(distinct, _tokenizer(tokenizer), train, heldout))
@@ -187,7 +189,7 @@ class _HeldoutWriter:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """A document, or a piece of a long document."""
+    """A document, or a piece of a long document that is tokenized in pieces."""
 
     text: str
     ends: bool

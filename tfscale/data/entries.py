@@ -21,7 +21,7 @@ def parse(text: str, expected: str) -> Any:
 
 
 def text_of(entry: Any, text_key: str) -> str:
-    """Return the text of an entry.
+    """Return the text under the key `text_key` of a JSON entry.
 
     Raises:
         FaultyEntry: there is no text under the key, or the text contains an unpaired surrogate.
@@ -45,5 +45,5 @@ def text_of(entry: Any, text_key: str) -> str:
 
 
 def _word(value: Any) -> str:
-    words = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string"}
+    words = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
     return words.get(type(value), "a list" if isinstance(value, list) else "an object")

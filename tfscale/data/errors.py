@@ -4,7 +4,8 @@ from tfscale.faults import InvalidInput
 
 
 class DataError(InvalidInput):
-    """Error raised for a corpus, tokenizer or shard that cannot be used. The message explains the fix."""
+    """Error raised for a corpus, tokenizer or shard that cannot be used. The message explains how to fix the
+    problem."""
 
 
 class Unfinished(DataError):

@@ -1,7 +1,7 @@
 """Access to the Hugging Face Hub and its tokenizers.
 
-Only `tfscale data prepare` downloads files, once, with the client of the Hub, into the cache of the Hub. No code is
-downloaded. Prepared corpora are used without a connection to the Hub.
+Only `tfscale data prepare` downloads files. The client of the Hub downloads each file once and stores it in the cache
+of the Hub. No code is downloaded. Prepared corpora are used without a connection to the Hub.
 """
 
 import os
@@ -18,7 +18,7 @@ from tfscale.files import write_atomically
 FETCHED = ".hub"
 """Name of the folder, next to the prepared corpora, with tokenizers and records of downloaded datasets."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
-"""Repositories of tokenizers by short name."""
+"""Names of the repositories of tokenizers on the Hub, by short name."""
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -38,7 +38,8 @@ def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
 
 @contextmanager
 def reporting_download_errors(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
-    """Return a context manager that converts errors of the Hub client and its network libraries to Unfinished.
+    """Return a context manager that converts errors of the Hub client and its network libraries to Unfinished. The
+    message states that `what` could not be downloaded, and ends with `fix`.
 
     Args:
         first: error to report instead of the one that is raised in the block.
@@ -54,13 +55,13 @@ def reporting_download_errors(what: str, fix: str, first: Exception | None = Non
 
 
 def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
-    """Return the path of a downloaded tokenizer.json, or None, without a request to the Hub."""
+    """Return the path of a tokenizer.json that has been downloaded, or None. No request is sent to the Hub."""
     path = _tokenizer_path(name, root) if root else None
     return path if path and path.exists() else None
 
 
 def missing_tokenizer(name: str, path: str | None) -> str:
-    """Return the error message for a tokenizer that has not been downloaded, with the fix."""
+    """Return an error message for a tokenizer that has not been downloaded. The message explains how to download it."""
     return (
         f"tokenizer {name} has not been downloaded. Run `tfscale data prepare` with the same settings to download it. "
         f"{_by_hand(name, path)}"
@@ -87,7 +88,7 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
 
 
 def shown(path: str | None) -> str:
-    """Return a path relative to the working directory if possible, or a placeholder for None."""
+    """Return a path relative to the working directory if possible, or the placeholder `DIR` for None."""
     if path is None:
         return "DIR"
     here = Path.cwd()
@@ -106,7 +107,7 @@ def _tokenizer_path(name: str, root: Path) -> Path:
 def _by_hand(name: str, path: str | None) -> str:
     folder = Path(shown(path)).parent if path else "DIR"
     return (
-        f"Without a connection, copy {TOKENIZER_FILE} from a machine that has one (hf download "
+        f"Without a connection, copy {TOKENIZER_FILE} from a connected machine (hf download "
         f"{TOKENIZERS.get(name, name)} {TOKENIZER_FILE} --local-dir {folder}) and set "
         f"data.tokenizer_path={folder}/{TOKENIZER_FILE}"
     )

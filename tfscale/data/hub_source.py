@@ -30,7 +30,7 @@ DOWNLOADS = 4
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a dataset on the Hub."""
+    """Record of a downloaded file of a dataset on the Hub."""
 
     name: str
     """Path of the file in the repository."""
@@ -57,7 +57,7 @@ class HubSource(Source):
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> Source:
-        """Return the downloaded dataset, or the file or folder at `path` if it exists."""
+        """Return the source for the downloaded dataset or, if `path` exists, for the file or folder at `path`."""
         if spec.path_exists:
             return TextSource.of(spec, root)
         found = fetched(spec, root)
@@ -88,7 +88,7 @@ class HubSource(Source):
             write_json(_record(spec, root), content)
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of the text, which would be the same if these files were in a local folder."""
+        """Return the identity of the text. A local folder with the same files has the same identity."""
         digest = identity_of([file.name for file in self.files], [file.sha256 for file in self.files])
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
@@ -96,7 +96,7 @@ class HubSource(Source):
         return {"dataset": self.dataset, "subset": self.subset or "", "split": self.split, "commit": self.commit}
 
     def listing(self) -> Listing:
-        """List the files of the split. Some of these files may have been removed from the cache."""
+        """List the files of the split, including files that have been removed from the cache."""
         return Listing(
             tuple(TextFile(file.name, self._path(file) or Path(file.name), file.size) for file in self.files)
         )
@@ -119,7 +119,7 @@ class HubSource(Source):
 
 
 def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
-    """Return a dataset if it has been downloaded, or None, without a request to the Hub.
+    """Return the source for a dataset that has been downloaded, or None. No request is sent to the Hub.
 
     Raises:
         DataError: the record of the dataset is damaged.
@@ -142,7 +142,8 @@ def _record(spec: CorpusSpec, root: Path) -> Path:
 
 
 def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
-    """Return the commit and the names of the files from the Hub, or from its cache if the Hub cannot be reached."""
+    """Return the commit of a dataset and the paths of the files of its split, from the Hub or, if the Hub cannot be
+    reached, from the cache of the Hub."""
     hub, dataset = client(), str(spec.dataset)
     try:
         info = hub.HfApi().dataset_info(dataset, revision=spec.revision, timeout=60)
@@ -183,6 +184,6 @@ def _by_hand(spec: CorpusSpec) -> str:
     subset = f" of subset {spec.subset}" if spec.subset else ""
     return (
         f"Without a connection, copy the files of split {spec.split}{subset}, which the header of the dataset's "
-        f"README.md lists, from a machine that has one (hf download {spec.dataset} --repo-type dataset --include "
+        f"README.md lists, from a connected machine (hf download {spec.dataset} --repo-type dataset --include "
         f"PATTERN --local-dir {folder}), and set data.path={folder}"
     )

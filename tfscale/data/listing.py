@@ -1,4 +1,4 @@
-"""Functions that list the text files in a folder, and the skipped files with the reason for each."""
+"""Functions that list the text files in a folder, and the skipped files with the reasons why they are skipped."""
 
 import os
 import re
@@ -27,28 +27,28 @@ _POINTERS = {
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file that is read as text."""
+    """A file whose text is part of the corpus."""
 
     name: str
-    """Path of the file relative to the folder."""
+    """Path of the file relative to the listed folder."""
     path: Path
     bytes: int
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that is skipped."""
+    """A file or folder that is skipped when a folder is listed."""
 
     name: str
     """Path relative to the listed folder. The path of a folder, which is skipped with its content, ends in a slash."""
     reason: str
     bytes: int | None
-    """Size of the file in bytes. None for anything that is not a regular file."""
+    """Size of the file in bytes, or None for a folder, a special file, or a file whose size cannot be read."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All files in a folder and its subfolders, sorted by name."""
+    """All files in a folder and its subfolders: the text files and the skipped files, both sorted by name."""
 
     files: tuple[TextFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -58,8 +58,7 @@ def list_text(path: Path) -> Listing:
     """List the files of a folder, or a single text file, without opening them.
 
     Raises:
-        DataError: there is nothing to read, or files or folders are not accessible. All such faults are reported
-            together.
+        DataError: there are no text files, or files or folders are not accessible. The error contains up to 10 faults.
     """
     try:
         state = path.stat()
@@ -107,7 +106,8 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return the faults of files that cannot be read, or whose first bytes show that they do not contain text."""
+    """Return the faults of the files that cannot be read or whose first bytes show that the file does not contain
+    text."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 

@@ -17,12 +17,12 @@ TOKENIZER_FILE = "tokenizer.json"
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A file of tokens, as recorded in the manifest."""
+    """A shard, which is a file of tokens, as recorded in the manifest."""
 
     file: str
     tokens: int
     bytes: int
-    """Size of the file in bytes."""
+    """Size of the shard's file in bytes."""
     sha256: str
 
 
@@ -32,9 +32,9 @@ class SplitRecord:
 
     documents: int
     tokens: int
-    """Number of tokens, including one end-of-text token per document."""
+    """Number of tokens in the split, including one end-of-text token per document."""
     utf8_bytes: int
-    """Size of the text in bytes, without end-of-text tokens."""
+    """Size of the text of the split in UTF-8 bytes, without end-of-text tokens."""
     shards: tuple[ShardRecord, ...]
 
     @property
@@ -58,7 +58,7 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Description of a prepared corpus: the content of manifest.json."""
+    """Description of a prepared corpus, which is the content of manifest.json."""
 
     format: int
     fingerprint: str
@@ -81,7 +81,7 @@ class Manifest:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens in both splits."""
+        """Number of tokens in the training and validation splits together."""
         return self.train.tokens + self.heldout.tokens
 
     @property
@@ -96,7 +96,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a prepared folder.
+    """Return the manifest of a prepared corpus.
 
     Raises:
         DataError: the folder is not a prepared corpus, has a different format, or its manifest is damaged.

@@ -2,8 +2,8 @@
 
 The permutation is a Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains",
 2002). An item is computed from its position with a few integer operations, for any n. Therefore a random order of
-billions of training sequences needs no memory and no initial shuffle, and every rank computes its own slice. Unlike
-with the random generators of libraries, the order cannot change between versions.
+billions of training sequences needs no memory and no initial shuffle, and every rank computes its own slice. The order
+cannot change between versions of a library, unlike an order from a library's random generator.
 """
 
 import math
@@ -24,7 +24,8 @@ def mix(value: int) -> int:
 
 
 def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
-    """Return the items at the positions `places` (each below n) of the permutation with the 64-bit `key`."""
+    """Return the items at the positions `places` of the permutation of n items that is selected by the 64-bit `key`.
+    All positions must be below n."""
     side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side >= n items
     keys = [np.uint64(mix(key + turn)) for turn in range(ROUNDS)]
     items = _encipher(places, side, keys)
@@ -41,7 +42,7 @@ def _encipher(items: NDArray[np.uint64], side: np.uint64, keys: list[np.uint64])
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply `mix` to each value."""
+    """Return the hash `mix` of each of the values, in the same shape."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Preparation of a corpus. Its documents are split, tokenized and written once, to a folder named by the fingerprint.
+"""Preparation of a corpus: its documents are split, tokenized and written once to a folder named by the fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -52,14 +52,15 @@ TOKENIZER_SAMPLE_BYTES = 1 << 30
 def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
     """Prepare a corpus, unless `root` contains it already, and open it.
 
-    If two processes prepare the same corpus at the same time, one waits for the other. During the preparation, `root`
-    contains the tokens twice and about 60 bytes per document.
+    If two processes prepare the same corpus at the same time, the second process waits for the first. During the
+    preparation, `root` contains the tokens twice and about 60 bytes per document.
 
     Args:
         workers: number of processes; 0: one per core.
 
     Raises:
-        DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.
+        DataError: a file, package or download is missing, the text is faulty, or the corpus is too small for its split
+            or tokenizer.
     """
     if faults := find_missing(spec, root):
         raise DataError(*faults)
@@ -84,7 +85,7 @@ def _verified(data: PreparedData, root: Path) -> PreparedData:
 
 @dataclass(frozen=True)
 class _Found:
-    """Numbers of documents and bytes that the first pass over the text found."""
+    """Numbers of documents, and sizes in bytes, that the first pass over the text found."""
 
     empty: int
     duplicates: int
@@ -102,12 +103,12 @@ class _Preparation:
         self._work = root / f".{key}-{self._version()}"
 
     def _version(self) -> str:
-        """Return a hash of everything that determines the intermediate results, except the corpus."""
+        """Return a hash, 8 hex digits, of everything other than the corpus that determines the intermediate results."""
         settings = (WORK, version("tokenizers"), self._parts)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
     def run(self) -> None:
-        """Prepare the corpus, unless another process does so first."""
+        """Prepare the corpus, unless another process has prepared it in the meantime."""
 
         def waits() -> None:
             self._progress(Report("waiting for another process that is preparing the same corpus"))
@@ -120,7 +121,7 @@ class _Preparation:
         except Unfinished:
             raise
         except DataError:
-            shutil.rmtree(self._work, ignore_errors=True)  # the fix will change the text and therefore the fingerprint
+            shutil.rmtree(self._work, ignore_errors=True)  # a fix changes the text and therefore the fingerprint
             raise
         shutil.rmtree(self._work, ignore_errors=True)
 
@@ -280,7 +281,8 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Yield about a fraction `share` of the training documents, in order. The selection depends only on the digests."""
+    """Yield about a fraction `share` of the training documents in the order of the corpus. The selection depends only
+    on the digests of the documents."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:
@@ -288,7 +290,7 @@ def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
 
 
 def _content(distinct: Sequence[Distinct]) -> str:
-    """Return the SHA-256 of the concatenated SHA-256 digests of all distinct documents, in order."""
+    """Return the SHA-256 of the concatenated SHA-256 digests of all distinct documents, in the order of the corpus."""
     whole = hashlib.sha256()
     for part in distinct:
         whole.update(part.digests())

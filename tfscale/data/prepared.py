@@ -50,8 +50,8 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     """Read every file of a prepared corpus and compare it with the manifest.
 
     Args:
-        known: folder in which the hashes of large files are cached. These files are not read again while their size
-            and modification time stay the same.
+        known: folder in which the hashes of large files are cached, or None. Files with a cached hash are not read
+            again while they are unchanged (`Finding`).
 
     Raises:
         DataError: a file cannot be read or has changed since it was written.

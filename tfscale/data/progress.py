@@ -10,11 +10,12 @@ class Report:
 
     phase: str
     done: int = 0
-    """Number of bytes that have been processed."""
+    """Number of bytes that have been processed in this phase."""
     total: int = 0
     """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0
-    """Number of bytes of `done` that an earlier attempt had processed. The speed is computed without these bytes."""
+    """Number of the bytes in `done` that an earlier attempt had processed. The speed is computed without these
+    bytes."""
     documents: int = 0
     """Number of documents that this attempt has processed."""
     tokens: int = 0
@@ -26,4 +27,4 @@ Progress = Callable[[Report], None]
 
 
 def silent(report: Report) -> None:
-    """Ignore a progress report."""
+    """Ignore a progress report. This function is the default callback."""

@@ -16,13 +16,13 @@ from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
 UNIT_BYTES = 1 << 26
-"""Approximate size in bytes of a unit of work. It is large enough to outweigh the cost of starting a unit, and small
-enough to be repeated after an interruption."""
+"""Approximate size in bytes of a unit of work. A unit is large enough that the time to start it is small in comparison,
+and small enough to be repeated after an interruption."""
 ROWS = 512
 """Number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
-"""White-space characters. A line or file that contains nothing else is not a fault."""
+"""White-space characters. A line or file that contains only these characters is skipped."""
 NOT_TEXT = " If the file contains no documents, remove it from the folder."
 ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or one object."
 
@@ -43,7 +43,7 @@ class Span:
         """Yield the documents in order.
 
         Raises:
-            DataError: a file is damaged, is not UTF-8, or contains an entry without text under the key.
+            DataError: the file is damaged, is not UTF-8, or contains an entry without text under `text_key`.
         """
         match self.kind:
             case "text":
@@ -74,8 +74,8 @@ class TextPart:
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """Divide files into parts of about UNIT_BYTES each, in order. Small files are grouped and large ones are cut. Only
-    uncompressed JSON lines and Parquet can be cut.
+    """Divide files into parts of about UNIT_BYTES each, in order. Small files are grouped, and large files of
+    uncompressed JSON lines or Parquet are cut. Other files cannot be cut.
 
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
@@ -166,7 +166,8 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
 
 
 def _is_lines(file: Path, content: IO[bytes]) -> bool:
-    """Return True if a .json file contains JSON lines: its first non-blank line, if any, is a complete object."""
+    """Return True if a .json file contains JSON lines, that is, if its first line that is not blank is a complete JSON
+    object, or if all lines are blank."""
     position = 0
     for line in content:
         text = decode(file, line, position).strip(BLANK)

@@ -53,7 +53,7 @@ class Scanned:
 
 
 def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
-    """Hash the documents of a part, unless its scan exists already."""
+    """Hash the documents of a part, unless an earlier attempt stored the scan of the part, and return the scan."""
     path = piece.whole()
     if path is None:
         path = _write(part, split_seed, piece)
@@ -72,8 +72,9 @@ def draw(seed: int, digest: bytes) -> int:
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the number below which the draws of about a fraction `heldout_fraction` of all documents lie. The
-    documents that a smaller fraction selects are a subset of the documents that a larger fraction selects."""
+    """Return the limit for the draws of validation documents. About a fraction `heldout_fraction` of all documents have
+    draws below the limit. The documents that a smaller fraction selects are a subset of the documents that a larger
+    fraction selects."""
     return math.ceil(heldout_fraction * 2**64)
 
 
@@ -110,7 +111,8 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
 
 
 class _PartProgress:
-    """Counter of the bytes read from a part. They are estimated from the text, and exact at the end of the part."""
+    """Counter of the bytes that have been read from a part. The number is estimated from the size of the text. At the
+    end of the part, it is the size of the part."""
 
     def __init__(self, size: int) -> None:
         self._left, self._documents, self._bytes = size, 0, 0
@@ -131,6 +133,7 @@ class _PartProgress:
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the first 16 bytes of each digest, which identify a document, as two integers with the same sort order."""
+    """Return the first 16 bytes of each digest, which identify a document, as two arrays [n] of 64-bit integers. The
+    order of the digests [n, 32] is the order of the pairs of integers."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]

@@ -1,4 +1,5 @@
-"""Token shards: safetensors files with one tensor, `tokens`, that are read through a memory map.
+"""Functions and classes for token shards: safetensors files with one tensor, `tokens`, that are read through a memory
+map.
 
 Any library for safetensors can open these files. The metadata in the header identifies the tokens: format (of the
 prepared folder), fingerprint, tokenizer_sha256 and split.
@@ -36,12 +37,12 @@ class ShardLabel:
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """Return the token type for a vocabulary: uint16 for fewer than 65,536 tokens, and uint32 otherwise."""
+    """Return the dtype of the tokens of a vocabulary: uint16 for fewer than 65,536 tokens, and uint32 otherwise."""
     return np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
 
 
 def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
-    """Return the bytes that precede the tokens in a shard."""
+    """Return the header of a shard: the bytes that precede the tokens."""
     tensor = {"dtype": NAMES[dtype], "shape": [tokens], "data_offsets": [0, tokens * dtype.itemsize]}
     header = json.dumps({"__metadata__": asdict(label), "tokens": tensor}).encode()
     header += b" " * (-len(header) % 8)  # so that the tokens start at a multiple of their size
@@ -49,7 +50,7 @@ def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
 
 
 def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArray:
-    """Return the tokens of a shard as a read-only memory map.
+    """Return the tokens [tokens] of a shard as a read-only memory map.
 
     Raises:
         DataError: the file is missing, is not a token shard, is truncated, or has a different label or token type.
@@ -97,7 +98,8 @@ class Tokens:
         return self._starts[-1]
 
     def __getitem__(self, span: slice) -> TokenArray:
-        """Return the tokens `start` to `stop - 1`, which may be in several shards. Tokens of one shard are not copied.
+        """Return the tokens `start` to `stop - 1`. If they are in several shards, they are copied; otherwise, a view is
+        returned.
 
         Raises:
             DataError: a token is not in the vocabulary.

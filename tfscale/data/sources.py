@@ -32,12 +32,13 @@ class Part(Protocol):
         ...
 
     def documents(self) -> Iterator[str]:
-        """Yield the documents, always the same ones in the same order."""
+        """Yield the documents of the part. Every call yields the same documents in the same order."""
         ...
 
 
 class Source(ABC):
-    """Base class of text sources. The setting `data.source` names a subclass, which reads the other `data` settings."""
+    """Base class of text sources. The setting `data.source` selects a subclass, which uses the other `data`
+    settings."""
 
     tokenized: ClassVar[bool] = False
     """True if the text is already tokenized, so that the source includes a tokenizer."""
@@ -62,8 +63,8 @@ class Source(ABC):
 
     @classmethod
     def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
-        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method. By default,
-        there is nothing to download.
+        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method. The default
+        implementation does nothing.
 
         Raises:
             DataError: the text cannot be downloaded.
@@ -81,24 +82,24 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, str]:
-        """Return values that identify the text, independent of its location. Equal identities mean equal text.
+        """Return values that identify the text, independent of its location. Sources with equal identities have equal
+        text.
 
         Raises:
             DataError: the text cannot be read.
         """
 
     def origin(self) -> dict[str, str]:
-        """Return the origin of the text, which is recorded in the manifest."""
+        """Return the origin of the text, such as the commit of a dataset, which is recorded in the manifest."""
         return {}
 
     def listing(self) -> Listing:
-        """List the files that are read and the files that are skipped. The list is empty if the text is not in files of
-        the user."""
+        """List the files that are read and the files that are skipped. By default, the listing is empty."""
         return Listing()
 
     @abstractmethod
     def parts(self) -> Sequence[Part]:
-        """Divide the documents into parts that can be read at the same time. The parts are the same each time."""
+        """Divide the documents into parts that can be read at the same time. Every call returns the same parts."""
 
 
 SOURCES: Registry[type[Source]] = Registry(
@@ -118,11 +119,11 @@ class CorpusSpec:
     """The user's settings for a corpus. Settings that a source does not use keep their defaults.
 
     Raises:
-        DataError: settings are invalid. The error names all invalid settings.
+        DataError: the settings are invalid. The error names all invalid settings.
     """
 
     source: str
-    """Name of the source in SOURCES."""
+    """Name of the text source in SOURCES."""
     tokenizer: TokenizerSpec | None = None
     """Tokenizer of the text. None if the source is already tokenized."""
     path: str | None = None
@@ -141,7 +142,7 @@ class CorpusSpec:
 
     @property
     def path_exists(self) -> bool:
-        """True if the path is set and exists."""
+        """True if `path` is set and exists."""
         return self.path is not None and Path(self.path).exists()
 
     def __post_init__(self) -> None:
@@ -161,7 +162,7 @@ def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fau
 
 
 def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
-    """Yield a fault for each of the named settings that is set, because the source does not use these settings."""
+    """Yield a fault for each of the settings `names` that is set although the source does not use it."""
     users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
     for name in names:
         if value := getattr(spec, name):
@@ -171,7 +172,7 @@ def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
 
 
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
-    """Return the source of a corpus (`Source.of`)."""
+    """Return the text source that the settings of a corpus describe (`Source.of`)."""
     return SOURCES.get(spec.source).of(spec, root)
 
 
@@ -194,16 +195,16 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Return the path of a corpus whose settings have been checked."""
+    """Return the path in the settings of a corpus, which must be set."""
     assert spec.path is not None
     return Path(spec.path)
 
 
 def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
-    """Download everything that a corpus needs and that is not on this machine.
+    """Download the text and the tokenizer of a corpus, unless they are on this machine.
 
     Raises:
-        DataError: something cannot be downloaded. The error names all such items.
+        DataError: the text or the tokenizer cannot be downloaded. The error contains all failures.
     """
     downloads = [partial(SOURCES.get(spec.source).fetch, spec, root, progress)]
     if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
@@ -219,11 +220,11 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
 
 
 def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
-    """Return the fingerprint of a corpus: 16 hex digits that change whenever the tokens would change. The tokenizer is
-    not trained for this.
+    """Return the fingerprint of a corpus: 16 hex digits that change whenever the tokens would change. The tokenizer
+    need not be trained.
 
     Args:
-        root: folder of the prepared corpora. Only the hashes of large files are written there.
+        root: folder of the prepared corpora, in which hashes of large files may be cached.
 
     Raises:
         DataError: the source or the tokenizer is missing.
@@ -255,7 +256,7 @@ def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
 
 
 def find_missing(spec: CorpusSpec, root: Path | None = None) -> list[str]:
-    """Return the reasons why a corpus cannot be prepared, each with its fix. Nothing is written.
+    """Return the reasons why a corpus cannot be prepared, each with its fix, without preparing the corpus.
 
     Bytes that are not UTF-8, and a corpus that is too small to split, are found only during the preparation.
     """

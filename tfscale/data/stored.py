@@ -30,18 +30,19 @@ class Folder:
 
 
 def stored(root: Path) -> list[Folder]:
-    """Return the prepared corpora in a folder."""
+    """Return the folders of the prepared corpora in `root`."""
     return [Folder(file.parent) for file in sorted(root.glob(f"[!.]*/{MANIFEST_FILE}"))]
 
 
 def unfinished(root: Path) -> list[Folder]:
-    """Return the unfinished preparations in a folder."""
+    """Return the folders of the unfinished preparations in `root`."""
     return [Folder(file.parent) for file in sorted(root.glob(f".*/{LOCK_FILE}"))]
 
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """A source with the tokens of a corpus that was prepared on this or another machine. The tokens are not copied."""
+    """A source with the tokens of a corpus that has already been prepared, possibly on another machine. The tokens are
+    not copied."""
 
     path: Path
 

@@ -39,7 +39,7 @@ class TextSource(Source):
         return cls(local_path(spec), spec.text_key, root / KNOWN if root else None)
 
     def missing(self) -> list[str]:
-        """Return the reasons why files cannot be read. Only the beginning of each file is read."""
+        """Return the reasons why files cannot be read. Only the beginning of each file is checked."""
         try:
             return find_faults(self.listing())
         except DataError as error:
@@ -49,7 +49,7 @@ class TextSource(Source):
         return list_text(self.path)
 
     def identity(self) -> dict[str, str]:
-        """Return a hash of the names and contents of the files."""
+        """Return the identity of the text, which contains a hash of the names and contents of the files."""
         listed = self.listing().files
         files = [file.path for file in listed]
         try:
@@ -68,7 +68,7 @@ class TextSource(Source):
 
 
 def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
-    """Return a hash of the names and digests of files."""
+    """Return a hash, 64 hex digits, of the names and digests of files."""
     whole = hashlib.sha256()
     for pair in zip(names, digests, strict=True):
         whole.update(json.dumps(pair).encode())

@@ -23,8 +23,8 @@ BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
 
 PIECE_CHARACTERS = 1 << 16
-"""Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of
-memory per character. A piece is up to twice as long if no word ends earlier."""
+"""Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
+per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
 LONGEST_WORD = 1000
 """Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
 square of the length of a word."""
@@ -37,7 +37,7 @@ class TokenizerSpec:
     """The user's settings for a tokenizer.
 
     `bpe`: a byte-level BPE with the word splitting of GPT-2, trained on the training documents. It has `vocab_size`
-    tokens, including the end-of-text token and the 256 bytes. 257 means plain bytes.
+    tokens, including the end-of-text token and the 256 bytes. With 257 tokens, each byte of the text is a token.
     `file`: a Hugging Face `tokenizer.json` at `path`.
     `hub`: the `tokenizer.json` in the repository `name` on the Hub, or the file at `path` if it exists.
 
@@ -64,11 +64,12 @@ class TokenizerSpec:
 
     @property
     def path_exists(self) -> bool:
-        """True if the path is set and exists."""
+        """True if `path` is set and exists."""
         return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """Return a list with the reason why the tokenizer cannot be used, if any. The kind must be `bpe` or `file`."""
+        """Return a list with the reason why the tokenizer cannot be used, or an empty list if it can be used. The kind
+        must be `bpe` or `file`."""
         try:
             self.size()
         except DataError as error:
@@ -200,7 +201,7 @@ def _faults_of_the_library(what: str) -> Iterator[None]:
 
 def pieces(text: str) -> Iterator[str]:
     """Yield a text in pieces small enough to be tokenized in memory. The text is cut before a single space between
-    words, where tokenizers also cut, and within a word only if the word is very long."""
+    words, where tokenizers also separate words. It is cut within a word only if the word is very long."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         longest = start + 2 * PIECE_CHARACTERS

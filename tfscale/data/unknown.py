@@ -1,4 +1,5 @@
-"""Counter of the text that a tokenizer has no entry for. This text becomes the unknown token or is dropped."""
+"""Counter of the text for which a tokenizer has no token. Tokenizers replace this text by the unknown token or drop
+it."""
 
 import json
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ _SPARE_ID = 2**31
 
 
 class Unknown:
-    """Counter of the text that a tokenizer of the `tokenizers` library loses."""
+    """Counter of the unknown tokens, or of the dropped characters, of a tokenizer of the `tokenizers` library."""
 
     def __init__(self, content: bytes, tokenizer: Any) -> None:
-        """Create a counter for a tokenizer and the content of its tokenizer.json."""
+        """Create a counter for a tokenizer, given the content of its tokenizer.json."""
         document = json.loads(content)
         model: dict[str, Any] = document["model"]
         token = model.get("unk_token")
@@ -29,7 +30,7 @@ class Unknown:
 
 
 def unknown_words(unknown: int, tokens: int) -> str:
-    """Return a message that states the fraction of unknown tokens."""
+    """Return a message that states the number and the fraction of unknown tokens."""
     share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
     return f"the tokenizer has no entry for {share}, so the model does not see this text"
 

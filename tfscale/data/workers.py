@@ -1,4 +1,4 @@
-"""Pool of processes that work on the parts of a corpus and report the processed amounts.
+"""Pool of processes that work on the parts of a corpus and report how much they have processed.
 
 The processes always end with their parent process, because they watch a pipe that the parent keeps open.
 """
@@ -20,11 +20,12 @@ from tfscale.data.errors import Unfinished
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
-"""Type of the arguments of one call."""
+"""Type of a task, which consists of the arguments of one call."""
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22
-"""Total size in bytes below which tasks run in the current process, which is faster than starting other processes."""
+"""Total size in bytes below which tasks run in the current process, because starting other processes would take
+longer."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Counts:
     bytes: int = 0
     tokens: int = 0
     found: int = 0
-    """Number of bytes that an earlier attempt had processed."""
+    """Number of bytes that an earlier attempt had processed, whose results were reused."""
 
 
 Watch = Callable[[Counts], None]
@@ -45,7 +46,8 @@ _add: Callable[[Counts], None] | None = None
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
-    """Add to the amounts that are reported as progress. Tasks call this function from time to time."""
+    """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks call this function
+    repeatedly."""
     if _add is not None:
         _add(Counts(documents, size, tokens, found))
 
@@ -134,7 +136,7 @@ class _Pool:
 
 
 def _begin(counts: Any, leash: Connection) -> None:
-    """Initialise a process of the pool."""
+    """Initialise a process of the pool, which ends when its parent process ends."""
     global _add
 
     def add(more: Counts) -> None:

@@ -31,4 +31,5 @@ class Continued(Growth):
 
 
 CONTINUED = Continued("none", lr="continue", data="continue")
-"""Continued training, as if the parent stage had not ended."""
+"""Settings for continued training with the last learning rate, optimizer state and data position of the parent
+stage."""

@@ -1,5 +1,5 @@
-"""Conversion of the checkpoint of a parent stage to the initial checkpoint of its child stage with a growth operator.
-Tensors are converted one by one on the CPU."""
+"""Conversion of the checkpoint of a parent stage to the initial checkpoint of its child stage by a growth operator.
+Tensors are converted one at a time on the CPU."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -25,16 +25,17 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Number of validation tokens on which the logits of parent and child are compared."""
+"""Maximum number of validation tokens on which the logits of parent and child are compared. The tokens form whole
+sequences, at least one."""
 
 
 def grow_stage(stage_dir: Path) -> None:
     """Write growth.json and the checkpoint at step 0 of a grown stage. The weights come from the last checkpoint of the
-    parent or, if the growth of the parent was rejected, of the parent's own parent. For a stage with imported weights,
-    write import.json and the final checkpoint instead.
+    parent or, if the growth of the parent was rejected, from the last checkpoint of the parent's parent. For a stage
+    with imported weights, write import.json and the final checkpoint instead.
 
     Raises:
-        BrokenCheckpoint: the checkpoint to grow is damaged.
+        BrokenCheckpoint: the checkpoint from which the weights come is damaged.
         NotPreserved: a function-preserving recipe has changed the logits; the new checkpoint is removed.
         ValueError: the folder does not belong to a grown stage, or the parent stage is not finished.
     """
@@ -67,7 +68,8 @@ def grow_stage(stage_dir: Path) -> None:
             shutil.rmtree(child)
             raise NotPreserved(
                 f"growth={growth.name} must preserve the logits of {spec.parent}, but changed them by up to "
-                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); no checkpoint was kept"
+                f"{result.max_logit_difference:.3g} (rounding can explain up to {result.tolerance:.3g}); the new "
+                "checkpoint was removed"
             )
         write_growth(stage_dir, report)
         if state.note:

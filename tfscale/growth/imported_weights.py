@@ -20,20 +20,21 @@ from tfscale.totals import Totals
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training an imported model on `tokens` tokens. The seconds are unknown and count as 0."""
+    """Return the cost of training an imported model on `tokens` tokens. The training time is unknown and counts as 0
+    seconds."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a hash of the weights in an imported checkpoint. Each file contains one tensor with its name and shape, so
-    the hash depends only on the weights."""
+    """Return a SHA-256 hash, 64 hex digits, of the weights in an imported checkpoint. Each file contains one tensor
+    with its name and shape, so the hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
 def take_over(stage_dir: Path, spec: StageSpec) -> None:
-    """Write import.json and the final checkpoint of a stage, which are copied from the imported stage `spec.init_dir`.
+    """Copy import.json and the tensors of the final checkpoint from the imported stage `spec.init_dir` to a stage.
 
     Raises:
         ValueError: the source is not an imported stage, its model or weights have changed since planning, or it

@@ -20,11 +20,11 @@ class NotPreserved(Exception):
 
 @dataclass(frozen=True)
 class LogitsComparison:
-    """Result of the comparison of a parent stage and its child stage on the same tokens."""
+    """Comparison of the logits and losses of a parent stage and its child stage on the same tokens."""
 
     loss_before: float
     loss_after: float
-    """Mean loss in nats per token after the growth."""
+    """Mean loss in nats per token after the growth; `loss_before` is the mean loss before the growth."""
     max_logit_difference: float
     tolerance: float
     """Largest difference of logits that rounding can explain, given the magnitude of the parent's logits and the
@@ -37,10 +37,11 @@ class LogitsComparison:
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Compare the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
 
     Args:
-        rounded: True if weights of the child are fractions of the parent's weights, rounded to float32.
+        rounded: True if weights of the child are fractions of the parent's weights, rounded to float32. This increases
+            the tolerance.
     """
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32

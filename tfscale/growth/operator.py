@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Growth(ABC):
-    """Settings of a growth operator. Subclasses are frozen dataclasses that add settings of their own.
+    """Settings of a growth operator. Subclasses are frozen dataclasses, which can add more settings.
 
     The settings are read from `conf/growth/NAME.yaml`, where `kind` is the name of the operator in `GROWTHS`.
     """
 
     kind: ClassVar[str]
-    """Name of the operator in `GROWTHS`."""
+    """Name under which the growth operator is registered in `GROWTHS`."""
     name: str
     """Display name of the growth settings, which is not part of a stage's key."""
     _: KW_ONLY
@@ -54,7 +54,7 @@ class Growth(ABC):
             raise InvalidInput(*faults)
 
     def faults(self) -> Iterator[Fault | str]:
-        """Yield faults in the settings, with keys such as `growth.noise`."""
+        """Yield the faults in the settings. Each fault names a setting, such as `growth.noise`."""
         if not 0 < self.peak <= 100:
             yield Fault("growth.peak", self.peak, "must be above 0 and at most 100", "1")
 
@@ -80,13 +80,13 @@ class Growth(ABC):
 
     @property
     def corrects_bias(self) -> bool:
-        """True if the optimizer has to correct the bias of empty slots of new rows."""
+        """True if the optimizer must correct the bias of slots that start empty for new rows."""
         return False
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config that the parent grows to if the child should have the size of `target`. If the operator can
-        produce `target` itself, the result is `target`.
+        """Return the config of the child, whose size should be that of `target`. If the operator can produce exactly
+        `target`, the result is `target`.
 
         Raises:
             ValueError: the parent cannot grow to this size.
@@ -98,7 +98,7 @@ class Growth(ABC):
         the growth."""
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
-        """Return the name of the parent's weight from which the child's weight `name` is made."""
+        """Return the name of the parent's weight from which the child's weight `name` is computed."""
         return name
 
     @abstractmethod
@@ -121,8 +121,9 @@ class Growth(ABC):
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that the spec of a grown stage contains. These are all settings except `peak`, which is
-        contained in the learning rate of the stage. All of them except `name` are part of the stage's key."""
+        """Return the settings that the spec of a grown stage contains. By default, these are all settings except
+        `peak`, which is included in the learning rate of the stage. All returned settings except `name` are part of the
+        stage's key."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
@@ -132,8 +133,8 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json without the measurements, with the types that JSON has (such as lists
-        instead of tuples)."""
+        """Return the content of growth.json without the measurements. The values have JSON types, such as lists instead
+        of tuples."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},
@@ -152,7 +153,7 @@ GROWTHS: Registry[type[Growth]] = Registry(
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
-"""Kinds of the built-in operators by model family. Files and stage keys omit these kinds."""
+"""Kinds of the built-in operators by model family. These kinds are omitted in files and in the keys of stages."""
 
 
 def to_dict(growth: Growth) -> dict[str, Any]:

@@ -21,13 +21,13 @@ class OptimizerState:
     parent: str | None
     """Name of the optimizer whose state the parent's checkpoint contains, or None if it contains no optimizer state."""
     child: str
-    """Name of the stage's optimizer."""
+    """Name of the optimizer of the grown stage."""
     carried: bool
     """True if all slots are grown from the parent's slots; False if all slots start empty."""
     slots: tuple[str, ...]
-    """Kinds of the slots of the stage's optimizer."""
+    """Kinds of the slots of the grown stage's optimizer, such as `exp_avg`."""
     updates: int
-    """Initial number of updates, which is 0 if the slots start empty."""
+    """Initial number of optimizer updates, which is 0 if the slots start empty."""
     note: str | None
     """Message that explains why the slots start empty although the recipe carries them over; otherwise None."""
 

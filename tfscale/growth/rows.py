@@ -15,15 +15,15 @@ def share_of_copies(name: str, degree: int, copies: int) -> float:
     """Return the factor that scales the row of a parameter token if `copies` copies of the token replace it.
 
     The value of each of q copies is 1/q of the old value. The gradient of each key is therefore 1/q of the old
-    gradient, and the gradient of each value is unchanged. The degree is that of `Growth.grow_tensor`.
+    gradient, and the gradient of each value is unchanged. `degree` is defined in `Growth.grow_tensor`.
     """
     divided = name.endswith(".values") if degree == 0 else name.endswith(".keys")
     return 1 / copies ** max(1, degree) if divided else 1.0
 
 
 def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
-    """Return the rows plus random noise with `noise` times the standard deviation of the rows. The noise is a function
-    of (seed, name)."""
+    """Return the rows plus random noise, whose standard deviation is `noise` times that of the rows. The noise is a
+    function of (seed, name)."""
     if noise == 0:
         return rows
     drawn = torch.randn(rows.shape, generator=stream(seed, name))
@@ -33,7 +33,7 @@ def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
 def new_rows(
     how: Literal["zero", "random", "matched"], name: str, old: Tensor, n: int, child: ModelConfig, seed: int
 ) -> Tensor:
-    """Return `n` new rows of a weight.
+    """Return `n` new rows [n, d] of a weight.
 
     Args:
         how: initial values of the rows. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the

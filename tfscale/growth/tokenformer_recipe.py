@@ -36,10 +36,10 @@ class RateSettings:
     """Learning-rate factor of the new parameter tokens."""
     new_ramp: float = 0.0
     """Fraction of the stage during which the factor of the new parameter tokens rises linearly from 1 to `new`, before
-    it falls back to 1 in the same time, or 0 for a constant factor."""
+    it falls back to 1 over an equal fraction of the stage; 0 for a constant factor."""
     per_row_bias: bool = False
-    """True if the bias correction of AdamW counts the steps of new rows from the growth, and False if new rows share
-    the step count of the old rows, which makes their first updates small."""
+    """True if the bias correction of AdamW counts only the steps since the growth for new rows. False if new rows have
+    the step count of the old rows, which makes the first updates of the new rows small."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -64,46 +64,46 @@ class RateSettings:
 
 @dataclass(frozen=True)
 class GrowthRecipe(Growth):
-    """Settings for growth by parameter tokens. The settings can be combined freely; `conf/growth/` contains named
-    combinations."""
+    """Settings for growth by parameter tokens. `conf/growth/` contains named combinations of these settings."""
 
     kind: ClassVar[str] = "tokens"
 
     new_keys: Literal["zero", "random", "matched", "split"]
     """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
-    deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until trained (paper, Appendix B).
-    `split`: every old token is copied as often as possible, and the remaining tokens get zero keys."""
+    deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until they are trained (paper,
+    Appendix B). `split`: every old token is copied as often as possible, and the remaining tokens get zero keys."""
     new_values: Literal["zero", "random", "matched", "split"]
     """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the current standard
     deviation of the layer's old values. `split`: old values are divided among the copies, and the remaining tokens get
     random values."""
     tau: Literal["keep", "recompute", "group", "split"]
-    """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: square root of the new number of tokens
-    (official code). `group`: the new tokens get their own norm and tau. `split`: tau is multiplied by the square root
-    of the number of copies."""
+    """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: the default tau for the new number of
+    tokens, which is its square root for an L2 norm (official code). `group`: the new tokens form a group with a
+    separate norm and tau. `split`: tau is multiplied by the default tau for the number of copies, which is its square
+    root for an L2 norm."""
     noise: float = 0.0
     """Standard deviation of added noise, as a fraction of the standard deviation of the layer's weights. With a split,
     noise is added to the copies to break their symmetry; otherwise it is added to the old rows, as the authors of
-    TokenFormer advise (issue 11 of their repository). Growth with noise is not exact."""
+    TokenFormer advise (issue 11 of their repository). Growth with noise changes the logits."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
     """Optimizer state of the child. `drop`: the state starts empty (official code). `carry`: old rows keep their state
-    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep theirs, which
-    breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
+    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep their state.
+    The difference breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
     count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
-    mean of the old rows in each column, so that the first updates are small and have the scale of the layer. Without
-    effect with Muon, whose matrices have only a momentum, which is zero for new rows."""
+    mean of the old rows in each column, so that the first updates are small and have the scale of the layer. This
+    setting does not apply to matrices that Muon updates, which have no second moment."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
     """Probability with which a training step of the child uses only the first groups of parameter tokens. The number of
-    these groups is drawn uniformly from 1 to one less than all groups. The first groups alone then remain better models
-    (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
+    these groups is drawn uniformly from 1 to the number of all groups minus 1. This training improves the models that
+    consist of only the first groups (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
         if self.new_keys == "zero" and self.new_values == "zero":
-            rule = "must not be zero with growth.new_values=zero, because such tokens would never get a gradient"
+            rule = "must not be zero with growth.new_values=zero, because the new tokens would never get a gradient"
             hint, reads = "random for one of the two", ("growth.new_values",)
             yield Fault("growth.new_keys", "zero", rule, hint, reads)
         split = {f"growth.{name}": getattr(self, name) == "split" for name in ("new_keys", "new_values", "tau")}
@@ -117,7 +117,7 @@ class GrowthRecipe(Growth):
             rule = "must be used with growth by split"
             yield Fault("growth.moments", self.moments, rule, "carry, which is equivalent without copies", tuple(split))
         if self.nested_dropout and self.tau != "group":
-            rule = "must be 0 unless growth.tau=group, because there are no groups to use by themselves"
+            rule = "must be 0 unless growth.tau=group, because only growth.tau=group adds groups"
             yield Fault("growth.nested_dropout", self.nested_dropout, rule, "growth=grouped", reads=("growth.tau",))
         if self.rates.per_row_bias and self.moments == "drop":
             rule = "must be false with growth.moments=drop, where all rows have the same step count"
@@ -162,7 +162,7 @@ class GrowthRecipe(Growth):
         )
         child = replace(parent, qkv=qkv, out=out, ffn=ffn)
         if self.nested_dropout and number_of_groups(child) == 1:
-            raise ValueError("must grow in every layer, because growth.nested_dropout leaves out whole groups")
+            raise ValueError("the model must grow in every layer, because growth.nested_dropout drops whole groups")
         return child
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
@@ -170,8 +170,8 @@ class GrowthRecipe(Growth):
 
         Zero keys have zero scores, which do not change the norm, and GELU(0) = 0, so with the old tau the output does
         not change (paper, Appendix B). A softmax changes, because exp(0) = 1. A group with its own norm contributes
-        nothing if its values are zero. Splitting tokens into q copies multiplies the L2 norm by sqrt(q) and the L1 norm
-        by q, for which tau compensates, and the values are divided by q.
+        nothing if its values are zero. If tokens are split into q copies, the L2 norm is multiplied by sqrt(q) and the
+        L1 norm by q; tau is multiplied by the same factor, and the values are divided by q.
         """
         assert isinstance(parent, TokenFormerConfig)
         assert isinstance(child, TokenFormerConfig)
@@ -217,8 +217,8 @@ class GrowthRecipe(Growth):
         return cat([*rows, self.new_rows(name, degree, old, missing, child, seed)]) if missing else cat(rows)
 
     def new_rows(self, name: str, degree: int, old: "Tensor", n: int, child: ModelConfig, seed: int) -> "Tensor":
-        """Return `n` new rows that are not copies. For a split, these are the remaining tokens, with zero keys and
-        random values."""
+        """Return `n` new rows [n, d] that are not copies. With a split, the new rows belong to the remaining tokens,
+        which have zero keys and random values."""
         from tfscale.growth.rows import new_rows
 
         if degree == 2 and self.new_second_moment == "mean":
@@ -260,14 +260,14 @@ class GrowthRecipe(Growth):
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
     """Return a recipe that adds no tokens but has the optimizer state, learning rate and data settings of `growth`.
-    Operators for which these settings are equal give equal recipes."""
+    Two operators with equal values of these settings give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
-    """Return the groups of a layer that grows to `n` parameter tokens. New tokens are added to the last group, or, with
-    `tau=group`, to a new group."""
+    """Return the groups of a layer after its growth to `n` parameter tokens. New tokens are added to the last group,
+    or, with `tau=group`, to a new group."""
     added = n - sum(group.n for group in groups)
     if added == 0:
         return groups

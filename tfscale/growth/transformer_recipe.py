@@ -1,5 +1,5 @@
-"""Growth operator for Transformers, which increases width or depth and is the baseline for growth by parameter
-tokens."""
+"""Growth operator for Transformers, which increases their width or depth. Growth by parameter tokens is compared with
+this baseline."""
 
 import re
 from collections.abc import Iterator
@@ -110,7 +110,7 @@ class TransformerGrowth(Growth):
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         """Return the name of the parent's weight from which the child's weight `name` is copied. The copied layers are
-        repeated as a stack, in order."""
+        stacked repeatedly, in their order."""
         copied = self._copied(parent)
 
         def original(layer: int) -> int:
@@ -125,7 +125,7 @@ class TransformerGrowth(Growth):
         return _LAYER.sub(lambda layer: str(original(int(layer[0]))), name)
 
     def _copied(self, parent: ModelConfig) -> range:
-        """Return the layers of the parent that a growth in depth copies."""
+        """Return the indices of the parent's layers that a growth in depth copies."""
         edge = 1 if self.method == "middle" and parent.n_layer > 2 else 0
         return range(edge, parent.n_layer - edge)
 

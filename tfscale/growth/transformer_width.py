@@ -23,8 +23,8 @@ class _Axis:
 
     width: Literal["d_model", "d_ff"]
     reads: bool
-    """True if entries along this dimension multiply copies of an input and are divided among the copies, and False if
-    they produce copies."""
+    """True if the entries along this dimension are multiplied by copies of an input, and are therefore divided by the
+    number of copies. False if the entries produce copies of an output."""
     parts: int = 1
     """Number of projections that are concatenated along this dimension."""
 
@@ -40,11 +40,12 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""Growing dimensions of each weight, by the suffix of its name."""
+"""For each weight, by the suffix of its name: the axis of each dimension, or None for a dimension that does not
+grow."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
-    """Return a weight or an optimizer slot of the wider model. The arguments are those of `Growth.grow_tensor`."""
+    """Return a weight or an optimizer slot of the wider model. The arguments are described in `Growth.grow_tensor`."""
     wide = old
     for dim, axis in enumerate(_axes_of(name)):
         if axis is not None:
@@ -53,8 +54,8 @@ def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig,
 
 
 def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, cancels: bool) -> Tensor:
-    """Return a widened weight plus random noise with `noise` times the weight's standard deviation. The noise is a
-    function of (seed, name, shape).
+    """Return a widened weight plus random noise, whose standard deviation is `noise` times that of the weight. The
+    noise is a function of (seed, name, shape).
 
     Args:
         cancels: True to add noise to all weights such that it sums to zero over the copies of an input; False to add
@@ -97,8 +98,8 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise shifted so that it sums to zero over the copies of each input, and rescaled to the old standard
-    deviation."""
+    """Return the noise shifted so that it sums to zero over the copies of each input, and rescaled to its previous
+    standard deviation."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)

@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention with rotary position embeddings."""
+    """Causal multi-head self-attention, with rotary position embeddings if a rotation is given."""
 
     def __init__(self, n_head: int, qkv: nn.Module, output: nn.Module) -> None:
         super().__init__()

@@ -13,12 +13,12 @@ class LayerPast(Protocol):
     """Cached keys and values of one attention layer."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Add the keys and values of new positions, [batch, head, time, head_dim].
+        """Append the keys and the values of new positions, both [batch, head, time, head_dim], to the cache.
 
         Returns:
             Keys of all positions, values of all positions, and the attention mask, [time, all] or [batch, 1, time,
-            all]. The mask is True where a new position attends to a position. It is None if every new position attends
-            to all positions.
+            all]. The mask is True where a new position (row) attends to a cached or new position (column). It is None
+            if every new position attends to all positions.
         """
 
 
@@ -27,7 +27,7 @@ class Past(Protocol):
 
     @property
     def length(self) -> int:
-        """Number of cached positions."""
+        """Number of positions whose keys and values are cached."""
 
     @property
     def layers(self) -> Sequence[LayerPast]:
@@ -47,7 +47,7 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Number of cached positions."""
+        """Number of positions whose keys and values are cached."""
         return self.layers[0].length
 
 
@@ -61,7 +61,7 @@ class _LayerCache:
         time = keys.shape[2]
         if self._held is None:
             self._held = keys.new_empty(2, len(keys), *self._shape)
-        assert self.length + time <= self._shape[1], "the caller slides the window before it exceeds the context"
+        assert self.length + time <= self._shape[1], "the caller must slide the window before it exceeds the context"
         self._held[0, :, :, self.length : self.length + time] = keys
         self._held[1, :, :, self.length : self.length + time] = values
         self.length += time

@@ -1,4 +1,4 @@
-"""Activation checkpointing of a function."""
+"""Functions for activation checkpointing."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Return the output of a function. The backward pass calls the function again instead of storing its
-    activations."""
+    """Return `function(*inputs)`, with activation checkpointing: the backward pass calls the function again instead of
+    storing its activations."""
     out: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out
 
 
 def perhaps_checkpointed(recompute: bool, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """Return the output of a function, with activation checkpointing if `recompute` is true."""
+    """Return `function(*inputs)`, with activation checkpointing if `recompute` is true and gradients are enabled."""
     return checkpointed(function, *inputs) if recompute and torch.is_grad_enabled() else function(*inputs)

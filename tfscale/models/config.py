@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Init = Literal["official", "scaled"]
-"""Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: for models whose shapes differ
-much from those configs."""
+"""Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: a variant for models whose shapes
+differ strongly from those configs (`residual_std`, `init_std`)."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class ModelConfig(ABC):
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in at which a matrix of a block is trained at the optimizer's own learning rate. The learning rates and
-    initial values of all matrices of the blocks follow from their fan-in (docs/optimizers.md). None: the standard
+    """Fan-in for which the learning rate of a matrix of a block is the optimizer's learning rate. The learning rates
+    and initial values of all matrices of the blocks follow from their fan-in (docs/optimizers.md). None: the standard
     parametrization."""
 
     family: ClassVar[str]
-    """Name of the family in `tfscale.models.families.FAMILIES`."""
+    """Name of the model family in `tfscale.models.families.FAMILIES`."""
     title: ClassVar[str]
-    """Display name of the family."""
+    """Display name of the model family."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
     """Modes of activation checkpointing that this family supports, from the cheapest to the most expensive."""
 
@@ -62,7 +62,7 @@ class ModelConfig(ABC):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the config with the given fields, whose values have the types that JSON has.
+        """Return the config with the given fields. The values have JSON types, such as lists instead of tuples.
 
         Raises:
             TypeError: a field is missing or unknown.
@@ -87,10 +87,10 @@ class ModelConfig(ABC):
         return sum(matrix.size for matrix in self.block_weights.values())
 
     def matrix(self, name: str) -> Matrix:
-        """Return the linear map of the weight called `name`, such as `blocks.0.ffn.keys`.
+        """Return the description of the weight called `name`, such as `blocks.0.ffn.keys`, as a linear map.
 
         Raises:
-            KeyError: the blocks of the model have no such matrix.
+            KeyError: the blocks of the model have no matrix of this name.
         """
         _, _, within = name.split(".", 2)
         return self.block_weights[within]
@@ -115,8 +115,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
-        """Return the number of bytes that the backward pass of the largest layer allocates for the gradients of its
-        weights and of its scores or hidden activations."""
+        """Return the number of bytes that the backward pass of a block's largest layer allocates temporarily, for the
+        gradients of the layer's weights and of its scores or hidden activations."""
 
     @abstractmethod
     def init_std(self, name: str) -> float:
@@ -144,7 +144,8 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Name and value of the dimensions that distinguish the sizes of this model family, for a row of a table."""
+        """Names and values of the dimensions that distinguish the sizes of this model family, as two strings for a
+        table."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property

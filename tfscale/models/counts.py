@@ -1,8 +1,8 @@
 """Counts of parameters, FLOPs and memory, computed from a model's config without building the model.
 
-A multiplication and an addition count as two FLOPs; attention counts the full context squared, without causal halving
-(as in the paper's Table 3 and in torch.utils.flop_counter); a backward pass counts twice a forward pass. A test
-compares the matrix products with torch.utils.flop_counter.
+A multiplication and an addition count as two FLOPs. The FLOPs of attention are those of the full context, without
+halving for the causal mask (as in the paper's Table 3 and in torch.utils.flop_counter). A backward pass counts as two
+forward passes. A test compares the FLOPs of matrix products with torch.utils.flop_counter.
 """
 
 from dataclasses import astuple, dataclass
@@ -34,7 +34,7 @@ class Flops:
     """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit such
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit these
     element-wise operations."""
 
     @property
@@ -59,8 +59,8 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The rest is for allocations that this
-estimate omits."""
+"""Fraction of a device's memory that a planned training step may use. The remaining memory is for allocations that
+`memory` does not include."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,20 @@ class Memory:
     temporary: int
     """Bytes of the largest of three temporary allocations: a tile of logits; the tiles of a layer's scores, with the
     gradients of the layer's weights and the recomputed activations of a block; and the allocations of an update of the
-    weights, minus the activations and logits, whose memory is free by then."""
+    weights, minus `activations` and `logits`, because their memory is free during the update."""
     gathered: int
     """Bytes of the weights gathered from shards (the embedding, the current block and the next block) and of the
     gradient of the current block before it is sharded."""
 
     @property
     def total(self) -> int:
-        """Total memory in bytes."""
+        """Peak memory of the training step in bytes, which is the sum of all fields."""
         return sum(astuple(self))
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the memory of a training step on one device. `python -m benchmarks memory` compares this estimate with
-    measurements."""
+    """Return the estimated peak memory of a training step on one device. `python -m benchmarks memory` compares this
+    estimate with measurements."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

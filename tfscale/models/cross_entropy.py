@@ -92,7 +92,8 @@ def _by_chunks(
     gradients: tuple[Tensor, Tensor] | None,
     losses: Tensor | None = None,
 ) -> Tensor:
-    """Return the summed loss of `hidden` [tokens, d_model] and fill `losses` [tokens] and `gradients`."""
+    """Return the summed loss of `hidden` [tokens, d_model]. If they are given, overwrite `losses` [tokens] with the
+    loss of each token, and `gradients` with the gradients of `hidden` and `embedding`."""
     dtype = product_dtype(hidden)
     weight, targets = embedding.to(dtype), targets[:, None]
     rows = logit_rows(len(hidden), len(embedding), hidden.device.type)
@@ -135,8 +136,9 @@ def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Te
 
 
 def _fusable_softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return the same values as `_softmax`. torch.compile fuses these operations into passes over the logits that store
-    nothing else; it would store the operand of `scatter_add_` in the wider dtype."""
+    """Return the same values as `_softmax`, without `scatter_add_`. torch.compile fuses these operations and stores no
+    intermediate result of the size of the logits, whereas it would store the operand of `scatter_add_` in the wider
+    dtype."""
     scores = logits.to(wide(logits.dtype))
     scores = scores - scores.amax(-1, keepdim=True)
     exponentials = scores.exp()

@@ -5,7 +5,7 @@ from typing import Literal
 
 Recompute = Literal["none", "pattention", "blocks"]
 """Mode of activation checkpointing. `none`: the backward pass recomputes nothing. `pattention`: it recomputes the
-scores of every Pattention, tile by tile. `blocks`: it recomputes all activations inside a block."""
+scores of every Pattention. `blocks`: it recomputes all activations inside a block."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Execution:
     state_bytes: float = 8.0
     """Number of bytes of optimizer state per weight: 8 for the two moments of AdamW."""
     update_bytes: int = 0
-    """Number of bytes that an update of the weights allocates besides the optimizer state."""
+    """Number of bytes that an update of the weights allocates in addition to the optimizer state."""
     buckets: bool = False
     """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
     micro-batch, each gradient is copied as soon as it is computed, and then freed."""
@@ -35,4 +35,4 @@ class Execution:
     """True if torch.compile compiles the blocks. The partitioner of torch.compile then chooses the tensors that a
     block keeps for the backward pass."""
     kernels: bool = False
-    """True if Pattention uses this package's Triton kernels."""
+    """True if Pattention uses this package's Triton kernels for the norm and GELU."""

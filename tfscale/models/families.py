@@ -19,7 +19,7 @@ def to_dict(config: ModelConfig) -> dict[str, Any]:
     values = {"family": config.family, **asdict(config)}
     for name, standard in (("init", "official"), ("base_fan_in", None)):
         if values[name] == standard:
-            del values[name]  # files of versions without this field do not have it
+            del values[name]  # older versions did not write this field
     return values
 
 

@@ -1,7 +1,7 @@
-"""The model that consists of the first groups of parameter tokens of a TokenFormer that has grown by groups.
+"""Models that consist of only the first groups of parameter tokens of a TokenFormer that was grown by groups.
 
-The weights of this model are the first rows of the weights of the whole model. Immediately after a growth, the groups
-that are older than the growth therefore form the parent model.
+The weights of such a model are the first rows of the weights of the whole model. Immediately after a growth, the groups
+that existed before the growth therefore form the parent model.
 """
 
 from dataclasses import replace
@@ -24,7 +24,8 @@ def number_of_groups(config: ModelConfig) -> int:
 
 
 def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
-    """Return the config of the model with only the first `count` groups of each layer, from 1 to `number_of_groups`."""
+    """Return the config of the model with only the first `count` groups of each layer. `count` must be from 1 to
+    `number_of_groups(config)`."""
     assert isinstance(config, TokenFormerConfig)
     return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])
 

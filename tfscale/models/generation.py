@@ -42,7 +42,7 @@ class Reader:
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
         self.window: list[int] = []
-        """Tokens in the model's current context window."""
+        """Token ids in the model's current context window."""
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> Tensor:
@@ -71,7 +71,8 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return a token sampled from the distribution given by logits [vocab_size]."""
+    """Return the id of a token sampled from the distribution that logits [vocab_size] and the sampling settings
+    define."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:
@@ -82,6 +83,6 @@ def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # the sum excludes the token's own, so one remains
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so one remains
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

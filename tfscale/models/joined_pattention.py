@@ -29,8 +29,8 @@ def joined_pattention(
 
     Args:
         recompute: True to recompute the scores in the backward pass instead of storing them.
-        kernels: True to use the kernels of `norm_gelu_kernels`, which support only `l2_norm_gelu`; False to use
-            functions for torch.compile.
+        kernels: True to use the kernels of `norm_gelu_kernels` if `kind` is `l2_norm_gelu`. Otherwise, PyTorch
+            functions are used, which torch.compile can fuse.
     """
     if not (kernels and kind == "l2_norm_gelu"):
         return perhaps_checkpointed(recompute, _joined, x, projections, groups, kind)
@@ -51,7 +51,8 @@ def _joined(x: Tensor, projections: Projections, groups: Groups, kind: NormActiv
 def _operands(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows of x [tokens, d_in], and aligned keys and values [projections, n, d]."""
+    """Return x as rows [tokens, d_in], and the aligned keys [projections, n, d_in] and values [projections, n,
+    d_out]."""
     dtype, n = product_dtype(x), aligned(total(groups), kind)
     keys, values = (checkpointed(_join, half, dtype, n) for half in zip(*projections, strict=True))
     return x.reshape(-1, x.shape[-1]).to(dtype), keys, values

@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
 
     @property
     def recompute(self) -> Recompute:
-        """Mode of activation checkpointing."""
+        """Mode of activation checkpointing. Setting it also configures every Pattention."""
         return self._recompute
 
     @recompute.setter
@@ -44,15 +44,15 @@ class LanguageModel(nn.Module):
                 module.recompute = what == "pattention"
 
     def use_kernels(self) -> None:
-        """Compute the norm and GELU of every Pattention with this package's Triton kernels."""
+        """Enable this package's Triton kernels for the norm and GELU of every Pattention."""
         for module in self.modules():
             if isinstance(module, Pattention):
                 module.kernels = True
 
     @contextmanager
     def using_first_groups(self, count: int | None) -> Iterator[None]:
-        """Return a context manager in which every Pattention uses only its first `count` groups, or all if `count` is
-        None. The rows of other groups get gradients of zero."""
+        """Return a context manager in which every Pattention uses only its first `count` groups, or all groups if
+        `count` is None. The rows of other groups get gradients of zero."""
         if count is None:  # setting an attribute would compile every block again
             yield
             return

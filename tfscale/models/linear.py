@@ -19,7 +19,7 @@ class QKVLinear(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Feed-forward network with two linear layers and a GELU."""
+    """Feed-forward network with two linear layers without biases, and a GELU in between."""
 
     def __init__(self, d_model: int, d_ff: int) -> None:
         super().__init__()

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 class Matrix:
     """Weight of a block that applies one or more linear maps of the same fan-in and fan-out.
 
-    The rows of a Pattention's values are the inputs of its map; the rows of all other weights are outputs.
+    The rows of a Pattention's values correspond to the inputs of the map. The rows of all other weights correspond to
+    the outputs.
     """
 
     fan_in: int
-    """Number of inputs that each output sums."""
+    """Number of inputs of each linear map, over which an output is summed."""
     fan_out: int
-    """Number of outputs."""
+    """Number of outputs of each linear map."""
     maps: int = 1
     """Number of maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
     inputs_are_rows: bool = False
@@ -33,5 +34,6 @@ class Matrix:
 
 
 def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return whether the model's weight called `name` is a matrix of a block, rather than the embedding or a vector."""
+    """Return whether the weight called `name`, which has the given number of dimensions, is a matrix of a block. The
+    embedding, gains and biases are not."""
     return dimensions == 2 and name.startswith("blocks.")

@@ -1,4 +1,4 @@
-"""Norm and activation of Pattention, computed by their definition."""
+"""Functions that compute the norm and activation of Pattention directly from their definition."""
 
 from itertools import accumulate
 from typing import assert_never
@@ -12,8 +12,9 @@ from tfscale.models.tiled_pattention import NORM_EPS
 
 
 def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the weights of the values for scores [..., n or more], with each group normalised separately. Scores of
-    padding, which follow the last group, are included in the last group."""
+    """Return the weights of the values for scores [..., n or more], in the same shape. Each group of parameter tokens
+    is normalised separately. If there are more than n scores, the additional scores belong to padding and are included
+    in the last group."""
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind)
     ends = [*accumulate(group.n for group in groups)]
@@ -23,7 +24,8 @@ def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return Theta (Eq. 4) of the scores [..., n] of one group, which are the weights [..., n] of the values."""
+    """Return Theta (the paper's Eq. 4) of the scores [..., n] of one group, which are the weights [..., n] of the
+    values."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":
@@ -37,7 +39,7 @@ def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
 
 
 def _scale(scores: Tensor, tau: float) -> Tensor:
-    """Return tau divided by the L2 norm of the scores."""
+    """Return tau divided by the L2 norm [..., 1] of the scores [..., n]."""
     # Squares are summed in at least float32, because n is in the thousands and bf16 has only 8 bits of precision.
     wide = scores if scores.dtype == torch.float64 else scores.float()
     return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)

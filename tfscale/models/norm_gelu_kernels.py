@@ -73,7 +73,7 @@ class _KernelPattention(torch.autograd.Function):
 
 
 def _scores(x: Tensor, keys: Tensor) -> Tensor:
-    """Return the scores [tokens, projections, n]."""
+    """Return the scores [tokens, projections, n] of inputs x for the keys of all projections."""
     return (x @ keys.flatten(0, 1).T).view(len(x), *keys.shape[:2])
 
 
@@ -91,11 +91,12 @@ def _(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
 
 @triton_op("tfscale::norm_gelu", mutates_args=())
 def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Return the weights, which are GELU of the scaled scores, and the scales [tokens, projections, groups].
+    """Return the GELU of the scaled scores [tokens, projections, n], which are the weights of the values, and the
+    scales [tokens, projections, groups].
 
     Args:
         scores: [tokens, projections, n], contiguous.
-        ends: end of each group in a row of scores.
+        ends: index of the first score after each group.
         taus: tau of each group.
     """
     tokens, projections, n = scores.shape
@@ -112,10 +113,10 @@ def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tup
 def norm_gelu_backward(
     d_weights: Tensor, scores: Tensor, scales: Tensor, ends: Sequence[int], taus: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the scores, and the weights, which are computed again.
+    """Return the gradients of the scores, and the recomputed weights of the values, both [tokens, projections, n].
 
     Args:
-        d_weights: [tokens, projections, n], contiguous in n.
+        d_weights: gradients of the weights, [tokens, projections, n], contiguous in n.
     """
     tokens, projections, n = scores.shape
     d_scores, weights = torch.empty_like(scores), torch.empty_like(scores)
@@ -190,11 +191,11 @@ def _norm_gelu_backward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _normal_cdf(z):  # type: ignore[no-untyped-def]
-    """Return the distribution function of the standard normal distribution, which is GELU(z) / z."""
+    """Return the distribution function of the standard normal distribution at z, which is GELU(z) / z."""
     return 0.5 + 0.5 * tl.erf(z * _ROOT_HALF)
 
 
 @triton.jit
 def _slope(z):  # type: ignore[no-untyped-def]
-    """Return the derivative of GELU."""
+    """Return the derivative of GELU at z."""
     return _normal_cdf(z) + z * tl.exp(-0.5 * z * z) / _ROOT_TWO_PI

@@ -1,4 +1,4 @@
-"""Numbers and norms of the parameter tokens in a Pattention layer."""
+"""Groups of parameter tokens in a Pattention layer, with the number of tokens and the norm of each group."""
 
 import math
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ def default_tau(norm_activation: str, n: int) -> float:
 class TokenGroup:
     """Group of `n` parameter tokens that share one norm. The normalised scores of the group are scaled by `tau`.
 
-    `tau` is stored rather than recomputed from `n`, because a layer that keeps its `tau` can grow without a change of
-    its output.
+    `tau` is stored rather than recomputed from `n`, so that a layer can keep its `tau`, and thereby its output, when it
+    grows.
     """
 
     n: int
@@ -31,7 +31,7 @@ Groups = tuple[TokenGroup, ...]
 
 
 def total(groups: Groups) -> int:
-    """Return the total number of parameter tokens in the groups of a layer."""
+    """Return the total number of parameter tokens in `groups`, the groups of a layer."""
     return sum(group.n for group in groups)
 
 

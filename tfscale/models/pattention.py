@@ -14,14 +14,14 @@ from tfscale.models.tiled_pattention import Projections, tiled_pattention
 def pattention(
     x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
-    """Return Theta(x K^T) V, with each group of parameter tokens normalised separately (Eqs. 4 and 16).
+    """Return Theta(x K^T) V (the paper's Eqs. 4 and 16), with each group of parameter tokens normalised separately.
 
     Args:
         x: [..., d_in].
         keys: [n, d_in].
         values: [n, d_out].
         groups: groups of parameter tokens, whose sizes sum to n.
-        recompute: True to recompute tensors of size n in the backward pass instead of storing them.
+        recompute: True to recompute the scores in the backward pass instead of storing them.
 
     Returns:
         [..., d_out].
@@ -54,7 +54,7 @@ def pattentions(
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the output of `pattention`, computed by the definition and differentiated by autograd."""
+    """Return the output of `pattention`, computed directly from the definition and differentiated by autograd."""
     return weigh(x @ keys.T, groups, kind) @ values
 
 
@@ -64,7 +64,7 @@ class Pattention(nn.Module):
     recompute = False
     """True if the backward pass recomputes the scores (activation checkpointing)."""
     kernels = False
-    """True to use this package's Triton kernels."""
+    """True to use this package's Triton kernels for the norm and GELU."""
     first: int | None = None
     """Number of leading groups that the forward pass uses; None: all groups."""
 
@@ -80,12 +80,12 @@ class Pattention(nn.Module):
 
     @property
     def used(self) -> Groups:
-        """Groups that the forward pass uses."""
+        """Groups of parameter tokens that the forward pass uses."""
         return self.groups[: self.first]
 
     @property
     def projection(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of the groups that the forward pass uses."""
+        """Keys [n, d_in] and values [n, d_out] of the groups that the forward pass uses."""
         if self.first is None:
             return self.keys, self.values
         n = total(self.used)

@@ -15,7 +15,7 @@ class Rotation(NamedTuple):
     """Cosines and sines of the rotation angles of the first r dimensions of a head, by position."""
 
     cos: Tensor
-    """Cosines, [time, 1, r] or [batch, time, 1, r]."""
+    """Cosines of the rotation angles, [time, 1, r] or [batch, time, 1, r]."""
     sin: Tensor
     """Sines with the shape of `cos`, negated in the first half of the dimensions."""
 

@@ -128,7 +128,7 @@ class _TiledPattention(torch.autograd.Function):
 def _through_values(
     w: Tensor, vs: Sequence[Tensor], d_out: Tensor, d_vs: Sequence[Tensor], d_w: Tensor, first: bool
 ) -> None:
-    """Write the gradient of the weights `w` and accumulate the gradients of the values."""
+    """Write the gradient of the weights `w` to `d_w`, and add the gradients of the values to `d_vs`."""
     for v, d_v, each, d_each, d_result in zip(vs, d_vs, w.unbind(1), d_w.unbind(1), d_out.unbind(1), strict=True):
         add_product(d_v, each.T, d_result, first)
         torch.mm(d_result, v.T, out=d_each)
@@ -137,7 +137,7 @@ def _through_values(
 def _through_keys(
     x: Tensor, ks: Sequence[Tensor], d_scores: Tensor, d_ks: Sequence[Tensor], d_x: Tensor, first: bool
 ) -> None:
-    """Write the gradient of `x` and accumulate the gradients of the keys."""
+    """Write the gradient of `x` to `d_x`, and add the gradients of the keys to `d_ks`."""
     last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # the order in which autograd adds them
     for number, (k, d_k, d_each) in enumerate(last_first):
         add_product(d_x, d_each, k, first=number == 0)
@@ -145,7 +145,7 @@ def _through_keys(
 
 
 def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups) -> None:
-    """Convert the gradient of the scaled scores to that of the scores, in place."""
+    """Convert the gradient `d_z` of the scaled scores `z` in place to the gradient of the scores before scaling."""
     parts = (_parts(each, groups) for each in (d_z, z))
     for group, s, d_part, part in zip(groups, _columns(scale), *parts, strict=True):
         along = (d_part * part).sum(-1, keepdim=True, dtype=s.dtype).div_(-(group.tau**2))
@@ -164,6 +164,6 @@ def _columns(scale: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
-    """Return `count` rows of a tensor, starting at `start`. If this is the whole tensor, no view is created, because
-    views took a tenth of the time of a step in a small model with one tile."""
+    """Return at most `count` rows of a tensor, starting at `start`. If these are all rows, the tensor itself is
+    returned, because creating views took a tenth of the time of a step in a small model with one tile."""
     return tensor if start == 0 and count == len(tensor) else tensor[start : start + count]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerConfig(ModelConfig):
-    """Config of a GPT-2-like model in the paper's setting: rotary position embeddings, no biases, GELU feed-forward
-    network, pre-norm."""
+    """Config of a GPT-2-like model in the paper's setting: rotary position embeddings, no biases in linear layers, a
+    GELU feed-forward network, and pre-norm blocks."""
 
     d_ff: int
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ELEMENTWISE_FLOPS = 14
-"""FLOPs of an update per weight: two running means (3 and 4), their correction and ratio (4), decay and step (3)."""
+"""FLOPs of an update per weight: two running means (3 and 4 FLOPs), their bias correction and ratio (4), and weight
+decay and step (3)."""
 
 
 @dataclass(frozen=True, kw_only=True)

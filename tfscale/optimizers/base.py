@@ -24,7 +24,7 @@ DEFAULT = "adamw"
 
 @dataclass(frozen=True)
 class Slot:
-    """Optimizer state tensor of one weight, with the shape of the weight."""
+    """Description of an optimizer state tensor of one weight. The tensor has the shape of the weight."""
 
     name: str
     """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
@@ -46,17 +46,17 @@ class WholeUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """Settings of an optimizer. Subclasses are frozen dataclasses that add settings of their own."""
+    """Settings of an optimizer. Subclasses are frozen dataclasses, which can add more settings."""
 
     lr: Rate
-    """Peak learning rate."""
+    """Peak learning rate of the learning-rate schedule."""
     clip: NonNegative
-    """Maximum gradient norm, or 0 to disable clipping."""
+    """Maximum norm of all gradients, above which they are clipped, or 0 to disable clipping."""
     embedding_ratio: Factor = 1.0
     """Learning rate of the embedding and of the gains and biases of norms, as a multiple of `lr`."""
 
     name: ClassVar[str]
-    """Name of the optimizer in `OPTIMIZERS`."""
+    """Name under which the optimizer is registered in `OPTIMIZERS`."""
     row_rates: ClassVar[bool] = False
     """True if growth can give old and new rows of a matrix separate learning rates. This requires that the update is
     linear in the learning rate, apart from a decay of lr * weight_decay, and that `freeze` excludes frozen rows when
@@ -81,7 +81,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
-        """Return the slots of a weight with the given name and number of dimensions."""
+        """Return the slots (optimizer state tensors) of a weight with the given name and number of dimensions."""
 
     @abstractmethod
     def bytes_per_weight(self, model: ModelConfig) -> float:
@@ -111,8 +111,8 @@ class Optimizer(ABC):
         """
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the optimizer state of a weight after `step` updates, with zeros in the slots, to be filled from a
-        checkpoint."""
+        """Return the optimizer state of a weight after `step` updates, with zeros in the slots. The caller replaces the
+        zeros with the values of a checkpoint."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
@@ -139,7 +139,7 @@ def to_dict(optimizer: Optimizer) -> dict[str, Any]:
     values = {"name": optimizer.name} | asdict(optimizer)
     for name, default in (("name", DEFAULT), ("embedding_ratio", 1.0)):
         if values[name] == default:
-            del values[name]  # files of versions without this field do not have it
+            del values[name]  # older versions did not write this field
     return values
 
 

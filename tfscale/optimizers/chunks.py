@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 HELD = 1 << 24
 """Number of values of whole matrices at which a chunk is full. Each chunk is updated before the next chunk is gathered,
-so the whole matrices of the model are never in memory at the same time."""
+so the whole matrices of all weights are never in memory at the same time."""
 
 
 def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:

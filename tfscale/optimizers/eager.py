@@ -10,12 +10,12 @@ import torch
 
 
 class EagerOptimizer(torch.optim.Optimizer):
-    """Base class of optimizers whose methods do not need the compiler."""
+    """Base class of optimizers whose methods do not import torch's compiler."""
 
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
 
 
 class EagerAdamW(EagerOptimizer, torch.optim.AdamW):
-    """torch.optim.AdamW without gradients through its updates (`differentiable`)."""
+    """torch.optim.AdamW whose methods do not import torch's compiler. The option `differentiable` is not supported."""
 
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))

@@ -31,8 +31,8 @@ class Muon(AdamW):
     ns_steps: Count = 5
     """Number of Newton-Schulz iterations."""
     orthogonalize: Literal["whole", "groups"] = "whole"
-    """Matrices of keys and values that are orthogonalised: the whole matrix of a projection, or the rows of each group
-    of parameter tokens separately."""
+    """Unit of orthogonalisation of the keys and values of a Pattention. whole: the whole matrix of a projection.
+    groups: the rows of each group of parameter tokens separately."""
 
     name: ClassVar[str] = "muon"
     weight_wise: ClassVar[bool] = False
@@ -106,6 +106,6 @@ def update_scale(matrix: Matrix, model: ModelConfig) -> float:
 
 
 def newton_schulz_flops(rows: int, columns: int, steps: int) -> int:
-    """Return the FLOPs of the matrix products that orthogonalise one matrix."""
+    """Return the FLOPs of the matrix products that orthogonalise one matrix [rows, columns]."""
     short, long = min(rows, columns), max(rows, columns)
     return steps * (4 * short**2 * long + 2 * short**3)

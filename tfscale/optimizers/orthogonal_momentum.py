@@ -26,7 +26,7 @@ One matrix of width 768 occupies less than half of a large GPU."""
 
 @dataclass(frozen=True)
 class Update:
-    """Weight of a Muon optimizer, and the settings of its update."""
+    """Weight that Muon updates, and the settings of its update."""
 
     weight: Tensor
     scale: float
@@ -85,7 +85,8 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         return whole(gradient.lerp(momentum, group["momentum"]))
 
     def _orthogonal(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
-        """Return the orthogonalised matrices of all weights, each computed on one rank."""
+        """Return the orthogonalised matrices of all weights. One rank computes each matrix and sends it to the other
+        ranks."""
         rank, ranks = _place()
         mine = [index for index in range(len(given)) if index % ranks == rank]
         done = dict(zip(mine, self._orthogonal_here([given[index] for index in mine]), strict=True))
@@ -145,7 +146,7 @@ def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], st
 
 
 def _batches(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield the parts in batches of matrices of equal shape."""
+    """Yield pairs of a matrix and its result in batches. All matrices of a batch have the same shape."""
 
     def shape(part: tuple[Tensor, Tensor]) -> tuple[int, ...]:
         return tuple(part[0].shape)

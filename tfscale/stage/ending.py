@@ -1,12 +1,12 @@
-"""Early end of a stage by a stopping rule, a pure function of the validation losses of the stage.
+"""Early end of a stage by a stopping rule or a trial. The end is a pure function of the validation losses.
 
 The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
 stopping rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction
 `decay` of the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
 
-A trial is a test that rejects a growth if, after a set number of tokens, the validation loss exceeds that of the parent
-by more than a bound. The stage then ends immediately, at any learning rate. The stopping rule is checked only after the
-trial.
+A trial is a test that rejects a growth if, after a given number of tokens, the validation loss exceeds the last
+validation loss of the parent by more than a bound. The stage then ends immediately, without a decay of the learning
+rate. The stopping rule is checked only after the trial.
 """
 
 import math
@@ -20,7 +20,7 @@ from tfscale.stage.spec import EndingSpec, StageSpec, steps_of
 FEWEST_POINTS = 4
 """Minimum number of evaluations for fitting a curve with three parameters."""
 _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
-"""Exponents b that are tried in the fit of the curve, from 0.02 to 2.5."""
+"""Exponents b of the curves that `gain_by_curve` compares, from 0.02 to 2.5."""
 
 
 def needs_loss_at(spec: StageSpec, step: int) -> bool:
@@ -30,7 +30,8 @@ def needs_loss_at(spec: StageSpec, step: int) -> bool:
 
 
 def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
-    """Return the last validation loss of the parent of a stage on trial, or None if the stage has no trial.
+    """Return the last validation loss, in nats per token, of the parent of a stage with a trial, or None if the stage
+    has no trial.
 
     Raises:
         ValueError: the parent is not finished, or its `done.json` is damaged.
@@ -41,11 +42,11 @@ def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
 
 
 def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = None) -> int | None:
-    """Return the last step of a stage, or None if the last step is not decided yet.
+    """Return the number of steps after which a stage ends, or None if the end is not decided yet.
 
     Args:
-        losses: validation losses of all evaluations so far, in nats, by step.
-        before: last validation loss of the parent, which a trial requires.
+        losses: validation losses of all evaluations so far, in nats per token, by step.
+        before: last validation loss of the parent, which is required if the stage has a trial.
     """
     tried = steps_of(spec.trial.tokens, spec) if spec.trial else 0
     if spec.trial and before is not None and tried in losses and not losses[tried] <= before + spec.trial.bound:
@@ -76,7 +77,7 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     curve fitted to the evaluations.
 
     Args:
-        looks: tokens and validation loss in nats of each evaluation after the warm-up.
+        looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.
     """
     if ending.rule == "plateau":
         return len(looks) > ending.looks and looks[-1 - ending.looks][1] - looks[-1][1] < ending.least
@@ -87,8 +88,9 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Return the predicted decrease of the loss in nats if training continued to `tokens` tokens, by a least-squares
-    fit of the curve E + A / tokens^b to `looks`. The result is 0 if no falling curve fits."""
+    """Return the predicted decrease of the loss, in nats per token, if training continued to `tokens` tokens. The
+    prediction is a least-squares fit of the curve E + A / tokens^b to `looks`. If the curve does not fall, the result
+    is 0."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]

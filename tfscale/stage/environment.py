@@ -11,7 +11,7 @@ ENVIRONMENT_FILE = "environment.json"
 
 @dataclass(frozen=True)
 class Environment:
-    """Versions, machine, device and commit of a training process."""
+    """Software versions, machine, device and commit of a training process."""
 
     host: str = ""
     device: str = ""
@@ -30,7 +30,7 @@ class Environment:
 
 
 def write_environment(stage_dir: Path, environment: Environment) -> None:
-    """Write environment.json atomically."""
+    """Write an environment to environment.json in the folder of a stage, atomically."""
     write_json(stage_dir / ENVIRONMENT_FILE, asdict(environment))
 
 

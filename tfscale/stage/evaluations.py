@@ -21,16 +21,16 @@ from tfscale.totals import Totals
 EVALUATIONS_FILE = "evaluations.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
-"""Names of the figures measured on a text."""
+"""Names of the figures that are measured on a text."""
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
 """Names of the fields that identify a measurement."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the evaluations of a stage, or an empty list if there are none.
+    """Return the evaluations of the stage in `folder`, or an empty list if there are no evaluations.
 
     Raises:
-        UserFault: the file was not written by this version of tfscale.
+        UserFault: the file is damaged, or another version of tfscale wrote it.
     """
     path = folder / EVALUATIONS_FILE
     if not path.exists():
@@ -50,16 +50,16 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def measured(entry: dict[str, Any]) -> dict[str, float]:
-    """Return the figures of one evaluation, keyed by name."""
+    """Return the measured figures of one evaluation, such as its loss, by name."""
     figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
     return {str(name): float(value) for name, value in figures.items()}
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation, which replaces an earlier one of the same measurement.
+    """Add an evaluation with the current time. It replaces an earlier evaluation of the same measurement.
 
     Raises:
-        UserFault: the existing file was not written by this version of tfscale, or the file cannot be written.
+        UserFault: the existing file is damaged, another version of tfscale wrote it, or the file cannot be written.
     """
     others = [old for old in read_evaluations(folder) if any(old.get(name) != entry.get(name) for name in _SAME)]
     entry = {**entry, "time": datetime.now(UTC).isoformat(timespec="seconds")}

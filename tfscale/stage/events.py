@@ -29,11 +29,12 @@ lineage has measured its energy, and total_optimizer_flops (optimizer updates) i
 whole lineage.
 Losses are in nats per token.
 
-If there are several processes, the leading one writes the events. It writes the `end` event before any process exits,
-regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end` event.
+If there are several processes, the leading process writes the events. It writes the `end` event before any process
+exits, regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end`
+event.
 
-Nothing is ever rewritten. A process that resumes from an older checkpoint writes a `start` event, and `read_events`
-drops the earlier measurements of the steps that are then repeated.
+Existing lines are never changed. A process that resumes from an older checkpoint writes a `start` event, and
+`read_events` drops the earlier measurements of the steps that are then repeated.
 """
 
 import json
@@ -46,14 +47,13 @@ from tfscale.totals import Totals
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT = "heartbeat"
-"""Name of the file whose modification time a running stage updates."""
+"""Name of the heartbeat file, whose modification time a running stage updates."""
 
 Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. Other processes can read an event as a whole line when `write` returns. `sync` writes
-    all events to disk."""
+    """Append-only log of events. When `write` returns, other processes can read the event as a complete line."""
 
     def __init__(self, stage_dir: Path) -> None:
         path = stage_dir / METRICS_FILE
@@ -74,19 +74,19 @@ class EventLog:
 
 
 class NoLog(EventLog):
-    """Event log of a rank other than the leading one, which writes nothing."""
+    """Event log that writes nothing, for ranks other than the leading rank."""
 
     def __init__(self) -> None:
         pass
 
     def write(self, event: str, **values: Any) -> None:
-        """Do nothing."""
+        """Do nothing, because only the leading rank writes events."""
 
     def sync(self) -> None:
-        """Do nothing."""
+        """Do nothing, because only the leading rank writes events."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing, because only the leading rank writes events."""
 
 
 def _end_torn_line(path: Path) -> None:
@@ -99,7 +99,7 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """Return the events that led to the current weights of a stage, in order."""
+    """Return the events of a stage in order, without the measurements of steps that were repeated."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
@@ -109,7 +109,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
-    """Return the last event of any of the given kinds, or None if there is no such event."""
+    """Return the last event whose kind is one of `kinds`, or None if there is no event of these kinds."""
     return next((event for event in reversed(events) if event["event"] in kinds), None)
 
 
@@ -137,7 +137,7 @@ class EventTail:
         self._offset = 0
 
     def new(self) -> list[Event]:
-        """Return the events written since the last call."""
+        """Return the events that have been written completely since the last call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -148,7 +148,7 @@ class EventTail:
 
 
 def parse(lines: Iterable[str]) -> list[Event]:
-    """Return the events in all complete lines."""
+    """Return the events in `lines`. Lines that are not valid events, such as incomplete lines, are skipped."""
     events = []
     for line in lines:
         try:
@@ -161,7 +161,7 @@ def parse(lines: Iterable[str]) -> list[Event]:
 
 
 def fold(events: Iterable[Event]) -> list[Event]:
-    """Return the events without the measurements of steps that a later process repeated."""
+    """Return the events without the `train` and `eval` events of steps that a later process repeated."""
     kept: list[Event] = []
     for event in events:
         if event["event"] == "start":

@@ -1,4 +1,4 @@
-"""Stages and their folders: search, completion and lineage of a stage."""
+"""Stages and their folders, with functions for the search, the completion and the lineage of stages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of an arm, with the key, folder and spec of the stage."""
+    """Stage of an arm: its size, key, folder and spec."""
 
     size: str
     """Size of the stage in the schedule, such as 354M. Stages of the same size are compared with each other."""
@@ -29,13 +29,13 @@ def is_done(stage: Stage) -> bool:
 
 
 def has_undecided_end(stage: Stage) -> bool:
-    """Return True if the number of tokens of a stage is still undecided."""
+    """Return True if a rule or a trial may still end a stage early, so that its number of tokens is not known yet."""
     return stage.spec.may_end_early and not is_done(stage)
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec of a stage. If a rule has ended the stage early, `tokens` is the actual number of training
-    tokens."""
+    """Return the spec of a stage. If the stage is finished and a rule or a trial may have ended it early, `tokens` is
+    the actual number of training tokens."""
     if not spec.may_end_early or not has_result(stage_dir):
         return spec
     try:
@@ -45,8 +45,8 @@ def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
 
 
 def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
-    """Return the folder of the stage whose weights a stage starts from: the parent, or the parent's parent if the
-    parent's growth was rejected.
+    """Return the folder of the stage whose final weights a stage starts from. It is the parent or, if the parent's
+    growth was rejected, the parent's parent.
 
     Raises:
         ValueError: the parent's `stage.yaml` is missing or damaged.
@@ -69,7 +69,8 @@ def find_stage(runs: Path, name: str) -> Path:
     """Return the folder of a stage.
 
     Args:
-        name: path of the stage, or the beginning of the name of its folder or of its key.
+        runs: runs folder, in which stages are searched for.
+        name: path of the stage's folder, or the beginning of the name or of the key of the stage.
 
     Raises:
         ValueError: no stage or several stages match. The message lists the stages to choose from.

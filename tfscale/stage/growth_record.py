@@ -1,8 +1,8 @@
 """growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
-growth.json contains the parent, the recipe and the sizes (documented in `tfscale.growth`), the initial optimizer state,
-the change of the logits, and the cost of the growth. import.json contains the names and hashes of the files that the
-weights were imported from.
+growth.json contains the parent, the recipe, the sizes (`tfscale.growth.operator.Growth.facts`), the initial optimizer
+state, the comparison of the logits, and the time and peak memory of the growth. import.json contains the names and
+hashes of the files that the weights were imported from.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def is_grown(stage_dir: Path) -> bool:
 
 
 def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write growth.json atomically."""
+    """Write the record of a growth to growth.json in the folder of a stage, atomically."""
     write_json(stage_dir / GROWTH_FILE, record)
 
 
@@ -36,8 +36,8 @@ def read_growth(stage_dir: Path) -> dict[str, Any] | None:
 
 
 def optimizer_note(stage_dir: Path) -> str | None:
-    """Return the message in growth.json that the optimizer state starts empty although the recipe carries it over.
-    Return None if there is no message, or if growth.json is damaged or from an older version."""
+    """Return the message in growth.json that explains why the optimizer state starts empty although the recipe carries
+    it over. Return None if there is no message, or if growth.json is damaged or from an older version."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:
@@ -47,7 +47,7 @@ def optimizer_note(stage_dir: Path) -> str | None:
 
 
 def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write import.json atomically."""
+    """Write the record of an import to import.json in the folder of a stage, atomically."""
     write_json(stage_dir / IMPORT_FILE, record)
 
 

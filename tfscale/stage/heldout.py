@@ -1,13 +1,14 @@
 """heldout.json: the final validation loss by blocks of the validation text, for confidence intervals over documents.
 
-Training writes the file together with the final evaluation. Stages from older versions do not have the file.
+Training writes the file together with the final evaluation. Older versions did not write the file.
 
     {"step": ..., "tokens": [...], "losses": [...]}
 
 The sequences of the evaluation are divided into blocks of consecutive sequences: with B blocks over S sequences,
 sequence s is in block s * B // S. `losses` contains the sum of the losses of each block in nats, and `tokens` contains
-the number of tokens of each block. Summed over all blocks, `losses` and `tokens` are those of the final evaluation. The
-sequences of a block are consecutive because the tokens of one document depend on each other.
+the number of tokens of each block. The sums of `losses` and `tokens` over all blocks are the summed loss and the number
+of tokens of the final evaluation. The sequences of a block are consecutive because the tokens of one document depend on
+each other.
 """
 
 import math
@@ -22,12 +23,13 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Largest allowed relative difference between the sum over blocks and the evaluation, whose summation orders differ."""
+"""Maximum relative difference between the mean loss over all blocks and the loss of the evaluation, which are summed in
+different orders."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockLosses:
-    """Final evaluation of a stage by blocks of the validation text."""
+    """Losses of the final evaluation of a stage, by blocks of the validation text."""
 
     tokens: NDArray[np.float64]
     """Number of tokens of each block, [blocks]."""
@@ -36,12 +38,12 @@ class BlockLosses:
 
 
 def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequence[float]) -> None:
-    """Write heldout.json atomically."""
+    """Write the number of tokens and the summed loss of each block to heldout.json, atomically."""
     write_json(stage_dir / HELDOUT_FILE, {"step": step, "tokens": tokens, "losses": losses})
 
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
-    """Return the blocks of the final evaluation of a stage, or None if training did not write them.
+    """Return the losses of the final evaluation of a stage by blocks, or None if training did not write heldout.json.
 
     Args:
         step: step of the final evaluation.

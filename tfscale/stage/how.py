@@ -1,24 +1,25 @@
-"""The single list of fields that describe how or where a stage was run, rather than what the stage computes.
+"""Names of the fields that describe how or where a stage was run, rather than what the stage computes.
 
-These fields are excluded from the key of a stage and from everything that is meant to be shared: exports, reports,
-submissions, and copies in experiment trackers.
+These fields are excluded from the key of a stage and from data that is shared: exports, reports, submissions, and
+copies in experiment trackers.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 STAGE = ("label", "run", "parent_dir", "init_dir")
-"""Fields of `stage.yaml`."""
+"""Names of the excluded fields of `stage.yaml`."""
 ENVIRONMENT = ("host", "argv")
-"""Fields of `environment.json`."""
+"""Names of the excluded fields of `environment.json`."""
 EVENT = ("host", "pid", "message")
-"""Fields of the events in `metrics.jsonl`. A message may contain a path."""
+"""Names of the excluded fields of the events in `metrics.jsonl`. A message may contain a path."""
 EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
-"""Settings of the composed configuration."""
+"""Names of the excluded settings of the composed configuration."""
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Return `values` without `fields`. A dotted name refers to a field within a field."""
+    """Return `values` without `fields`. A name with a dot, such as `launcher.slurm`, refers to a field of a nested
+    mapping."""
     kept = {name: value for name, value in values.items() if name not in fields}
     for name, inner in kept.items():
         below = [field.removeprefix(f"{name}.") for field in fields if field.startswith(f"{name}.")]

@@ -1,7 +1,7 @@
-"""The layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
+"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
 
-Planning and training use the same rules. Planning knows the total memory of a device or nothing about the device, while
-training knows the free memory. This module does not need torch.
+Planning and training use the same rules. Planning knows at most the total memory of a device, whereas training knows
+the free memory. This module does not need torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ the caches and be slower; on CUDA, with fewer tokens, most of the time would be 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Set of identical devices that train a stage together, with one process per device."""
+    """Identical devices that train a stage together, with one process per device."""
 
     device: Literal["cpu", "cuda"]
     memory: int | None
@@ -36,11 +36,11 @@ class Hardware:
     devices: int = 1
     """Number of devices of all hosts together."""
     per_host: int = 1
-    """Number of devices of each host."""
+    """Number of devices of each host that train the stage."""
 
     @property
     def hosts(self) -> int:
-        """Number of hosts."""
+        """Number of hosts on which the stage is trained."""
         return self.devices // self.per_host
 
     def rows(self, spec: StageSpec) -> int:
@@ -48,17 +48,18 @@ class Hardware:
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:
-        """Return the number of devices that the weights are divided among."""
+        """Return the number of devices among which the weights are divided with a kind of sharding."""
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if a step that needs this much memory fits, or if the memory of the devices is unknown."""
+        """Return True if the memory of a device is sufficient for a step that needs `needed`, or if the memory is
+        unknown."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of a stage on its devices: the settings, with a choice for each setting that is `auto`."""
+    """Layout of a stage on its devices. Settings that are `auto` have been replaced by a choice."""
 
     sharding: Sharding
     recompute: Recompute
@@ -67,7 +68,7 @@ class Layout:
     evaluation_batch: int
     """Number of sequences that a device processes at once in evaluations."""
     micro_batch_by: Literal["set", "as before", "whole batch", "memory model", "dry step"]
-    """Origin of the micro-batch size."""
+    """Rule or test that determined the micro-batch (`choose_layout`)."""
     lanes: int = 1
     """Number of batches that an evaluation processes at the same time."""
 
@@ -77,13 +78,13 @@ class Layout:
 
 
 def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None = None, lanes: int = 1) -> Layout:
-    """Return the layout of a stage, with a choice for each setting that is `auto`.
+    """Return the layout of a stage, and choose a value for each setting that is `auto`.
 
     Weights are sharded only if the whole weights and one sequence do not fit on a device. Activation checkpointing is
     used only if one sequence would not fit otherwise. If the memory of the devices is unknown, one sequence is assumed
     to fit.
 
-    The micro-batch is the first of these that applies:
+    The micro-batch is determined by the first of these rules that applies:
 
     1. all sequences of the device's batch with `update=in_backward`, which needs the whole batch;
     2. `micro_batch` if it is set;
@@ -128,7 +129,7 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
 
 
 def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
-    """Return the memory that a training step needs on each device."""
+    """Return the estimated memory that a training step needs on each device."""
     return _memory(spec, hardware, layout.sharding, layout.recompute, layout.micro_batch)
 
 
@@ -145,14 +146,14 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
 def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
     """Yield a fault if a stage with nested dropout of parameter tokens would be compiled on a torch device type."""
     if run.compiles(device):
-        rule = "must be off with growth.nested_dropout, because every number of groups would be another compilation"
+        rule = "must be off with growth.nested_dropout, because each number of groups would require another compilation"
         yield Fault("launcher.compile", run.compile, rule, "off", reads=("growth.nested_dropout", "launcher.device"))
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
     """Yield a fault for each setting that conflicts with updating weights in the backward pass. The gradient of each
-    weight is freed as soon as the weight is updated. Therefore gradient accumulation, data parallelism and anything
-    else that needs all gradients at once are not supported.
+    weight is freed as soon as the weight is updated. Therefore gradient accumulation, data parallelism, and other
+    settings that need all gradients at once are not supported.
 
     Args:
         rows: number of sequences of a batch that each device processes.
@@ -164,10 +165,10 @@ def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows
         rule = f"must be whole with optim.name={optimizer.name}, which needs all gradients at once"
         yield Fault("launcher.update", "in_backward", rule, reads=("optim.name",))
     if clip := optimizer.clip:
-        rule = f"must be 0 with {why}, because the norm of the gradients is known too late"
+        rule = f"must be 0 with {why}, because the norm of all gradients is not known before the updates"
         yield Fault("optim.clip", clip, rule, "optim.clip=0")
     if run.non_finite == "skip":
-        rule = f"must be raise or rollback with {why}, because non-finite values are found too late"
+        rule = f"must be raise or rollback with {why}, because non-finite gradients are not found before the updates"
         yield Fault("launcher.non_finite", "skip", rule, "raise")
     if devices > 1:
         rule = f"must be whole with {devices} processes"
@@ -179,7 +180,7 @@ def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows
 
 
 def halved(size: int, fits: Callable[[int], bool]) -> int:
-    """Return the first of `size`, `size` / 2, ..., 1 that fits, or 1 if none fits."""
+    """Return the first of the sizes `size`, `size` / 2 (rounded up), ..., 1 that fits, or 1 if no size fits."""
     while size > 1 and not fits(size):
         size = -(-size // 2)
     return size
@@ -203,7 +204,7 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
 
 
 def _recomputes(spec: StageSpec, previous: Layout | None) -> tuple[Recompute, ...]:
-    """Return the kinds of activation checkpointing that may be chosen, cheapest first."""
+    """Return the modes of activation checkpointing that may be chosen, from the cheapest to the most expensive."""
     if spec.run.activation_checkpointing != "auto":
         return (spec.run.activation_checkpointing,)
     if previous is not None:

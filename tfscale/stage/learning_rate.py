@@ -1,4 +1,4 @@
-"""The learning-rate schedule, a pure function of the position in the stage."""
+"""Learning-rate schedule, which is a pure function of the position in a stage."""
 
 import math
 from typing import assert_never
@@ -7,9 +7,10 @@ from tfscale.stage.spec import LearningRateSchedule
 
 
 def learning_rate(schedule: LearningRateSchedule, peak: float, position: int, tokens: int) -> float:
-    """Return the learning rate of the step that begins after `position` of the stage's `tokens` tokens.
+    """Return the learning rate of the step that begins after `position` tokens of a stage of `tokens` tokens.
 
-    The warm-up ends at the peak; with cosine and wsd, the rate then falls to `floor * peak` at the last token.
+    The learning rate rises linearly to `peak` during the warm-up. With cosine and wsd, it then falls to `floor * peak`
+    at the last token.
     """
     warmup = schedule.warmup_tokens
     if position < warmup:

@@ -17,7 +17,7 @@ class StageHeld(Exception):
 
 
 class StageLock:
-    """Exclusive lock on the folder of a stage, which is released when the process ends, if not earlier.
+    """Exclusive lock on the folder of a stage. It is released at the end of the `with` block or when the process ends.
 
     The lock is a kernel lock (flock) and is therefore never stale. On NFS, the lock works between hosts if the server
     supports locks (NFSv4, or v3 with lockd).
@@ -40,7 +40,8 @@ class StageLock:
 
     @staticmethod
     def _acquire(file: IO[str]) -> bool:
-        # `held` acquires the lock briefly to check it. Several tries distinguish such a check from a holder.
+        # `held` acquires the lock briefly to check it. Several attempts distinguish this check from a process that
+        # holds the lock.
         for _ in range(20):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +58,8 @@ class StageLock:
 
 
 def read_holder(path: Path) -> str:
-    """Return a description of the process that holds the lock: process id, host and start time."""
+    """Return a description of the process that holds the lock: its process id and host, and the time when it acquired
+    the lock."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -67,7 +69,7 @@ def read_holder(path: Path) -> str:
 
 
 def held(stage_dir: Path) -> str | None:
-    """Return a description of the process that works on a stage, or None if there is no such process."""
+    """Return a description of the process that works on a stage, or None if no process works on it."""
     path = stage_dir / LOCK_FILE
     if not path.exists():
         return None

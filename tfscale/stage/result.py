@@ -20,7 +20,7 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Final validation figures of a stage, which are non-finite if the model diverged."""
+    """Final validation loss of a stage, in several units. The figures are non-finite if the model diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -44,8 +44,8 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a finished stage. Fields with a default may be absent in stages that are imported or were written by
-    older versions."""
+    """Result of a finished stage. Fields with a default may be absent if the stage was imported or written by an older
+    version."""
 
     key: str
     step: int
@@ -79,17 +79,17 @@ class Result:
 
 
 def has_result(stage_dir: Path) -> bool:
-    """Return True if the folder of a stage contains a result."""
+    """Return True if the folder of a stage contains done.json, that is, if the stage is finished."""
     return (stage_dir / DONE_FILE).exists()
 
 
 def write_result(stage_dir: Path, result: Result) -> None:
-    """Write done.json atomically."""
+    """Write a result to done.json in the folder of a stage, atomically."""
     write_json(stage_dir / DONE_FILE, to_dict(result))
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """Return the content of done.json, without unknown figures."""
+    """Return a result as a dictionary for done.json. Figures that are unknown (None) are omitted, except `eval`."""
     values = asdict(result)
     known = {name: value for name, value in values.items() if value is not None or name == "eval"}
     if result.eval is not None:

@@ -18,34 +18,34 @@ class RunOptions:
     """Device that the stage is trained on. auto: CUDA if available, otherwise the CPU."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """Precision of forward and backward passes; weights and moments are always fp32. fp32: all in float32. tf32: as
-    fp32, but matrices are multiplied as TF32, which only CUDA devices do. bf16: bf16 autocast. auto: bf16 on CUDA, fp32
-    on the CPU."""
+    fp32, but matrices are multiplied in TF32, which is available only on CUDA. bf16: bf16 autocast. auto: bf16 on CUDA,
+    fp32 on a CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Use of torch.compile. auto: on with CUDA, off on the CPU."""
+    """Use of torch.compile. auto: on for CUDA, off for a CPU."""
     deterministic: bool = False
     """True to use only deterministic algorithms on CUDA, so that a stage that is resumed or repeated on the same kind
-    of device gives the same numbers bit for bit. With false, they agree to rounding. Training on a CPU is always
-    deterministic. The default is false because the cost has not been measured yet."""
+    of device gives the same numbers bit for bit. With false, the numbers are equal up to rounding. Training on a CPU is
+    always deterministic. The default is false because the cost has not been measured yet."""
     kernels: Literal["compiled", "triton"] = "compiled"
-    """Kernels of the norm and GELU in Pattention on CUDA. compiled: those that torch.compile makes. triton: those of
-    tfscale, which keep one value per score for the backward pass instead of two. They apply to
-    norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
+    """Kernels of the norm and GELU in Pattention on CUDA. compiled: kernels that torch.compile generates. triton:
+    Triton kernels of tfscale, which keep one value per score for the backward pass instead of two. The Triton kernels
+    apply to norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
     threads: Natural = 0
     """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0
-    """Number of sequences that a device processes at once; auto: as many of a batch as fit. Gradients accumulate over
-    the micro-batches of a batch."""
+    """Number of sequences that a device processes at once; auto: the whole batch of the device, halved until it fits in
+    memory. Gradients accumulate over the micro-batches of a batch."""
     activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """Part of the model whose activations the backward pass computes again instead of storing them. auto: none, unless
-    one sequence would not fit otherwise."""
+    """Activation checkpointing: the part of the model whose activations are recomputed in the backward pass instead of
+    being stored. auto: none, unless one sequence would not fit in memory otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """Sharding of the model over several processes. none: each process has the whole model (DDP). full: the model is
     sharded over all processes (FSDP2). hybrid: the model is sharded over the processes of each host (HSDP). auto: none
     if the whole model fits, otherwise full."""
     update: Literal["whole", "in_backward"] = "whole"
-    """Time of the weight update. whole: after the backward pass. in_backward: during the backward pass, with each
-    gradient freed immediately. This saves memory but requires the whole batch as one micro-batch, one process and
-    optim.clip=0."""
+    """Method of updating the weights. whole: all weights are updated after the backward pass. in_backward: each weight
+    is updated, and its gradient freed, during the backward pass. This method saves memory but requires the whole batch
+    as one micro-batch, one process and optim.clip=0."""
     log_tokens: Amount = 0
     """Number of tokens between two logged training metrics; 0: log 100 times per stage."""
     eval_tokens: Amount = 0
@@ -59,16 +59,17 @@ class RunOptions:
     keep: Count = 2
     """Number of checkpoints that are kept while a stage runs. The last checkpoint is kept permanently."""
     keep_tokens: Amount = 0
-    """Number of tokens at whose multiples checkpoints are kept permanently; 0: only the last checkpoint is kept."""
+    """Checkpoints at multiples of this number of tokens are kept permanently; 0: only the last checkpoint is kept
+    permanently."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
     """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
     to the last checkpoint and skip the batch."""
     non_finite_cap: Count = 10
-    """Maximum number of steps with a non-finite loss or gradient. A stage with more such steps fails under any
+    """Maximum number of steps with a non-finite loss or gradient. If there are more, the stage fails under any
     policy."""
 
     def precision_on(self, device: str) -> Precision:
-        """Return the precision on a torch device type."""
+        """Return the precision of matrix products on a torch device type, with a value for `auto`."""
         return self.precision if self.precision != "auto" else "bf16" if device == "cuda" else "fp32"
 
     def compiles(self, device: str) -> bool:

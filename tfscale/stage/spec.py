@@ -1,7 +1,7 @@
-"""The specification of one stage, stored in `stage.yaml`. The orchestrator writes it, and `python -m tfscale.training`
-executes it.
+"""Specification (spec) of one stage, stored in `stage.yaml`.
 
-`stage.yaml` is written in the JSON subset of YAML, so that the training package needs no YAML parser.
+The orchestrator writes the file, and `python -m tfscale.training` executes the spec. The file is in the JSON subset of
+YAML, so that the training package needs no YAML parser.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
 CHECKPOINTS = "checkpoints"
-"""Name of the folder that contains the checkpoints of a stage, `step-*`."""
+"""Name of the folder, within the stage folder, that contains the checkpoints `step-*` of a stage."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class DataSpec:
     """Specification of the tokens that a stage reads, and of the order of the tokens."""
 
     fingerprint: str
-    """Identity of the prepared corpus, which covers the source, the tokenizer and the split."""
+    """Fingerprint of the prepared corpus, which identifies the source, the tokenizer and the split."""
     order_seed: int
     """Seed of the order in which training tokens are read, `data.shuffle_seed`."""
     start: Natural
-    """Position in the order, in tokens, of the stage's first batch."""
+    """Position of the stage's first batch in this order, in tokens."""
     heldout_tokens: int
     """Number of validation tokens that every evaluation reads. All evaluations read the same tokens."""
     heldout_start: Natural = 0
@@ -46,16 +46,17 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from`, then `kind`."""
+    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, followed by the schedule
+    `kind`."""
 
     kind: Literal["cosine", "wsd", "constant"]
     warmup_tokens: Natural
     warmup_from: NonNegative
     """Learning rate at the start of the warm-up: 0, or the last learning rate of the parent."""
     floor: Fraction
-    """Last learning rate as a fraction of the peak, for cosine and wsd."""
+    """Last learning rate as a fraction of the peak. Used by cosine and wsd."""
     decay: Fraction
-    """Last fraction of the stage, over which the learning rate falls linearly to the floor, for wsd."""
+    """Fraction of the stage, at its end, during which the learning rate falls linearly to the floor. Used by wsd."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +64,25 @@ class RateSpec:
     """Separate learning rates in a grown stage for the weights that the parent trained and for new parameter tokens."""
 
     rows: tuple[int, int, int]
-    """Numbers of parameter tokens before growth, including copies, of (each of q, k and v; output; feed-forward). Later
-    rows of the Pattention keys and values are new."""
+    """Numbers of old parameter tokens, including copies, in each of the query, key and value projections, in the output
+    projection, and in the feed-forward layer. Later rows of the Pattention keys and values are new."""
     old: float
     """Initial factor of the learning rate of the weights that the parent trained."""
     old_ramp_tokens: int
-    """Number of tokens over which `old` rises linearly to 1; 0: `old` does not change."""
+    """Number of tokens over which the factor of the old weights rises linearly from `old` to 1; 0: the factor is
+    constant."""
     frozen_tokens: int
-    """Number of tokens during which the learning rate of the old weights is 0. These tokens count towards the ramp."""
+    """Number of tokens during which the learning rate of the old weights is 0. The ramp of `old_ramp_tokens` begins at
+    the same time."""
     new: float
-    """Factor of the learning rate of new rows."""
+    """Factor of the learning rate of the rows that the growth added."""
     per_row_bias: bool
     """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
     new_second_moment: bool
     """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
     new_ramp_tokens: Natural = 0
     """Number of tokens over which the factor of new rows rises linearly from 1 to `new`. The factor then falls back to
-    1 over as many tokens. 0: `new` does not change."""
+    1 over the same number of tokens. 0: the factor is constant."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,10 @@ class EndingSpec:
 
     rule: Literal["plateau", "predicted_gain"]
     every_tokens: Count
-    """Number of tokens between two checks of the validation loss, a multiple of the stage's batch_tokens."""
+    """Number of tokens between two checks of the validation loss. It must be a multiple of the stage's batch_tokens."""
     least: Positive
-    """Smallest improvement of the validation loss that counts, in nats."""
+    """Minimum improvement of the validation loss, in nats per token. The rule ends the stage if the improvement is
+    smaller."""
     looks: Count
     """plateau: number of checks over which the improvement is measured. predicted_gain: minimum number of checks."""
     most_tokens: Count
@@ -102,9 +106,10 @@ class TrialSpec:
     """Test that accepts a growth, or rejects it and ends the stage (`tfscale.stage.ending`)."""
 
     tokens: Count
-    """Number of tokens after which the validation loss decides, a multiple of the stage's batch_tokens."""
+    """Number of tokens after which the validation loss is tested. It must be a multiple of the stage's batch_tokens."""
     bound: float
-    """Largest allowed excess of the loss after `tokens` over the parent's last validation loss, in nats."""
+    """Maximum difference, in nats per token, of the validation loss after `tokens` tokens and the parent's last
+    validation loss."""
     most_tokens: Count
     """Budget of the stage in tokens if the growth is kept."""
 
@@ -122,15 +127,15 @@ class RunSpec(RunOptions):
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Specification of one stage of training."""
+    """Specification of the training of one stage."""
 
     label: str
     """Readable name of the stage, which is not part of the key."""
     model: ModelConfig
     data: DataSpec
     tokens: Natural
-    """Budget of the stage, a multiple of batch_tokens; with an `ending` or a `trial`, the number of tokens trained, if
-    known."""
+    """Number of training tokens, a multiple of batch_tokens. This is the budget or, if an `ending` or a `trial` has
+    decided the end of the stage, the actual number."""
     batch_tokens: Count
     """Number of tokens per optimizer step over all devices and micro-batches, a multiple of the model's context."""
     optimizer: Optimizer
@@ -141,14 +146,14 @@ class StageSpec:
     parent: str | None = None
     """Key of the parent, which is the stage that this stage starts from, or None."""
     parent_dir: str | None = None
-    """Folder of the parent, absolute or relative to the folder of this stage. It is not part of the key."""
+    """Folder of the parent, absolute or relative to the folder of this stage. The folder is not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
-    """Growth recipe, which only the growth package reads."""
+    """Growth recipe of a stage with a parent, otherwise None. Only the growth package reads it."""
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
     """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.nested_dropout`).
-    The FLOPs of such a step count as those of any other."""
+    These steps are counted with the FLOPs of a step of the whole model."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     trial: TrialSpec | None = None
@@ -164,19 +169,20 @@ class StageSpec:
     """SHA-256 of imported weights, or None. A stage with imported weights was trained elsewhere and is only evaluated
     here, and `tokens` is 0 if the number of training tokens is unknown."""
     init_dir: str | None = None
-    """Folder of the imported stage with the weights, or None for the imported stage itself. It is not part of the
-    key."""
+    """Folder of the imported stage from which the weights are copied, or None for the imported stage itself. The folder
+    is not part of the key."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
     @property
     def may_end_early(self) -> bool:
-        """True if a rule may end the stage before its budget is spent."""
+        """True if a rule or a trial may end the stage before its budget is spent."""
         return self.ending is not None or self.trial is not None
 
     @property
     def rejected(self) -> bool:
-        """True if the growth was rejected, once `tokens` is the number of tokens trained."""
+        """True if the growth was rejected. This requires that `tokens` is the actual number of training tokens
+        (`as_it_ended`)."""
         return self.trial is not None and self.tokens == self.trial.tokens
 
     @property
@@ -209,12 +215,12 @@ _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
 def steps_of(tokens: int, spec: StageSpec) -> int:
-    """Return the number of optimizer steps nearest to a number of tokens, at least one."""
+    """Return the number of optimizer steps whose number of tokens is nearest to `tokens`. The result is at least 1."""
     return max(1, round(tokens / spec.batch_tokens))
 
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
-    """Return the spec as plain values for JSON, which `spec_from_dict` converts back."""
+    """Return a spec as a dictionary for JSON, which `spec_from_dict` converts back."""
     parts = {"model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
     values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
     for name in ("extensions", "nested_dropout", "trial", "returns"):
@@ -234,18 +240,18 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def key_fields(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that determine what a stage computes, as plain values, without fields that describe how or
-    where the stage is run."""
+    """Return the fields that determine what a stage computes, with values for JSON. Fields that describe how or where
+    the stage is run are omitted."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
 def write_spec(stage_dir: Path, spec: StageSpec) -> None:
-    """Write stage.yaml atomically."""
+    """Write a spec to stage.yaml in the folder of a stage, atomically."""
     write_json(stage_dir / STAGE_FILE, spec_to_dict(spec))
 
 
 def spec_from_dict(values: dict[str, Any]) -> StageSpec:
-    """Return the spec from the values that `spec_to_dict` returned.
+    """Return the spec described by a dictionary from `spec_to_dict`.
 
     Raises:
         ValueError, TypeError, KeyError: a field is missing, unknown or invalid.
@@ -270,8 +276,8 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
 
 
 def key_of(spec: StageSpec) -> str:
-    """Return the key of a stage, 12 hex digits: a hash of everything that changes what the stage computes, including
-    the key of the parent, and of nothing else."""
+    """Return the key of a stage, 12 hex digits. The key is a hash of only the fields that change what the stage
+    computes, including the key of the parent."""
     what = key_fields(spec)
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
@@ -289,7 +295,7 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """Return the spec in the folder of a stage.
+    """Return the spec in the folder of a stage, after checking it.
 
     Raises:
         ValueError: the file is missing or not a valid stage. The message names the file.
@@ -345,4 +351,4 @@ def _trial_faults(spec: StageSpec, trial: TrialSpec) -> Iterator[str]:
         rule = f"must be a multiple of batch_tokens={spec.batch_tokens}, below trial.most_tokens={trial.most_tokens}"
         yield f"trial.tokens={trial.tokens}: {rule}"
     if spec.parent is None:
-        yield "trial: must be null without a parent, whose loss the trial reads"
+        yield "trial: must be null without a parent, because a trial compares the losses of parent and child"

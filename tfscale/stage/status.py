@@ -1,4 +1,4 @@
-"""The status of a stage, as read from the folder of the stage alone."""
+"""Status of a stage, which is determined from only the folder of the stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ class StageStatus:
     state: State
     tokens: int = 0
     detail: str = ""
-    """Description of the process that works on the stage, or the reason for a failure."""
+    """Description of the process that works on the stage, the message of a failure, or an empty string."""
     last_eval: Event | None = None
 
 
 def status_of(stage: Stage) -> StageStatus:
-    """Return the status of a stage."""
+    """Return the status of a stage, read from its folder."""
     return status_from(stage, read_events(stage.path))
 
 
 def status_from(stage: Stage, events: Sequence[Event]) -> StageStatus:
-    """Return the status of a stage whose events have already been read."""
+    """Return the status of a stage, given its events."""
     tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
     evaluation = last_event(events, "eval")
     if is_done(stage):

@@ -1,8 +1,8 @@
 """Train one stage, in a single process or as one of the ranks that torchrun starts.
 
-Exit codes: 0 on success, 75 if training was stopped on request or another process works on the stage (run the command
-again to continue), 2 if the stage's folder cannot be used, 1 on failure, with the reason on standard error and in
-metrics.jsonl.
+Exit codes: 0 on success; 75 if training was stopped on request or another process works on the stage (run the command
+again to continue); 2 if the stage or a setting is invalid; 1 on another failure. The reason of a failure is written to
+standard error and, if training had started, to metrics.jsonl.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 
 
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
-    """Train the stage, and return False if training was stopped on request."""
+    """Train the stage. Return True if the stage is finished, and False if training was stopped on request."""
     from tfscale.data.prepared import open_data
     from tfscale.stage.environment import write_environment
     from tfscale.stage.lock import StageLock

@@ -25,10 +25,10 @@ FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
-    """Reporter of failures, which any rank can use to record a failure as an event of the stage."""
+    """Reporter with which any rank can record its failure as an event of the stage."""
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
-        """Connect to the store, and start watching it on the leading rank.
+        """Connect to the key-value store. On the leading rank, start a thread that polls the store.
 
         Args:
             record: function that writes an `end` event with a reason and a message. It is called only on the leading
@@ -72,8 +72,8 @@ class Alarm:
             return False
 
     def leave(self) -> None:
-        """Release the waiting ranks without recording an event. The leading rank calls this if another process works on
-        the stage."""
+        """Tell the waiting ranks to stop waiting, without recording an event. The leading rank calls this method if
+        another process works on the stage."""
         if self._world.size > 1:
             self._store.set(RECORDED, "")
 

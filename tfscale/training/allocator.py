@@ -5,7 +5,8 @@ import platform
 import re
 
 LARGE_THRESHOLD_SINCE = (2, 36)
-"""First glibc version that is known to accept a threshold of 256 MiB. Earlier versions reject more than 32 MiB."""
+"""First glibc version that is known to accept a threshold of 256 MiB. Earlier versions reject thresholds above 32
+MiB."""
 
 FORMER_NAMES = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
 """Former names of PYTORCH_ALLOC_CONF. If the user has set a former name, that setting is kept."""
@@ -16,8 +17,8 @@ def allocator() -> dict[str, str]:
     that let segments of CUDA memory grow, so that batches of different sizes do not fragment the memory.
 
     If glibc returned the memory, the next step would cause page faults, which take 10% to 20% of the time of a step of
-    a small model on a CPU, and 5% with 124M parameters, where the embedding's gradient has 154 MB. Allocations above
-    the thresholds are still returned. Other C libraries ignore the variables for glibc.
+    a small model on a CPU, and 5% with 124M parameters, where the embedding's gradient has 154 MB. Memory above the
+    thresholds is still returned. C libraries other than glibc ignore these variables.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)

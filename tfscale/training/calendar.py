@@ -7,7 +7,7 @@ from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of steps after a growth that are logged individually."""
+"""Number of steps after a growth that are all logged."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
@@ -21,7 +21,7 @@ def evaluations_of(spec: StageSpec) -> int:
 
 
 class Calendar:
-    """Schedule of the actions that are due after each step of a stage."""
+    """Schedule of a stage, which determines the actions that are due after each step."""
 
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss
@@ -34,13 +34,13 @@ class Calendar:
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due by the number of tokens. Checkpoints that are due by time are not
-        considered."""
+        """Return whether a checkpoint is due after a step because of the number of training tokens. Checkpoints that
+        are due because of the time are not considered."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
     def evaluates(self, step: int, done: Container[int]) -> bool:
-        """Return whether an evaluation is due.
+        """Return whether an evaluation is due after a step.
 
         Args:
             done: steps that have already been evaluated.
@@ -48,7 +48,7 @@ class Calendar:
         if step in done:
             return False
         if step == 0:
-            return self._spec.parent is not None  # only growth makes the first loss informative
+            return self._spec.parent is not None  # otherwise the model is untrained
         by_tokens = self._due(step, self._spec.run.eval_tokens, evaluations_of(self._spec))
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
@@ -56,7 +56,7 @@ class Calendar:
         """Update the end of the stage from the evaluations so far.
 
         Args:
-            losses: validation loss by step.
+            losses: validation losses in nats per token, by step.
 
         Returns:
             True if the end has changed.

@@ -1,5 +1,5 @@
-"""Measurement of the tokens, FLOPs (of the model and of the optimizer), seconds and energy of training steps, which are
-added to a stage's totals."""
+"""Measurement of the cost of training steps: tokens, FLOPs of the model and of the optimizer, seconds and energy. The
+cost is added to the totals of a stage."""
 
 import time
 from dataclasses import replace
@@ -23,23 +23,25 @@ class Costs:
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = 0.0
         self._joules: float | None = None
-        """Energy counter at the first step since the last call of `add_energy` or `drop_energy`."""
+        """Energy counter in joules at the beginning of the first step since the last call of `add_energy` or
+        `drop_energy`."""
 
     def begin(self) -> None:
-        """Start the measurement of a step."""
+        """Start measuring the time and energy of a step."""
         if self._joules is None:
             self._joules = self._energy.joules()
         self._seconds = -time.perf_counter()
 
     def end(self) -> None:
-        """Finish the measurement started by `begin`."""
+        """Finish measuring the time of the step that `begin` started."""
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
         """Return the counters after a step, without the energy of the step.
 
         Args:
-            timed: True for the measured step, and False for a step that is not run, because it was non-finite before a
+            updated: True if the step updated the weights.
+            timed: True if the step was measured; False for a step that is skipped because it was non-finite before a
                 rollback.
         """
         before, seconds = counters.totals, self._seconds if timed else 0.0

@@ -1,4 +1,4 @@
-"""Device on which a stage runs, its free memory, and the record of the environment."""
+"""Device on which a stage runs, with functions for its free memory and for the record of the environment."""
 
 import contextlib
 import os
@@ -25,13 +25,13 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """Device of a stage, with its `auto` settings resolved."""
+    """Device of a stage, with a value for each setting that is `auto`."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
     compiled: bool
     kernels: bool = False
-    """True if Pattention uses this package's Triton kernels."""
+    """True if Pattention uses this package's Triton kernels for the norm and GELU."""
 
     @property
     def queues(self) -> bool:
@@ -47,13 +47,13 @@ class Device:
 
     @property
     def precision(self) -> Precision:
-        """Precision of matrix products."""
+        """Precision of matrix products in forward and backward passes."""
         if self.bf16:
             return "bf16"
         return "tf32" if self.kind == "cuda" and torch.get_float32_matmul_precision() == "high" else "fp32"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context manager that sets the precision of forward passes."""
+        """Return a context manager for forward passes: bf16 autocast, or no change if `bf16` is False."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
@@ -91,7 +91,7 @@ def resolve(run: RunSpec) -> Device:
         raise ValueError("launcher.precision=tf32: must be fp32 or bf16 on a CPU; try launcher.precision=fp32")
     compiled = run.compiles(kind)
     if on_cuda:
-        # Some clusters show each process only its own device, whatever its rank on the host.
+        # On some clusters, each process sees only one device, even if its rank on the host is not 0.
         torch.cuda.set_device(read_process_rank().local_rank % torch.cuda.device_count())
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
         if run.deterministic:
@@ -100,9 +100,9 @@ def resolve(run: RunSpec) -> Device:
 
 
 def _forbid_nondeterminism(compiled: bool) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this variable at its first product
     torch.use_deterministic_algorithms(True)
-    # Filling is slow, and no memory is read before it is written.
+    # Filling memory is slow and not needed, because no memory is read before it is written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compiled:
         torch._inductor.config.deterministic = True  # otherwise kernels are chosen by their measured time
@@ -116,8 +116,8 @@ def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return the hardware for which the ranks of a stage plan their layout. All ranks use the free memory of the
-    leading rank, so that they choose the same layout."""
+    """Return the hardware of a stage, for which the ranks choose a layout. All ranks use the free memory of the leading
+    rank, so that they choose the same layout."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -128,8 +128,8 @@ def hardware_of(device: Device, world: World) -> Hardware:
 
 
 def free_memory(device: Device, processes: int) -> int:
-    """Return the number of bytes that each of the `processes` training processes on this host can allocate. On CUDA,
-    each process has its own device."""
+    """Return the number of bytes that a training process can allocate if `processes` training processes run on this
+    host. On CUDA, each process has its own device."""
     return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
 
 
@@ -171,5 +171,5 @@ def _commit() -> str | None:
     try:
         done = children.run(command)
     except OSError:
-        return None  # no git
-    return done.stdout.strip() if done.returncode == 0 else None  # installed from a wheel
+        return None  # git is not installed
+    return done.stdout.strip() if done.returncode == 0 else None  # not a git repository

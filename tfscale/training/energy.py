@@ -8,8 +8,9 @@ from tfscale.training.device import Device
 
 
 class EnergyMeter:
-    """NVML energy counter of one CUDA device. The counter includes everything that runs on the device and is updated
-    every 20 to 100 milliseconds, so differences are accurate over many steps, but not over a single step."""
+    """NVML energy counter of one CUDA device. The counter includes the energy of all processes on the device and is
+    updated every 20 to 100 milliseconds, so the energy of many steps is accurate, but the energy of a single step is
+    not."""
 
     def __init__(self, device: Device) -> None:
         self._nvml, self._handle = _open(device)

@@ -25,14 +25,14 @@ BLOCKS = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of an evaluation on the validation tokens, in which each token has the same weight."""
+    """Result of an evaluation on the validation tokens. Every token has the same weight in the loss."""
 
     figures: FinalEvaluation
     block_tokens: tuple[int, ...]
     """Number of tokens in each block of consecutive sequences. With B blocks and S sequences, sequence s is in block s
     * B // S. Blocks are consecutive because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...]
-    """Sum of the losses in each block, in nats."""
+    """Sum of the token losses in each block of sequences, in nats."""
 
 
 def evaluate(
@@ -93,7 +93,7 @@ _EachOf = Callable[[Callable[[_Batch], list[float]], Iterable[_Batch]], Iterable
 
 @contextmanager
 def _side_by_side(lanes: int) -> Iterator[_EachOf]:
-    """Yield a function like `map` that processes `lanes` items at the same time."""
+    """Return a context manager with a function like `map` that processes `lanes` items at the same time."""
     if lanes == 1:
         yield map
         return

@@ -9,8 +9,8 @@ from tfscale.training.device import Device
 
 
 class Feed:
-    """Batches of one rank on its device. If the device works through a queue, a thread prepares the batch of the next
-    step in page-locked memory during the current step, and the host does not wait for the copy to the device.
+    """Batches of one rank on its device. If the device executes work from a queue, a thread prepares the batch of the
+    next step in page-locked memory during the current step, and the host does not wait for the copy to the device.
 
     Args:
         rows: number of sequences of a batch on this rank.
@@ -23,7 +23,8 @@ class Feed:
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, first: int) -> Tensor:
-        """Return the inputs and targets, int64 [2, rows, context], of the `rows` sequences from number `first` on."""
+        """Return the inputs and targets, int64 [2, rows, context], of `rows` sequences, starting at the sequence
+        `first`."""
         if self._thread is None:
             return self._prepared(first)
         ahead = self._ahead

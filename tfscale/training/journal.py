@@ -17,14 +17,14 @@ from tfscale.training.device import Device
 from tfscale.training.world import World
 
 WINDOW = 128
-"""Maximum number of recent losses that a new loss is compared with."""
+"""Maximum number of recent losses with which `spike_score` compares a new loss."""
 LEAST = 16
-"""Minimum number of recent losses that a new loss is compared with."""
+"""Minimum number of recent losses with which `spike_score` compares a new loss."""
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:
-    """Return the number of standard deviations by which a loss exceeds the mean of the recent losses, or None if there
-    are too few recent losses."""
+    """Return the number of standard deviations by which a loss exceeds the mean of the recent losses. Return 0 if the
+    recent losses are all equal, and None if there are fewer than `LEAST` recent losses."""
     if len(recent) < LEAST:
         return None
     spread = statistics.pstdev(recent)
@@ -64,11 +64,11 @@ class Journal:
         )
 
     def evaluated(self, counters: Counters, evaluation: FinalEvaluation) -> None:
-        """Write an `eval` event with an evaluation."""
+        """Write an `eval` event with the figures of an evaluation."""
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:
-        """Write an event with the current time."""
+        """Write an event with the given values and the current time."""
         self.log.write(event, **values, time=time.time())
 
     def _position(self, counters: Counters) -> dict[str, Any]:

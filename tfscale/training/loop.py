@@ -42,17 +42,17 @@ from tfscale.training.world import World, split_rows
 
 @dataclass(frozen=True)
 class _Started:
-    """Step that the device may still be working on."""
+    """Training step whose results the host has not read yet, because the device may still compute them."""
 
     rate: float
     names: tuple[str, ...]
     reading: Reading
-    """Loss, gradient norm, and norms of the gradients of the named weights on this rank."""
+    """Loss, gradient norm over all ranks, and norms on this rank of the gradients of the weights in `names`."""
 
 
 class Trainer:
-    """Trainer of one stage, which starts from the newest checkpoint, if there is one, and trains to the end of the
-    stage."""
+    """Trainer of one stage. Training starts from the newest checkpoint, if there is one, and continues to the end of
+    the stage."""
 
     def __init__(
         self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
@@ -88,7 +88,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Number of steps of the stage, including the one that is under way."""
+        """Number of steps of the stage so far, including a step whose results have not been read yet."""
         return self.state.counters.step + (self._under_way is not None)
 
     def run(self) -> bool:
@@ -96,7 +96,8 @@ class Trainer:
         saving a checkpoint.
 
         Raises:
-            NonFinite: a loss or a gradient is non-finite; the message says whether the weights are unaffected.
+            NonFinite: a loss or a gradient is non-finite, and the policy does not allow training to continue. The
+                message says whether the weights are unaffected.
             BrokenCheckpoint: the stage inherits weights but has no checkpoint to start from.
             OSError: a checkpoint could not be written; the previous checkpoint is complete.
         """
@@ -120,12 +121,12 @@ class Trainer:
             self._save()
         self.saver.wait()
         self.journal.write("end", step=self.step, reason="preempted")
-        self.world.barrier()  # the first rank that exits ends the others
+        self.world.barrier()  # the first rank that exits ends the other ranks
         return False
 
     def _train_step(self) -> None:
-        """Train on the next batch. If losses are read late, read the loss of the previous step while the device
-        computes this step."""
+        """Train on the next batch. If `self.late` is true, read the loss of the previous step while the device computes
+        this step."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
                 self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)
@@ -135,7 +136,7 @@ class Trainer:
         started = self._start_step()
         if self._under_way is not None:
             if not self._settle():
-                return  # the stage has been rolled back, so the step is dropped
+                return  # the stage has been rolled back, so this step is discarded
             self.costs.begin()
         self._under_way = started
         if not self.late:
@@ -156,8 +157,8 @@ class Trainer:
         return _Started(rate, norms.names, Reading(values))
 
     def _settle(self) -> bool:
-        """Wait for the step that is under way, if there is one, and count and record it. Return False if the stage has
-        been rolled back to a checkpoint. This is a collective call."""
+        """Wait for the results of the current step, if they have not been read yet, and record the step. Return False
+        if the stage has been rolled back to a checkpoint. This is a collective call."""
         started, self._under_way = self._under_way, None
         if started is None:
             return True
@@ -250,7 +251,7 @@ class Trainer:
         else:
             raise BrokenCheckpoint(
                 f"{self.stage_dir}: the stage starts from {self.spec.parent or self.spec.init_from}, but has no "
-                "complete checkpoint; `tfscale run` creates it again"
+                "complete checkpoint; use `tfscale run` to create the checkpoint again"
             )
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
@@ -266,7 +267,7 @@ class Trainer:
         self.saver.wait()
         if self.world.leads:
             self._write_result()
-        self.world.barrier()  # the first rank that exits ends the others
+        self.world.barrier()  # the first rank that exits ends the other ranks
 
     def _write_result(self) -> None:
         self.saver.prune()
@@ -290,15 +291,15 @@ class Trainer:
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """Return the layout that the stage last used with the current number of ranks, or None if there is no such
-    layout."""
+    """Return the layout that the stage last used with the current number of ranks, or None if it has not used this
+    number."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
-    """Check that the model's embedding has a row for every token of the corpus.
+    """Check that the model's embedding has a row for every token in the vocabulary of the corpus.
 
     Raises:
         ValueError: the corpus's vocabulary is larger than the model's.

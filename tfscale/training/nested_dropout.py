@@ -1,5 +1,6 @@
 """Nested dropout of groups of parameter tokens, similar to nested dropout of units (Rippel et al., arXiv 1402.0915). In
-some steps only the first groups are used, so that the first groups also form usable models without the later groups."""
+some steps only the first groups are used, so that the models that consist of only the first groups also become
+usable."""
 
 import torch
 

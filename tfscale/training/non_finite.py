@@ -30,7 +30,8 @@ class BadStep:
 
 
 class NonFinitePolicy:
-    """Policy for non-finite steps, which takes earlier non-finite steps of a resumed stage into account."""
+    """Policy for non-finite steps of a stage. Non-finite steps before the stage was resumed are also taken into
+    account."""
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
         """Initialise the policy of a stage.
@@ -46,7 +47,7 @@ class NonFinitePolicy:
 
     @property
     def count(self) -> int:
-        """Number of non-finite steps so far."""
+        """Number of non-finite steps of the stage so far, including those before it was resumed."""
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
@@ -54,7 +55,7 @@ class NonFinitePolicy:
         return step in self._passed_over
 
     def follow(self, bad: BadStep, journal: Journal) -> Literal["skip", "rollback"]:
-        """Record a non-finite step, and return how to continue.
+        """Record a non-finite step, and return the action with which training continues.
 
         Raises:
             NonFinite: the policy is `raise`, or there are more non-finite steps than allowed.

@@ -17,7 +17,7 @@ factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:
-    """Set of torch optimizers that together update all weights of a model.
+    """Optimizer of all weights of a model, which consists of one or more torch optimizers.
 
     Args:
         config: config of the model.
@@ -39,17 +39,18 @@ class ModelOptimizer:
         self._group_of = {weight: group for _, group in groups for weight in group["params"]}
 
     def set_learning_rate(self, rate: float) -> None:
-        """Set the learning rate of the next update."""
+        """Set the learning rate of the next update. Parameter groups keep their ratio to this learning rate."""
         for group, multiple in self._multiples:
             group["lr"] = multiple * rate
 
     def decay(self, weight: Tensor) -> float:
-        """Return the fraction of a weight that weight decay removes in an update."""
+        """Return the fraction of a weight that weight decay removes in an update, at the current learning rate."""
         group = self._group_of[weight]
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Exclude the first rows of a weight when the next update of other rows is computed (`Optimizer.freeze`)."""
+        """Exclude the first `rows` rows of a weight when the next update of the other rows is computed
+        (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
@@ -65,7 +66,7 @@ class ModelOptimizer:
             part.step()
 
     def zero_grad(self) -> None:
-        """Set all gradients to None."""
+        """Discard the gradients of all weights."""
         for weight in self._weights.values():
             weight.grad = None
 
@@ -89,14 +90,14 @@ class ModelOptimizer:
 
 
 class GradientNorms(NamedTuple):
-    """Norms of the gradients of a step, which the device may not have computed yet."""
+    """Norms of the gradients of a step. A CUDA device may not have computed the norms yet."""
 
     total: Tensor
-    """Norm of all gradients over all ranks."""
+    """Norm of all gradients over all ranks, as a scalar tensor."""
     each: Tensor
-    """Norms [weights] of the gradients on this rank."""
+    """Norm of each weight's gradient on this rank, [weights]."""
     names: tuple[str, ...]
-    """Names of the weights."""
+    """Names of the weights, in the order of `each`."""
 
 
 def gradient_norms(weights: Mapping[str, Tensor]) -> GradientNorms:

@@ -10,6 +10,6 @@ def is_out_of_memory(fault: BaseException | None) -> bool:
         return False
     if isinstance(fault, torch.OutOfMemoryError | MemoryError):
         return True
-    if isinstance(fault, RuntimeError) and "DefaultCPUAllocator" in str(fault):  # it has no exception class
+    if isinstance(fault, RuntimeError) and "DefaultCPUAllocator" in str(fault):  # it raises a RuntimeError
         return True
     return is_out_of_memory(getattr(fault, "inner_exception", None)) or is_out_of_memory(fault.__cause__)

@@ -16,7 +16,7 @@ from tfscale.training.world import World
 
 
 class Objective(nn.Module):
-    """Module whose forward pass returns the loss of a batch, so that DDP and FSDP can wrap the whole computation."""
+    """Module whose forward pass computes the loss of a batch, so that DDP and FSDP can wrap the whole computation."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
@@ -31,15 +31,16 @@ class Objective(nn.Module):
 
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
-    """Return the training objective of a model, to which activation checkpointing, compilation of the blocks and data
-    parallelism are applied in this order.
+    """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
+    data parallelism in this order.
 
     Args:
         model: model to train. A model that is going to be sharded may be on the meta device; its weights are then
             initialised after sharding.
 
     Returns:
-        A wrapped `Objective`, whose backward passes compute the mean of the gradients over the ranks.
+        An `Objective`, which DDP wraps if the model is replicated on several ranks. Its backward passes compute the
+        mean of the gradients over the ranks.
     """
     model.recompute = layout.recompute
     if device.kernels:
@@ -61,8 +62,9 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if `last` is True.
 
-    Full gradients (DDP) are reduced once per batch. Sharded gradients are reduced within a replica of the model after
-    every micro-batch, because a rank has no memory for full gradients, and over the replicas (HSDP) once per batch.
+    Gradients that are not sharded (DDP) are reduced once per batch. Sharded gradients are reduced within a replica of
+    the model after every micro-batch, because a rank has no memory for full gradients, and over the replicas (HSDP)
+    once per batch.
     """
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
@@ -73,7 +75,7 @@ def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManag
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Return a context manager for forward passes without backward passes."""
+    """Return a context manager for the forward passes of an evaluation, which computes no gradients."""
     with torch.no_grad():
         yield
     if is_sharded(objective):

@@ -4,9 +4,9 @@ When `tfscale run` is asked to stop (SIGTERM, SIGINT), it closes the standard in
 (`tfscale.cli.execute`, `Orchestrator._watch`, `ProcessAttempt.stop`). In each training process, this module detects the
 request and sets a flag. `Trainer.run` reads the flag before its next step, saves a checkpoint and exits with code 75.
 
-If there are several ranks, it is sufficient that one of them receives the request, because the ranks exchange their
-flags before each step. Before the ranks have connected there is nothing to save, so a rank that receives a request
-exits immediately, because the rank for which it waits may never start.
+If there are several ranks, one rank is enough to receive the request, because the ranks exchange their flags before
+each step. Before the ranks have connected there is nothing to save, so a rank that receives a request exits
+immediately, because the rank for which it waits may never start.
 
 A launcher can make the request in three ways.
 
@@ -49,7 +49,7 @@ class Preemption:
     Threads receive the requests, because the main thread runs no Python code while it waits for other ranks.
 
     Args:
-        stop_at: step after which the stage stops without a request; None: no such step.
+        stop_at: step after which the stage stops even without a request, or None.
 
     Raises:
         UserFault: the environment variables do not specify the rank of this process or the number of ranks.
@@ -66,11 +66,11 @@ class Preemption:
         return self._asked.is_set()
 
     def after(self, step: int) -> bool:
-        """Return whether the stage stops after a step, because of a request or because `stop_at` is reached."""
+        """Return whether the stage must stop after a step, because of a request or because `stop_at` is reached."""
         return self() or (self._stop_at is not None and step >= self._stop_at)
 
     def watch_signals(self) -> None:
-        """Install handlers for SIGTERM, SIGINT and SIGUSR2 that set the flag."""
+        """Set the flag when SIGTERM, SIGINT or SIGUSR2 is received."""
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

@@ -1,5 +1,6 @@
-"""Dry steps before training. On CUDA, the micro-batch probe tests the micro-batch that the memory model has chosen, and
-reduces it if necessary. If the model is compiled, dry steps compile it before the first training step is timed."""
+"""Dry steps, which run before training and update no weights. On CUDA, the micro-batch probe tests the micro-batch that
+the memory model has chosen, and reduces it if necessary. If the model is compiled, dry steps compile it before the
+first training step is timed."""
 
 import contextlib
 import gc
@@ -18,12 +19,13 @@ from tfscale.training.out_of_memory import is_out_of_memory
 from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
-"""Fraction of a device's memory that a measured step may take. The rest is for fragmentation of the memory."""
+"""Fraction of a device's free memory that a measured dry step may take. The remaining memory allows for
+fragmentation."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
-    """Return the layout with a micro-batch for which a step leaves a memory margin on every rank. The micro-batch is
-    halved until this is the case.
+    """Return the layout with a micro-batch for which a dry step takes at most `MEASURED_SHARE` of the free memory on
+    every rank. The micro-batch is halved until this is the case.
 
     Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
     much memory would swap or be killed. With sharded weights, a rank that is out of memory would leave the other ranks

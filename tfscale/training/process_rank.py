@@ -15,14 +15,15 @@ class ProcessRank:
     local_rank: int = 0
     """Rank of the process among the processes on its host."""
     local_size: int = 1
-    """Number of processes on this host."""
+    """Number of training processes on this host."""
 
 
 def read_process_rank() -> ProcessRank:
     """Return the rank of this process and the number of processes, read from environment variables.
 
     Raises:
-        UserFault: a variable is missing, not a number, or out of range; the message names all such variables.
+        UserFault: variables are missing, are not numbers, or are out of range. The message names all of these
+            variables.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return ProcessRank()

@@ -1,8 +1,8 @@
 """Separate learning rates for the old and new parameter tokens of a grown stage, which are rows of one tensor.
 
 An update is linear in the learning rate. All rows are therefore updated with one learning rate, and the change of rows
-with a different rate is then multiplied by a factor. This requires a copy of those rows during the update, but it works
-with fused optimizers and does not split their slots.
+with a different learning rate is then multiplied by a factor. This method requires a copy of these rows during the
+update, but it works with fused optimizers and does not split the slots.
 """
 
 from collections.abc import Iterable, Iterator
@@ -54,8 +54,8 @@ def _factor_of_new(rates: RateSpec, tokens: int) -> float:
 
 
 class RowRates:
-    """Separate learning rates for old and new rows. Calling an instance returns a context manager for an update of
-    weights. If `rates` is None, all rows have the same learning rate."""
+    """Separate learning rates for old and new rows of weights, or one learning rate for all rows if `rates` is None.
+    Calling an instance returns a context manager for an update."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
@@ -94,7 +94,8 @@ class RowRates:
             rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the old rows and the new rows of a weight on this rank."""
+        """Return the old rows and the new rows of a weight that are stored on this rank, as two lists of at most one
+        tensor."""
         rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
             return [rows], []

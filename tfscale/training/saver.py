@@ -1,4 +1,4 @@
-"""Scheduling and writing of a stage's checkpoints."""
+"""Class that schedules and writes the checkpoints of a stage."""
 
 import time
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Saver:
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, including a checkpoint that is still being written."""
+        """Step of the newest checkpoint, which may still be being written, or None if there is no checkpoint."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -33,12 +33,13 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due after `step`, by the number of tokens or by time."""
+        """Return whether a checkpoint is due after `step`, because of the number of training tokens (`by_tokens`) or
+        because of the time since the last checkpoint."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
-        """Write a checkpoint, or start a thread that writes the checkpoint.
+        """Write a checkpoint, either before returning or, with `beside_training`, in a thread.
 
         Raises:
             OSError: this write or the previous write failed; the checkpoint before the failed write is complete.
@@ -53,7 +54,7 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Wait until no checkpoint is being written.
+        """Wait until the checkpoint that is being written, if any, is complete.
 
         Raises:
             OSError: the checkpoint could not be written.
@@ -63,7 +64,7 @@ class Saver:
             write.result()
 
     def prune(self) -> None:
-        """Remove all checkpoints except the newest one and the permanent ones (`keep_tokens`)."""
+        """Remove all checkpoints except the newest checkpoint and the permanent checkpoints (`keep_tokens`)."""
         self._prune(1)
 
     def _save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:

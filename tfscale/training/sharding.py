@@ -51,7 +51,8 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Initialise all weights of a sharded model. Each rank builds one full tensor at a time."""
+    """Initialise the shares that this rank has of all weights of a sharded model. Each rank computes the full initial
+    values of one weight at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():

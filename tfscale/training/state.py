@@ -1,4 +1,4 @@
-"""Training state of a stage between two steps, which checkpoints store completely."""
+"""Training state of a stage between two steps. A checkpoint contains the whole training state."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ class StageState:
         self.counters = Counters()
 
     def reset(self) -> None:
-        """Reset the state to the beginning of a stage that has no parent."""
+        """Reset the weights, optimizer state and counters to the beginning of a stage that starts from scratch."""
         torch.manual_seed(self._spec.seed)
         (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
@@ -44,7 +44,7 @@ class StageState:
     def tensors(self) -> dict[str, Tensor | Part]:
         """Return the tensors that this rank writes to a checkpoint, by name. Only the leading rank writes the states of
         the random generators, which no training step uses."""
-        slots = self.optimizer.state() if self.counters.optimizer_step else {}  # a skipped first update allocates them
+        slots = self.optimizer.state() if self.counters.optimizer_step else {}  # a skipped update allocates slots
         whole = self._weights() | slots | checkpoint.rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}

@@ -1,4 +1,4 @@
-"""Updates of the weights, either after or during the backward pass."""
+"""Methods of updating the weights, either after or during the backward pass."""
 
 from functools import partial
 from typing import Protocol
@@ -17,10 +17,11 @@ class Update(Protocol):
     """Interface for the part of a training step that computes gradients and updates the weights."""
 
     row_rates: RowRates
-    """Learning rates of old and new rows. The caller must call `row_rates.begin` before each step."""
+    """Learning rates of the old and new rows of grown weights. The caller must call `row_rates.begin` before each
+    step."""
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a micro-batch."""
+        """Run the backward pass of a micro-batch, given its loss."""
 
     def finish(self, loss: Tensor) -> GradientNorms:
         """Clip the gradients if clipping is enabled, update the weights unless the backward pass has already updated
@@ -36,14 +37,15 @@ class Update(Protocol):
 
 
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
-    """Return whether the host may queue a step before it has read the loss of the previous one. This requires that the
+    """Return whether the host may queue a step before it has read the loss of the previous step. This requires that the
     device can skip an update, and that no value on the host depends on whether the update was skipped."""
     per_row_bias = spec.rates is not None and spec.rates.per_row_bias
     return device.queues and state.optimizer.skips and not per_row_bias
 
 
 def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
-    """Return the update method that a stage's settings select. `InBackward` adds hooks to the model.
+    """Return the update method that the setting `launcher.update` of a stage selects. `InBackward` adds hooks to the
+    model.
 
     Args:
         late: True to let the device decide whether to skip an update, so that the host does not wait for the loss.
@@ -55,7 +57,8 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
 
 
 class Whole:
-    """Update of all weights after all gradients have been computed, so that a non-finite step can be skipped."""
+    """Update method that updates all weights after the backward pass has computed all gradients, so that the update of
+    a non-finite step can be skipped."""
 
     def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
         self.row_rates = row_rates
@@ -78,11 +81,12 @@ class Whole:
 
 
 class InBackward:
-    """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
+    """Update method that updates each weight as soon as the backward pass has computed its gradient, and then frees the
+    gradient.
 
-    Only the gradients of one layer exist at a time. The host waits for the forward pass, so that a non-finite loss is
-    detected before any update. A non-finite gradient corrupts the weights, which must then be restored from a
-    checkpoint.
+    In addition to the gradient of the tied embedding, only the gradients of one layer exist at a time. The host waits
+    for the forward pass, so that a non-finite loss is detected before any update. A non-finite gradient corrupts the
+    weights, which must then be restored from a checkpoint.
     """
 
     def __init__(self, state: StageState, row_rates: RowRates) -> None:

@@ -1,5 +1,5 @@
 """Communication between the processes that train a stage. There is only one process, unless torchrun or a cluster has
-started several."""
+started several processes."""
 
 import gc
 
@@ -27,12 +27,12 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return the same ranks with a separate process group, for a thread whose collective calls must not be mixed
-        with the collective calls of training."""
+        """Return these ranks with a separate process group, for a thread whose collective calls must not be mixed with
+        those of the training loop."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
-        """Destroy the process group."""
+        """Destroy the process group of all ranks."""
         if self.size > 1:
             gc.collect()  # DDP objects in reference cycles still refer to the group and must not outlive it
             dist.destroy_process_group()
