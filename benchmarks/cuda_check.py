@@ -31,7 +31,7 @@ from benchmarks.cuda.findings import RESULTS, Recorder, read  # noqa: E402
 from benchmarks.cuda.parts import COMMANDS, PARTS, Part, command_of  # noqa: E402
 from benchmarks.cuda.runner import run_groups, run_here  # noqa: E402
 from benchmarks.cuda.summary import summarize  # noqa: E402
-from tfscale.leash import end_with_input  # noqa: E402
+from tfscale.end_with_input import end_with_input  # noqa: E402
 
 ON_FILES = ("compute", "cli")
 """Parts that read the folder written by `prepare`."""

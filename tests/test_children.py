@@ -20,13 +20,13 @@ from stages import planned, prepare_folder, train, wait_for
 import tfscale
 from tfscale import children, import_path
 from tfscale.config.machines import LauncherPart
-from tfscale.leash import leashed
+from tfscale.end_with_input import until_input_ends
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending
 from tfscale.orchestrate.launchers.machine import ThisMachine
 from tfscale.orchestrate.launchers.processes import stage_command
 
 PACKAGE = Path(tfscale.__file__).parent
-STARTERS = {"children.py", "leash.py"}
+STARTERS = {"children.py", "end_with_input.py"}
 """Modules that may start processes: the one that starts all of them, and a child that passes on its environment."""
 POOLS = {"bench/apart.py", "data/workers.py"}
 """Modules with process pools of Python, whose processes inherit the environment."""
@@ -264,8 +264,8 @@ def family(command: list[str], generations: int) -> list[psutil.Process]:
     return [parent, *parent.children(recursive=True)]
 
 
-def test_a_command_on_a_leash_ends_with_all_that_it_has_started_when_its_parent_is_killed() -> None:
-    parent, *below = family(leashed([sys.executable, "-c", FAMILY]), 3)
+def test_a_command_that_runs_until_input_ends_ends_with_all_that_it_has_started_when_its_parent_is_killed() -> None:
+    parent, *below = family(until_input_ends([sys.executable, "-c", FAMILY]), 3)
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(*below))
@@ -282,13 +282,13 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_command_on_a_leash_gives_its_exit_code() -> None:
-    with children.start(leashed([sys.executable, "-c", "import sys; sys.exit(7)"])) as process:
+def test_a_command_that_runs_until_input_ends_gives_its_exit_code() -> None:
+    with children.start(until_input_ends([sys.executable, "-c", "import sys; sys.exit(7)"])) as process:
         assert process.wait() == 7
 
 
-def test_a_command_on_a_leash_is_interrupted_before_it_is_killed() -> None:
-    with children.start(leashed([sys.executable, "-c", INTERRUPTED]), stdout=subprocess.PIPE) as process:
+def test_a_command_that_runs_until_input_ends_is_interrupted_before_it_is_killed() -> None:
+    with children.start(until_input_ends([sys.executable, "-c", INTERRUPTED]), stdout=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
         assert process.stdout.readline() == b"here\n"
@@ -304,7 +304,7 @@ def test_a_growth_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     wait_for(lambda: not alive(growth))
 
 
-HELD = "import time; from tfscale.leash import end_with_input; end_with_input(); time.sleep(600)"
+HELD = "import time; from tfscale.end_with_input import end_with_input; end_with_input(); time.sleep(600)"
 
 
 def test_a_process_that_watches_its_input_ends_with_its_parent() -> None:

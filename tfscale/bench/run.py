@@ -23,7 +23,7 @@ import torch
 from tfscale import children
 from tfscale.bench.rows import Found, Note, Row, from_line, to_line
 from tfscale.bench.settings import Settings
-from tfscale.leash import leashed
+from tfscale.end_with_input import until_input_ends
 from tfscale.stage.spec import RunSpec
 from tfscale.training.allocator import allocator
 from tfscale.training.device import environment, resolve
@@ -100,7 +100,7 @@ def _processor() -> str:
 
 def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], variables: Mapping[str, str]) -> int:
     """Run one part of the benchmark in a separate process and return the exit code of the process."""
-    command = leashed(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
+    command = until_input_ends(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
     process = children.start(command, children.environment(variables, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None

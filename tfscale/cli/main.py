@@ -10,7 +10,7 @@ import typer
 from tfscale.children import QUIET
 from tfscale.cli import completion, data_app, errors, stage_app, store_app, streams
 from tfscale.cli.common import Baseline, CheckedDevice, Common, Out, command
-from tfscale.exit import leave
+from tfscale.exit import exit_quickly
 
 # Libraries that commands import later must not send telemetry.
 os.environ.update({**QUIET, **os.environ})
@@ -273,4 +273,4 @@ def main() -> None:
     """Run the command line and report errors as messages."""
     completion.skip_equals_sign()
     streams.open_streams()
-    leave(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))
+    exit_quickly(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

@@ -6,8 +6,8 @@ from tfscale import children
 from tfscale.cli.common import Common
 from tfscale.cli.console import say
 from tfscale.cli.execute import tracker_of
+from tfscale.end_with_input import until_input_ends
 from tfscale.faults import UserFault, user_faults
-from tfscale.leash import leashed
 from tfscale.tracking.mlflow.page import experiment_id, ui_command, ui_environment
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.mlflow.view import view_url
@@ -27,7 +27,7 @@ def ui(common: Common, port: int) -> int:
     _check_port(port)
     page = f"http://127.0.0.1:{port}"
     say(f"{page}  (stop with Ctrl-C)")
-    server = children.start(leashed(command), ui_environment())
+    server = children.start(until_input_ends(command), ui_environment())
     try:
         found = experiment_id(tracker, plan.experiment.schedule.name)
         if found is not None:

@@ -109,7 +109,7 @@ class _Pool:
     def __init__(self, processes: int) -> None:
         spawn = get_context("spawn")
         self._counts: Any = spawn.Array("Q", [0] * 4)
-        theirs, self._leash = spawn.Pipe(duplex=False)
+        theirs, self._keepalive = spawn.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(processes, spawn, _begin, (self._counts, theirs))
 
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
@@ -131,11 +131,11 @@ class _Pool:
 
     def end(self) -> None:
         """End the processes immediately. The next preparation repeats unfinished tasks."""
-        self._leash.close()
+        self._keepalive.close()
         self._executor.shutdown(cancel_futures=True)
 
 
-def _begin(counts: Any, leash: Connection) -> None:
+def _begin(counts: Any, keepalive: Connection) -> None:
     """Initialise a process of the pool, which ends when its parent process ends."""
     global _add
 
@@ -144,7 +144,7 @@ def _begin(counts: Any, leash: Connection) -> None:
             counts[:] = astuple(_sum(Counts(*counts), more))
 
     def end_with_parent() -> None:
-        leash.poll(None)  # returns when the other end is closed
+        keepalive.poll(None)  # returns when the other end is closed
         os._exit(1)
 
     _add = add

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from tfscale.checkpoint import BrokenCheckpoint
-from tfscale.exit import leave
+from tfscale.end_with_input import end_with_input
+from tfscale.exit import exit_quickly
 from tfscale.extensions import add_extension_argument, load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.growth.grow_stage import grow_stage
 from tfscale.growth.logits_check import NotPreserved
-from tfscale.leash import end_with_input
 from tfscale.stage.lock import StageHeld
 
 
@@ -40,4 +40,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_quickly(main())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Signal handlers are installed before torch is imported, so that a stage can be stopped at any time.
-from tfscale.exit import leave
+from tfscale.exit import exit_quickly
 from tfscale.extensions import add_extension_argument, load_extensions, require_extensions
 from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
 from tfscale.training.preemption import Preemption
@@ -140,4 +140,4 @@ def _record_end(stage_dir: Path, reason: str, message: str) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_quickly(main())

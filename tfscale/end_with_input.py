@@ -1,7 +1,7 @@
 """Processes that end together with the process that started them.
 
-`python -m tfscale.leash COMMAND...` runs any command. When standard input ends, the command is interrupted and then
-killed with its process group, which includes child processes. The exit code is that of the command.
+`python -m tfscale.end_with_input COMMAND...` runs any command. When standard input ends, the command is interrupted and
+then killed with its process group, which includes child processes. The exit code is that of the command.
 """
 
 import os
@@ -18,9 +18,9 @@ PATIENCE_SECONDS = 5.0
 """Number of seconds that a command has to exit after the interrupt before it is killed."""
 
 
-def leashed(command: Sequence[str]) -> list[str]:
+def until_input_ends(command: Sequence[str]) -> list[str]:
     """Return a command that runs the given command until standard input ends."""
-    return python("tfscale.leash", *command)
+    return python("tfscale.end_with_input", *command)
 
 
 def end_with_input() -> None:
