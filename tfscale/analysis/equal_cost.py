@@ -25,14 +25,14 @@ Standing = Literal["better", "level", "worse"]
 class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
-    The target is the arm's final perplexity. The chain's evaluations during training are used directly, although its
-    learning rate had not been decayed. A chain planned to end at this perplexity would cost at most as much, so the
-    speed-up is not overestimated.
+    The target is the final perplexity of the arm. The chain's cost is read from its evaluations during training, before
+    its learning rate was decayed. A chain planned to end at this perplexity would cost at most as much, so the speed-up
+    is not overestimated.
 
-    If the arm has runs at several budgets, its final perplexity is that of the largest budget. If the chain did not
-    reach it, the chain's best perplexity is used instead, and the arm's cost is interpolated between the ends of its
-    runs. Both learning rates had then been decayed, unless the arm reached the perplexity during its run at the first
-    budget, so that its cost is only an upper bound.
+    If the arm has runs at several budgets, its final perplexity is that of the run with the largest budget. If the
+    chain did not reach the final perplexity of such an arm, the target is the chain's best perplexity. The arm's cost
+    at this target is interpolated between the ends of its runs, where the learning rate had been decayed. If the arm
+    reached the target during the run with the smallest budget, its cost is only an upper bound.
     """
 
     state: Reach

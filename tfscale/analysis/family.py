@@ -47,7 +47,8 @@ class FamilyCost:
     """Cost of all sizes of an arm together, which lies between two bounds."""
 
     low: float
-    """Lower bound of the cost, which omits the sizes whose perplexity was reached during training."""
+    """Lower bound of the cost. It excludes the sizes at which only an upper bound of the cost is known, because the
+    perplexity was reached before the end of a run."""
     high: float
     """Upper bound of the cost, which is infinite if a perplexity was not reached."""
     readings: tuple[SizeCost, ...]

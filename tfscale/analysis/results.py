@@ -69,7 +69,8 @@ FAMILIES = [
 
 
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the last two columns of the table of family costs. Each column lists the sizes whose cost has its bound."""
+"""Kinds of bound in the last two columns of the table of family costs. One column lists the sizes for which only an
+upper bound of the cost is known, and the other column those for which only a lower bound is known."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:

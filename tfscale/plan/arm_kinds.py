@@ -151,7 +151,8 @@ class OneJump(_FromBase):
 
 
 class OtherChain(ArmKind):
-    """An arm that is another chain, either of TokenFormers with the same first model or of Transformers."""
+    """Arm that is a chain, like the main chain of the comparison. It consists of TokenFormers and starts from the first
+    model of the main chain, or it consists of Transformers."""
 
     settings = ("family", "growth", "growth_tokens", "transformer_growth")
     own_rate = True

@@ -16,8 +16,8 @@ the loss is not known yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best candidate, or None while a requested loss is not known yet. The search begins with the candidates
-    `first` and may add candidates, which are at most `most`."""
+    """Return the best candidate, or None if a loss that the search needs is not known yet. The search starts with the
+    candidates in `first` and may add others, whose values do not exceed `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
     place: Position = "lowest"  # place of the best value in the last rung with several values

@@ -54,7 +54,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """Trials and choice of the sweep of one setting."""
+    """Result of the sweep over one setting: the trials and the chosen value."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]

@@ -47,7 +47,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Readable contents of a stage's folder, for the checks."""
+    """Data that was read from the folder of a stage, which all checks of the stage share."""
 
     path: Path
     spec: StageSpec
