@@ -64,8 +64,9 @@ def report(laws: dict[str, Law]) -> str:
         *(_row(name, law) for name, law in laws.items()),
         "",
         "L = E + exp(b0 + b1 z1 + ...), where each z is the logarithm of a variable minus its mean over the runs. "
-        "Exponents are b1, b2, ... in the order of the variables: model FLOPs from scratch; base tokens, tokens after "
-        "growth, growth factor and the product of the first two by growth. Residuals and the noise between seeds are "
+        "Exponents are b1, b2, ... in the order of the variables: model FLOPs from scratch; by growth the exponent of "
+        "E in the growth factor, then base tokens, tokens after growth, growth factor and the product of the first "
+        "two. Residuals and the noise between seeds are "
         f"standard deviations as a fraction of the loss. [low, high]: {LEVEL:.0%} intervals from {REFITS} refits to "
         "resampled runs.",
     ]
@@ -73,8 +74,9 @@ def report(laws: dict[str, Law]) -> str:
 
 
 def _row(name: str, law: Law) -> str:
-    refits = np.concatenate([np.exp(law.refits[:, :1]), law.refits[:, 2:]], axis=1)
-    best = [law.irreducible, *law.parameters[2:]]
+    slopes = [number for number in range(1, len(law.parameters)) if number != law.measured.floor_parameters]
+    refits = np.concatenate([np.exp(law.refits[:, :1]), law.refits[:, slopes]], axis=1)
+    best = [law.irreducible, *law.parameters[slopes]]
     intervals = [interval(column) for column in refits.T]
     e, *exponents = (
         f"{value:.3f} [{around.low:.3f}, {around.high:.3f}]" for value, around in zip(best, intervals, strict=True)

@@ -75,7 +75,8 @@ def read_study(path: Path) -> list[StudyRun]:
 def measured_growth(runs: Sequence[StudyRun]) -> Measured:
     """Return the points to which the law of growth is fitted."""
     values = np.array([(run.base_tokens, run.tokens, run.factor) for run in runs], dtype=float)
-    return Measured(GROWTH, values, _losses(runs), tuple(run.seed for run in runs), has_product_term=True)
+    seeds, floor_of = tuple(run.seed for run in runs), GROWTH.index("growth factor")
+    return Measured(GROWTH, values, _losses(runs), seeds, has_product_term=True, floor_of=floor_of)
 
 
 def measured_scratch(runs: Sequence[StudyRun]) -> Measured:

@@ -105,4 +105,5 @@ def measured_by_growth(runs: Sequence[Run]) -> Measured:
     rows = [(run.origin.tokens, run.tokens, run.factor) for run in runs if run.origin is not None]
     values = np.array(rows, dtype=float).reshape(-1, len(GROWTH))
     losses = np.array([run.loss for run in runs])
-    return Measured(GROWTH, values, losses, tuple(run.first.seed for run in runs), has_product_term=True)
+    seeds = tuple(run.first.seed for run in runs)
+    return Measured(GROWTH, values, losses, seeds, has_product_term=True, floor_of=GROWTH.index("growth factor"))

@@ -4,7 +4,8 @@ intervals.
 The z are logarithms of variables of a run, minus their means over the measured runs. With compute as the only variable,
 the law is L(C) = E + A C^-alpha (arXiv 2203.15556). With the tokens before and after growth, and the product of their
 z, the law is L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv 2502.03009 for a model that starts from a
-trained one.
+trained one. The irreducible loss E may depend on a variable: E = E0 g^-e for a growth factor g, because larger models
+have a lower one.
 
 A law is fitted to log L by least squares. Its uncertainty is estimated by refits to bootstrap samples. A sample
 consists of the fitted losses, plus residuals that are drawn with replacement and scaled to account for the degrees of
@@ -43,6 +44,14 @@ class Measured:
     """Seed of each run."""
     has_product_term: bool = False
     """True if the product of the first two variables is a term of the law."""
+    floor_of: int | None = None
+    """Index of the variable on which the irreducible loss depends, or None. If all runs have the same value of the
+    variable, the irreducible loss is a constant."""
+
+    @property
+    def floor_parameters(self) -> int:
+        """Number of parameters of the irreducible loss."""
+        return 1 + bool(self.floor_of is not None and self.varied[self.floor_of])
 
     @property
     def varied(self) -> NDArray[np.bool_]:
@@ -54,7 +63,7 @@ class Measured:
     @property
     def parameters(self) -> int:
         """Number of parameters of the law."""
-        return int(2 + self.varied.sum() + self.has_product_term)
+        return int(1 + self.floor_parameters + self.varied.sum() + self.has_product_term)
 
     @property
     def different(self) -> int:
@@ -82,7 +91,7 @@ class Law:
 
     measured: Measured
     parameters: Array
-    """Fitted log E, b0, b1, ... [parameters]."""
+    """Fitted log E, the exponent of E if it depends on a variable, b0, b1, ... [parameters]."""
     refits: Array
     """Parameters of each refit [refits, parameters]."""
     scatter: Array
@@ -93,7 +102,8 @@ class Law:
 
     @property
     def irreducible(self) -> float:
-        """Irreducible loss E, in nats per token."""
+        """Irreducible loss E, in nats per token. If it depends on a variable, E is that at the geometric mean of the
+        variable over the runs."""
         return float(np.exp(self.parameters[0]))
 
     @property
@@ -153,10 +163,10 @@ class Law:
         if not extrapolates:
             return self.refits, np.zeros(len(self.refits), dtype=bool)
         third = self._stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
-        terms = self._terms(self.measured.values)
-        floorless = np.linalg.lstsq(terms, np.log(self.measured.losses), rcond=None)[0]
+        terms = _terms_of(self.measured, self.measured.values)
+        floorless = np.linalg.lstsq(terms.reducible, np.log(self.measured.losses), rcond=None)[0]
         parameters = self.refits.copy()
-        parameters[third == 1] = [-np.inf, *floorless]
+        parameters[third == 1] = [-np.inf, *[0.0] * (self.measured.floor_parameters - 1), *floorless]
         return parameters, third == 2
 
     def _stream(self, name: str) -> np.random.Generator:
@@ -170,12 +180,10 @@ class Law:
         """Return the loss [fits, points] at values [points, variables]. Values above the measured ones do not increase
         the loss, although the product term of the law could."""
         at, below = (
-            _log_losses(parameters, self._terms(place)) for place in (values, np.minimum(values, self._range[1]))
+            _log_losses(parameters, _terms_of(self.measured, place))
+            for place in (values, np.minimum(values, self._range[1]))
         )
         return np.exp(np.minimum(at, below))
-
-    def _terms(self, values: Array) -> Array:
-        return _terms_of(self.measured, values)
 
 
 def fit(measured: Measured, refits: int = REFITS) -> Law:
@@ -204,37 +212,52 @@ def interval(draws: Array) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _terms_of(measured: Measured, values: Array) -> Array:
-    """Return the terms 1, z1, z2, ... [points, terms] at values of the variables [points, variables]."""
-    z = (np.log(values) - np.log(measured.values).mean(axis=0))[:, measured.varied]
-    columns = [np.ones(len(z)), *z.T, *([z[:, 0] * z[:, 1]] if measured.has_product_term else [])]
-    return np.stack(columns, axis=1)
+@dataclass(frozen=True, eq=False)
+class _Terms:
+    """Terms of the logarithms of both parts of a law at several points."""
+
+    floor: Array
+    """Terms of the irreducible loss [points, floor parameters]."""
+    reducible: Array
+    """Terms of the reducible loss [points, other parameters]."""
 
 
-def _start(terms: Array, losses: Array, share: float) -> Array:
+def _terms_of(measured: Measured, values: Array) -> _Terms:
+    """Return the terms 1, z1, z2, ... at values of the variables [points, variables]."""
+    z = np.log(values) - np.log(measured.values).mean(axis=0)
+    ones = np.ones(len(z))
+    floor = [z[:, measured.floor_of]] if measured.floor_parameters > 1 else []
+    product = [z[:, 0] * z[:, 1]] if measured.has_product_term else []
+    return _Terms(np.stack([ones, *floor], axis=1), np.stack([ones, *z[:, measured.varied].T, *product], axis=1))
+
+
+def _start(terms: _Terms, losses: Array, share: float) -> Array:
     """Return initial parameters with E as a share of the lowest loss."""
     irreducible = share * losses.min()
-    slopes = np.linalg.lstsq(terms, np.log(losses - irreducible), rcond=None)[0]
-    return np.array([np.log(irreducible), *slopes])
+    slopes = np.linalg.lstsq(terms.reducible, np.log(losses - irreducible), rcond=None)[0]
+    return np.array([np.log(irreducible), *[0.0] * (terms.floor.shape[1] - 1), *slopes])
 
 
-def _least_squares(terms: Array, logs: Array, start: Array) -> Array:
+def _least_squares(terms: _Terms, logs: Array, start: Array) -> Array:
     from scipy.optimize import least_squares
 
     def residuals(parameters: Array) -> Array:
         return np.asarray(_log_losses(parameters[None], terms)[0] - logs)
 
     def slopes(parameters: Array) -> Array:
-        reducible = np.exp(terms @ parameters[1:] - _log_losses(parameters[None], terms)[0])[:, None]
-        return np.hstack([1 - reducible, reducible * terms])
+        log_reducible = terms.reducible @ parameters[terms.floor.shape[1] :]
+        reducible = np.exp(log_reducible - _log_losses(parameters[None], terms)[0])[:, None]
+        return np.hstack([(1 - reducible) * terms.floor, reducible * terms.reducible])
 
     found: Array = least_squares(residuals, start, slopes, method="lm", max_nfev=200).x
     return found
 
 
-def _log_losses(parameters: Array, terms: Array) -> Array:
-    """Return the logarithm of the loss [fits, points] for parameters [fits, parameters] and terms [points, terms]."""
-    return np.asarray(np.logaddexp(parameters[:, :1], parameters[:, 1:] @ terms.T), dtype=float)
+def _log_losses(parameters: Array, terms: _Terms) -> Array:
+    """Return the logarithm of the loss [fits, points] for parameters [fits, parameters]."""
+    floors = terms.floor.shape[1]
+    floor = parameters[:, :1] + parameters[:, 1:floors] @ terms.floor[:, 1:].T
+    return np.asarray(np.logaddexp(floor, parameters[:, floors:] @ terms.reducible.T), dtype=float)
 
 
 def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
