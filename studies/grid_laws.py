@@ -14,6 +14,7 @@ from studies.grid_runs import RUNS, StudyRun, measured_growth, measured_scratch,
 from tfscale.advise.law import LEVEL, REFITS, Law, fit, interval
 from tfscale.advise.residuals import residual_figure
 from tfscale.analysis.style import render
+from tfscale.text import count
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,10 @@ def named(laws: StudyLaws) -> dict[str, Law]:
 
 def write_laws(folder: Path) -> None:
     """Fit the laws to the runs of a folder, write a table and a figure of the residuals, and print the table."""
-    laws = named(fit_study(read_study(folder / RUNS)))
-    text = report(laws)
+    runs = read_study(folder / RUNS)
+    fitted = fit_study(runs)
+    laws = named(fitted)
+    text = "\n".join([*report(laws), "", *cells(runs, fitted)]) + "\n"
     (folder / "laws.md").write_text(text, encoding="utf-8")
     figure = residual_figure(laws)
     (folder / "residuals.svg").write_bytes(render(figure, "svg"))
@@ -54,9 +57,9 @@ def write_laws(folder: Path) -> None:
     print(text)
 
 
-def report(laws: dict[str, Law]) -> str:
-    """Return the parameters of laws as Markdown."""
-    lines = [
+def report(laws: dict[str, Law]) -> list[str]:
+    """Return the parameters of laws as lines of Markdown."""
+    return [
         "# Laws of the grid of small chains",
         "",
         "| Law | Runs | E | Exponents | Residuals | Between seeds |",
@@ -70,7 +73,34 @@ def report(laws: dict[str, Law]) -> str:
         f"standard deviations as a fraction of the loss. [low, high]: {LEVEL:.0%} intervals from {REFITS} refits to "
         "resampled runs.",
     ]
-    return "\n".join(lines) + "\n"
+
+
+def cells(runs: Sequence[StudyRun], laws: StudyLaws) -> list[str]:
+    """Return the losses of all chains of the first seed as lines of Markdown, and their differences from models from
+    scratch with the same model FLOPs."""
+    grown = [run for run in runs if run.parameters in laws.scratch and run.base_tokens and run.seed == runs[0].seed]
+    after = sorted({run.tokens for run in grown})
+    lines = [
+        "## Growth compared with training from scratch",
+        "",
+        f"| Size | Base | {' | '.join(f'{count(tokens)} after growth' for tokens in after)} |",
+        f"|---|---:|{'---:|' * len(after)}",
+    ]
+    for size, base in sorted({(run.parameters, run.base_tokens) for run in grown}):
+        row = {run.tokens: run for run in grown if (run.parameters, run.base_tokens) == (size, base)}
+        compared = [f"{row[n].loss:.3f} ({difference(row[n], laws):+.3f})" if n in row else "" for n in after]
+        lines.append(f"| {size / 1000:.0f}K | {count(base)} | {' | '.join(compared)} |")
+    note = (
+        "Loss of the chain and, in brackets, loss of a TokenFormer from scratch of the same size with the same model "
+        "FLOPs, by its law, minus that of the chain. Positive differences are in favour of growth. One seed; "
+        "differences below 0.03 nats are noise."
+    )
+    return [*lines, "", note]
+
+
+def difference(run: StudyRun, laws: StudyLaws) -> float:
+    """Return the loss of a model from scratch with the model FLOPs of a chain, by its law, minus the chain's loss."""
+    return float(laws.scratch[run.parameters].loss(np.array([[run.flops]]))[0]) - run.loss
 
 
 def _row(name: str, law: Law) -> str:
