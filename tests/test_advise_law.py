@@ -40,6 +40,16 @@ def test_exact_laws_are_found() -> None:
     assert law.loss(GRID / 2) == pytest.approx(growth(GRID / 2), rel=1e-5)
 
 
+def test_the_irreducible_loss_depends_on_a_variable_that_several_runs_vary() -> None:
+    losses = growth(GRID) - 1.3 + 1.4 * GRID[:, 2] ** -0.06
+    law = fit(Measured(("0", "1", "2"), GRID, losses, (0,) * len(GRID), True, floor_of=2), 1)
+    assert law.parameters[1] == pytest.approx(-0.06, abs=1e-4)
+    larger = GRID * [2, 2, 1.5]
+    assert law.loss(larger) == pytest.approx(growth(larger) - 1.3 + 1.4 * larger[:, 2] ** -0.06, rel=1e-4)
+    one = GRID[GRID[:, 2] == 8]
+    assert Measured(("0", "1", "2"), one, growth(one), (0,) * len(one), True, floor_of=2).floor_parameters == 1
+
+
 @pytest.mark.parametrize(
     ("truth", "measured", "places"),
     [
