@@ -168,7 +168,7 @@ def score(predictions: Sequence[Prediction], losses: dict[str, float]) -> str:
     ]
     inside = sum(each.key in losses and each.low <= losses[each.key] <= each.high for each in predictions)
     widths = [(each.high - each.low) / 2 for each in predictions]
-    decided = [_decisions(each, losses) for each in predictions if each.scratch_key in losses]
+    decided = [_decisions(each, losses) for each in predictions if {each.key, each.scratch_key} <= set(losses)]
     clear = [(ours, truth) for ours, truth in decided if truth != "no difference"]
     right = sum(ours == truth for ours, truth in clear)
     lines += [
