@@ -24,7 +24,7 @@ def show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], pa
     cost = record["cost"]
     say(
         f"the values were chosen on the validation tokens from position {record['text']['heldout_start']:,} on, and "
-        "with seeds that differ from those of the plan; the plan does not use these tokens"
+        "with other seeds; the plan uses neither these tokens nor these seeds"
     )
     updates = cost["optimizer_flops"]
     both = "an unknown number" if updates is None else scientific(cost["flops"] + updates)
