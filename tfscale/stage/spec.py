@@ -69,11 +69,9 @@ class RateSpec:
     old: float
     """Initial factor of the learning rate of the weights that the parent trained."""
     old_ramp_tokens: int
-    """Number of tokens over which the factor of the old weights rises linearly from `old` to 1; 0: the factor is
-    constant."""
+    """Number of tokens over which the factor of the old weights rises linearly to 1; 0: the factor is constant."""
     frozen_tokens: int
-    """Number of tokens during which the learning rate of the old weights is 0. The ramp of `old_ramp_tokens` begins at
-    the same time."""
+    """Number of tokens during which the learning rate of the old weights is 0. These tokens count towards the ramp."""
     new: float
     """Factor of the learning rate of the rows that the growth added."""
     per_row_bias: bool
@@ -93,8 +91,7 @@ class EndingSpec:
     every_tokens: Count
     """Number of tokens between two checks of the validation loss. It must be a multiple of the stage's batch_tokens."""
     least: Positive
-    """Minimum improvement of the validation loss, in nats per token. The rule ends the stage if the improvement is
-    smaller."""
+    """Minimum improvement of the validation loss in nats per token. A smaller improvement ends the stage."""
     looks: Count
     """plateau: number of checks over which the improvement is measured. predicted_gain: minimum number of checks."""
     most_tokens: Count
@@ -108,8 +105,7 @@ class TrialSpec:
     tokens: Count
     """Number of tokens after which the validation loss is tested. It must be a multiple of the stage's batch_tokens."""
     bound: float
-    """Maximum difference, in nats per token, of the validation loss after `tokens` tokens and the parent's last
-    validation loss."""
+    """Maximum excess of the loss after `tokens` over the parent's last validation loss, in nats per token."""
     most_tokens: Count
     """Budget of the stage in tokens if the growth is kept."""
 
