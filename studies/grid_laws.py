@@ -29,13 +29,15 @@ class StudyLaws:
 def fit_study(runs: Sequence[StudyRun]) -> StudyLaws:
     """Return the laws of the corpus of the first run, which has most of the grid."""
     alike = [run for run in runs if run.corpus == runs[0].corpus]
-    scratch = [run for run in alike if not run.base_tokens]
+    return StudyLaws(fit(measured_growth([run for run in alike if run.base_tokens])), fit_scratch(alike))
+
+
+def fit_scratch(runs: Sequence[StudyRun]) -> dict[int, Law]:
+    """Return the law of each size from scratch with enough runs, by number of parameters, for runs on one corpus."""
+    scratch = [run for run in runs if not run.base_tokens]
     sizes = sorted({run.parameters for run in scratch})
     by_size = {size: measured_scratch([run for run in scratch if run.parameters == size]) for size in sizes}
-    return StudyLaws(
-        fit(measured_growth([run for run in alike if run.base_tokens])),
-        {size: fit(measured) for size, measured in by_size.items() if measured.suffices},
-    )
+    return {size: fit(measured) for size, measured in by_size.items() if measured.suffices}
 
 
 def named(laws: StudyLaws) -> dict[str, Law]:
@@ -47,9 +49,9 @@ def named(laws: StudyLaws) -> dict[str, Law]:
 def write_laws(folder: Path) -> None:
     """Fit the laws to the runs of a folder, write a table and a figure of the residuals, and print the table."""
     runs = read_study(folder / RUNS)
-    fitted = fit_study(runs)
-    laws = named(fitted)
-    text = "\n".join([*report(laws), "", *cells(runs, fitted)]) + "\n"
+    laws = named(fit_study(runs))
+    corpora = [[run for run in runs if run.corpus == corpus] for corpus in dict.fromkeys(run.corpus for run in runs)]
+    text = "\n".join([*report(laws), *(line for alike in corpora for line in cells(alike))]) + "\n"
     (folder / "laws.md").write_text(text, encoding="utf-8")
     figure = residual_figure(laws)
     (folder / "residuals.svg").write_bytes(render(figure, "svg"))
@@ -75,13 +77,15 @@ def report(laws: dict[str, Law]) -> list[str]:
     ]
 
 
-def cells(runs: Sequence[StudyRun], laws: StudyLaws) -> list[str]:
-    """Return the losses of all chains of the first seed as lines of Markdown, and their differences from models from
-    scratch with the same model FLOPs."""
-    grown = [run for run in runs if run.parameters in laws.scratch and run.base_tokens and run.seed == runs[0].seed]
+def cells(runs: Sequence[StudyRun]) -> list[str]:
+    """Return the losses of all chains of the first seed on one corpus as lines of Markdown, and their differences from
+    models from scratch with the same model FLOPs."""
+    laws = fit_scratch(runs)
+    grown = [run for run in runs if run.parameters in laws and run.base_tokens and run.seed == runs[0].seed]
     after = sorted({run.tokens for run in grown})
     lines = [
-        "## Growth compared with training from scratch",
+        "",
+        f"## Growth compared with training from scratch, corpus {runs[0].corpus}",
         "",
         f"| Size | Base | {' | '.join(f'{count(tokens)} after growth' for tokens in after)} |",
         f"|---|---:|{'---:|' * len(after)}",
@@ -98,9 +102,9 @@ def cells(runs: Sequence[StudyRun], laws: StudyLaws) -> list[str]:
     return [*lines, "", note]
 
 
-def difference(run: StudyRun, laws: StudyLaws) -> float:
+def difference(run: StudyRun, laws: dict[int, Law]) -> float:
     """Return the loss of a model from scratch with the model FLOPs of a chain, by its law, minus the chain's loss."""
-    return float(laws.scratch[run.parameters].loss(np.array([[run.flops]]))[0]) - run.loss
+    return float(laws[run.parameters].loss(np.array([[run.flops]]))[0]) - run.loss
 
 
 def _row(name: str, law: Law) -> str:
