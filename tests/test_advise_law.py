@@ -87,6 +87,11 @@ def test_the_variance_between_seeds_widens_the_interval() -> None:
     three = fit(Measured(("0",), values, losses, seeds), 39)
     widths = [interval(law.draws(np.array([1e12]))) for law in (one, three)]
     assert widths[1].high - widths[1].low > 3 * (widths[0].high - widths[0].low)
+    assert one.seed_noise == 0
+    assert 0 < three.seed_noise < 0.02  # the residuals contain the rest of the variance
+    certain = np.full(39, 2.0)
+    runs = [interval(law.run_draws(certain)) for law in (one, three)]
+    assert runs[1].high - runs[1].low > 3 * (runs[0].high - runs[0].low)
 
 
 def test_far_outside_the_runs_the_interval_covers_other_forms() -> None:
