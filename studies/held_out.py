@@ -1,13 +1,14 @@
 """Test of the laws of the grid on chains outside the grid (docs/advise.md).
 
-    python -m studies.held_out FOLDER                            # writes FOLDER/predictions.json
-    python -m studies.held_out FOLDER --train [KEY=VALUE ...]    # trains the chains, writes FOLDER/held_out.json
-    python -m studies.held_out FOLDER --score                    # compares both, writes FOLDER/held_out.md
+    python -m studies.held_out FOLDER ROUND                            # writes FOLDER/predictions_ROUND.json
+    python -m studies.held_out FOLDER ROUND --train [KEY=VALUE ...]    # trains the chains, writes held_out_ROUND.json
+    python -m studies.held_out FOLDER ROUND --score                    # compares both, writes held_out_ROUND.md
 
-FOLDER has the runs of the grid (`python -m studies.grid --write FOLDER`). The chains have another seed than the grid,
-and each has a budget or a growth factor that the grid does not have. The loss of a single run is predicted and, for
-sizes of the grid, the difference between a model from scratch with the same model FLOPs and the chain. Predictions are
-committed before the chains are trained.
+FOLDER has the runs of the grid (`python -m studies.grid --write FOLDER`). The chains of each round have another seed
+than the grid, and each has a budget or a growth factor that the grid does not have. The loss of a single run is
+predicted and, for sizes of the grid, the difference between a model from scratch with the same model FLOPs and the
+chain. Predictions are committed before the chains are trained, and cannot be written afterwards. `--score` also shows
+what the present intervals say about the same chains.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.grid import GRIDS, model_of_tokens, plan_of, whole_steps, with_branches
+from studies.grid import GRIDS, Grid, model_of_tokens, plan_of, whole_steps, with_branches
 from studies.grid_laws import StudyLaws, fit_study
 from studies.grid_runs import RUNS, finished_runs, read_study, write_runs
 from studies.training import train_all
@@ -34,9 +35,13 @@ from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage
 from tfscale.text import count
 
-GRID = replace(GRIDS[0], seed=3)
 NOISE = 0.03
 """Largest difference of two single runs that is noise, in nats (`studies.seed_noise`)."""
+
+REVISED = """## The same chains, with the intervals of `tfscale advise` today
+
+These predictions were made after the chains were trained and do not test the laws. Differences here are those of two
+single runs; those in the table above are differences of expected losses, without the scatter of runs about the laws."""
 
 
 @dataclass(frozen=True, order=True)
@@ -51,18 +56,46 @@ class Chain:
     """Tokens of the trunk after growth. Its branch has a fifth as many."""
 
 
-CHAINS = (
-    Chain(32, 350_000, 12_800_000),
-    Chain(32, 350_000, 38_400_000),
-    Chain(45, 2_700_000, 3_200_000),
-    Chain(60, 60_000, 3_200_000),
-    Chain(60, 350_000, 800_000),
-    Chain(60, 2_700_000, 12_800_000),
-    Chain(60, 20_000_000, 3_200_000),
-    Chain(90, 20_000_000, 12_800_000),
-    Chain(128, 2_700_000, 200_000),
-    Chain(128, 2_700_000, 3_200_000),
-)
+@dataclass(frozen=True)
+class Round:
+    """Held-out chains that are predicted and trained together."""
+
+    seed: int
+    chains: tuple[Chain, ...]
+
+
+ROUNDS = {
+    1: Round(
+        3,
+        (
+            Chain(32, 350_000, 12_800_000),
+            Chain(32, 350_000, 38_400_000),
+            Chain(45, 2_700_000, 3_200_000),
+            Chain(60, 60_000, 3_200_000),
+            Chain(60, 350_000, 800_000),
+            Chain(60, 2_700_000, 12_800_000),
+            Chain(60, 20_000_000, 3_200_000),
+            Chain(90, 20_000_000, 12_800_000),
+            Chain(128, 2_700_000, 200_000),
+            Chain(128, 2_700_000, 3_200_000),
+        ),
+    ),
+    2: Round(  # chosen for predicted differences on both sides of 0, most of them above the noise
+        4,
+        (
+            Chain(32, 500_000, 450_000),
+            Chain(32, 15_000_000, 2_000_000),
+            Chain(60, 200_000, 450_000),
+            Chain(60, 5_000_000, 800_000),
+            Chain(60, 30_000_000, 1_000_000),
+            Chain(128, 200_000, 600_000),
+            Chain(128, 500_000, 450_000),
+            Chain(128, 1_000_000, 1_000_000),
+            Chain(128, 12_000_000, 5_000_000),
+            Chain(128, 30_000_000, 2_500_000),
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -100,21 +133,26 @@ class Prediction:
     low: float
     high: float
     difference: float | None
-    """Expected loss of a model from scratch minus expected loss of the chain, or None without a law of the size."""
+    """Loss of a model from scratch minus loss of the chain, or None without a law of the size."""
     difference_low: float | None
     difference_high: float | None
 
 
-def plan_chains(overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
-    """Return the held-out chains, and the stages of all chains and of the models from scratch."""
-    plan = plan_of(GRID, overrides)
+def grid_of(held_out: Round) -> Grid:
+    """Return the grid with the seed of a round."""
+    return replace(GRIDS[0], seed=held_out.seed)
+
+
+def plan_chains(held_out: Round, overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
+    """Return the held-out chains of a round, and the stages of all chains and of the models from scratch."""
+    plan = plan_of(grid_of(held_out), overrides)
     specs, growth = Specs(plan.experiment, plan.corpus), plan.experiment.growth
-    small, before = model_of_tokens(specs, GRID.base), sorted({chain.before for chain in CHAINS})
+    small, before = model_of_tokens(specs, GRIDS[0].base), sorted({chain.before for chain in held_out.chains})
     ends = whole_steps(before, specs)
     trunk = trunk_through(specs.stage("base", specs.scratch(small, ends[0], None)), ends, specs)
     bases, tokens_of = dict(zip(before, trunk, strict=True)), dict(zip(before, ends, strict=True))
     stages, chains = list(trunk), list[HeldOut]()
-    for target, same in groupby(sorted(CHAINS), key=lambda chain: chain.target):
+    for target, same in groupby(sorted(held_out.chains), key=lambda chain: chain.target):
         model, found = model_of_tokens(specs, target), list[HeldOut]()
         for number, group in groupby(same, key=lambda chain: chain.before):
             ends = whole_steps([chain.after for chain in group], specs)
@@ -125,7 +163,7 @@ def plan_chains(overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
                 tokens = end + branch.spec.tokens
                 spent = tokens_of[number] * flops(small).training + tokens * flops(model).training
                 found.append(HeldOut(bases[number], branch, tokens_of[number], tokens, spent, None))
-        if target in GRID.targets:
+        if target in GRIDS[0].targets:
             found.sort(key=lambda chain: chain.flops)
             ends = [trunk_tokens(round(chain.flops / flops(model).training), specs) for chain in found]
             first = specs.stage("scratch", specs.scratch(model, ends[0], None))
@@ -142,10 +180,12 @@ def predict(chain: HeldOut, laws: StudyLaws) -> Prediction:
     size, factor = parameters(model), growth_factor(chain.base.spec.model, model)
     at = np.array([chain.base_tokens, chain.tokens, factor])
     draws = laws.growth.draws(at)
-    around = interval(laws.growth.run_draws(draws))
+    runs = laws.growth.run_draws(draws)
+    around = interval(runs)
     difference, spread = None, None
     if size in laws.scratch:
-        differences = laws.scratch[size].draws(np.array([chain.flops])) - draws
+        law = laws.scratch[size]
+        differences = law.run_draws(law.draws(np.array([chain.flops]))) - runs
         difference, spread = float(np.median(differences)), interval(differences)
     return Prediction(
         size, factor, chain.base_tokens, chain.tokens, chain.flops, chain.end.key,
@@ -156,23 +196,22 @@ def predict(chain: HeldOut, laws: StudyLaws) -> Prediction:
 
 
 def score(predictions: Sequence[Prediction], losses: dict[str, float]) -> str:
-    """Return the comparison of predictions with the losses of the finished stages, by key, as Markdown."""
+    """Return the comparison of predictions with the losses of the finished stages, by key, as a table in Markdown."""
     lines = [
-        "# Predictions for held-out chains",
-        "",
         "| Size | Factor | Tokens before | Tokens after | Outside | Predicted loss | Measured | Predicted difference "
         "| Measured | Decision |",
         "|---:|---:|---:|---:|---:|---|---:|---|---:|---|",
         *(_row(each, losses) for each in predictions),
         "",
     ]
-    inside = sum(each.key in losses and each.low <= losses[each.key] <= each.high for each in predictions)
+    trained = [each for each in predictions if each.key in losses]
+    inside = sum(each.low <= losses[each.key] <= each.high for each in trained)
     widths = [(each.high - each.low) / 2 for each in predictions]
     decided = [_decisions(each, losses) for each in predictions if {each.key, each.scratch_key} <= set(losses)]
     clear = [(ours, truth) for ours, truth in decided if truth != "no difference"]
     right = sum(ours == truth for ours, truth in clear)
     lines += [
-        f"{inside} of {len(predictions)} losses are inside their {LEVEL:.0%} interval; the median half-width is "
+        f"{inside} of {len(trained)} losses are inside their {LEVEL:.0%} interval; the median half-width is "
         f"{np.median(widths):.3f} nats. Of the {len(clear)} differences above the noise of {NOISE} nats, {right} have "
         "the predicted decision. Losses in nats per token. Differences: loss of a model from scratch with the same "
         "model FLOPs minus loss of the chain. Outside: factor by which the chain is outside the range of the grid. One "
@@ -214,31 +253,37 @@ def _decision(difference: Interval) -> str:
     return "grow" if difference.low > 0 else "from scratch" if difference.high < 0 else "no difference"
 
 
-def main(folder: Path, train: bool, only_score: bool, overrides: Sequence[str]) -> None:
+def main(folder: Path, number: int, train: bool, only_score: bool, overrides: Sequence[str]) -> None:
     """Predict, train or compare."""
-    chains, stages = plan_chains(overrides)
-    foreseen, measured = folder / "predictions.json", folder / "held_out.json"
+    held_out = ROUNDS[number]
+    chains, stages = plan_chains(held_out, overrides)
+    foreseen, measured = folder / f"predictions_{number}.json", folder / f"held_out_{number}.json"
+    laws = fit_study(read_study(folder / RUNS))
     if train:
-        plan = plan_of(GRID, overrides)
+        plan = plan_of(grid_of(held_out), overrides)
         prepare_corpus(plan.experiment, plan.corpus, silent)
         train_all([tuple(stages)])
         write_runs(measured, finished_runs(stages))
-    elif not only_score:
-        laws = fit_study(read_study(folder / RUNS))
-        values = [asdict(predict(chain, laws)) for chain in chains]
-        foreseen.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    present = [predict(chain, laws) for chain in chains]
+    if not (train or only_score):
+        if measured.exists():
+            raise SystemExit(f"{measured} exists: predictions must be made before the chains are trained; try --score")
+        foreseen.write_text(json.dumps([asdict(each) for each in present], indent=1) + "\n", encoding="utf-8")
     predictions = [Prediction(**each) for each in json.loads(foreseen.read_text(encoding="utf-8"))]
     losses = {run.key: run.loss for run in read_study(measured)} if measured.exists() else {}
-    text = score(predictions, losses)
-    (folder / "held_out.md").write_text(text, encoding="utf-8")
+    text = f"# Predictions for held-out chains, round {number}\n\n{score(predictions, losses)}"
+    if present != predictions:
+        text += f"\n{REVISED}\n\n{score(present, losses)}"
+    (folder / f"held_out_{number}.md").write_text(text, encoding="utf-8")
     print(text)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("round", type=int, choices=ROUNDS)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
     parser.add_argument("--train", action="store_true", help="train the chains that were predicted")
     parser.add_argument("--score", action="store_true", help="only compare predictions with finished runs")
     given = parser.parse_args()
-    main(given.folder, given.train, given.score, given.overrides)
+    main(given.folder, given.round, given.train, given.score, given.overrides)

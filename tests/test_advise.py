@@ -37,17 +37,17 @@ def overrides(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     return [*overrides_of(corpus, runs), "launcher.device=cpu"]
 
 
-def pilot_of(overrides: list[str]) -> Pilot:
+def pilot_of(overrides: list[str], budget: float = BUDGET) -> Pilot:
     plan = make_plan(compose([*overrides, "baseline=[tokenformer,transformer]"]))
     machine = planned_machine(plan.experiment)
-    amounts = {"--flops": BUDGET, "--hours": None, "--dollars": None}
+    amounts = {"--flops": budget, "--hours": None, "--dollars": None}
     question = ask(Recipe.of_plan(plan), ["254K"], amounts, lambda spec: predict(spec, machine, []))
     return plan_pilot(question, plan, read_runs(plan.runs).runs)
 
 
-def plant(pilot: Pilot, losses: Losses) -> None:
-    """Write the stages of a pilot as finished ones with planted losses."""
-    stages = {stage.key: stage for stage, _ in pilot.left}
+def plant(losses: Losses, *pilots: Pilot) -> None:
+    """Write the stages of pilots as finished ones with planted losses."""
+    stages = {stage.key: stage for pilot in pilots for stage, _ in pilot.left}
     for stage in stages.values():
         lineage = [stage]
         while (parent := lineage[0].spec.parent) is not None:
@@ -66,10 +66,10 @@ def compute(stage: Stage) -> int:
     return stage.spec.tokens * flops(stage.spec.model).training
 
 
-def planted(lineage: list[Stage], advantage: float) -> float:
+def planted(lineage: list[Stage], advantage: float, scatter: float = 0.002) -> float:
     """A law from scratch, and one for growth that is lower by `advantage` at equal compute in this regime."""
     spent = sum(map(compute, lineage))
-    wobble = 1 + 0.002 * math.sin(spent)
+    wobble = 1 + scatter * math.sin(spent)
     if len(lineage) == 1:
         return wobble * (1.5 + 1.5 * (spent / 1e11) ** -0.2)
     base, grown = (stage.spec for stage in lineage)
@@ -106,7 +106,7 @@ def test_too_few_runs_are_reported_with_the_stages_to_run(overrides: list[str], 
 
 @pytest.mark.parametrize(("advantage", "decision"), [(0.3, "grow"), (-0.3, "from scratch")])
 def test_planted_laws_decide(overrides: list[str], pilot: Pilot, advantage: float, decision: str) -> None:
-    plant(pilot, lambda lineage: planted(lineage, advantage))
+    plant(lambda lineage: planted(lineage, advantage), pilot)
     found = advise(overrides, "--flops", f"{BUDGET:g}")
     assert (found["decision"], found["warning"]) == (decision, None)
     assert 1 < found["beyond"] <= 10
@@ -119,6 +119,18 @@ def test_planted_laws_decide(overrides: list[str], pilot: Pilot, advantage: floa
     assert found["saving"]["low"] < 1 - BUDGET / cost < found["saving"]["high"]
 
 
+@pytest.mark.parametrize(("scatter", "decision"), [(0.001, "from scratch"), (0.01, "no difference")])
+def test_a_difference_within_the_scatter_of_single_runs_decides_nothing(
+    corpus: Path, tmp_path: Path, scatter: float, decision: str
+) -> None:
+    overrides = [*overrides_of(corpus, tmp_path), "launcher.device=cpu"]
+    pilots = [pilot_of(overrides, share * BUDGET) for share in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3)]
+    plant(lambda lineage: planted(lineage, 0.15, scatter), *pilots)
+    found = advise(overrides, "--flops", f"{BUDGET / 9:g}")
+    assert found["decision"] == decision
+    assert found["difference"]["median"] == pytest.approx(-0.02, abs=0.02)
+
+
 def expected(option: dict[str, Any], advantage: float) -> float:
     if not option["base"]:
         return 1.5 + 1.5 * (BUDGET / 1e11) ** -0.2
@@ -127,7 +139,7 @@ def expected(option: dict[str, Any], advantage: float) -> float:
 
 
 def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overrides: list[str], pilot: Pilot) -> None:
-    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    plant(lambda lineage: planted(lineage, 0.3), pilot)
     extrapolates = advise(overrides, "--flops", f"{100 * BUDGET:g}")
     assert extrapolates["warning"].startswith("warning: this is ")
     assert extrapolates["decision"] == "no difference"
@@ -137,7 +149,7 @@ def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overri
 def test_the_answer_and_the_residuals_of_the_laws_are_written(
     overrides: list[str], pilot: Pilot, tmp_path: Path
 ) -> None:
-    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    plant(lambda lineage: planted(lineage, 0.3), pilot)
     found = advise(overrides, "--flops", f"{BUDGET:g}", "--out", str(tmp_path / "out"))
     names = [Path(path).name for path in found.pop("files")]
     assert names == ["advice.json", "residuals.png", "residuals.svg", "residuals.pdf"]
@@ -154,9 +166,9 @@ def test_an_unusable_folder_is_reported_before_anything_is_trained(overrides: li
 
 
 def test_runs_of_another_recipe_and_diverged_ones_are_not_used(overrides: list[str], pilot: Pilot) -> None:
-    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    plant(lambda lineage: planted(lineage, 0.3), pilot)
     assert not advise([*overrides, "optim.weight_decay=0.2"], "--flops", f"{BUDGET:g}")["enough_data"]
-    plant(pilot, lambda lineage: math.nan if len(lineage) == 1 else 3.0)
+    plant(lambda lineage: math.nan if len(lineage) == 1 else 3.0, pilot)
     diverged = advise(overrides, "--flops", f"{BUDGET:g}")
     assert not diverged["enough_data"]
     assert len(diverged["unused"]) == sum(stage.spec.parent is None for stage, _ in pilot.left)

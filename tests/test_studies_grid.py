@@ -8,7 +8,7 @@ import pytest
 from studies.grid import BATCH, GRIDS, trunks
 from studies.grid_laws import fit_study, write_laws
 from studies.grid_runs import RUNS, StudyRun, read_study, write_runs
-from studies.held_out import NOISE, Prediction, plan_chains, predict, score
+from studies.held_out import NOISE, ROUNDS, Prediction, plan_chains, predict, score
 from studies.paper_chain import cost_at, report
 from tfscale.advise.runs import growth_factor
 from tfscale.models.counts import flops, parameters
@@ -76,7 +76,7 @@ def test_the_grid_has_the_planned_cells_and_whole_steps(grid: tuple[list[Stage],
 
 def test_planted_laws_are_recovered_for_held_out_chains(grid: tuple[list[Stage], Path]) -> None:
     _, folder = grid
-    chains, stages = plan_chains([f"runs={folder}"])
+    chains, stages = plan_chains(ROUNDS[1], [f"runs={folder}"])
     laws, planted = fit_study(read_study(folder / RUNS)), lineages(stages)
     predictions = [predict(chain, laws) for chain in chains]
     losses = {key: loss(lineage) for key, lineage in planted.items()}

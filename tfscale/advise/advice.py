@@ -29,7 +29,8 @@ class Advice:
     """All options, best first."""
     difference: Array
     """Loss of the best option from scratch minus loss of the best option by growth, averaged over the targets, for each
-    refit [refits] in nats per token."""
+    refit [refits] in nats per token. Both losses are those of single runs, so errors of the form of the laws and the
+    noise between seeds are in it."""
     saving: Array
     """Fraction of the cost from scratch that growth saves at the loss of the grown models [refits]. It is negative if
     growth costs more, and 1 if no run from scratch reaches this loss."""
@@ -81,7 +82,7 @@ def _by_growth(question: Question, laws: Laws) -> list[Option]:
 
 def _compare(question: Question, laws: Laws, scratch: list[Option], grown: list[Option]) -> Advice:
     best_scratch, best_grown = (min(each, key=lambda option: option.loss) for each in (scratch, grown))
-    difference = best_scratch.draws.mean(axis=1) - best_grown.draws.mean(axis=1)
+    difference = best_scratch.runs.mean(axis=1) - best_grown.runs.mean(axis=1)
     sure = interval(difference)
     decision: Decision = "grow" if sure.low > 0 else "from scratch" if sure.high < 0 else "no difference"
     family = list(laws.scratch)[scratch.index(best_scratch)]

@@ -50,8 +50,9 @@ def difference(question: Question, advice: Advice) -> str:
     middle, saved = float(np.median(advice.difference)), float(np.median(advice.saving))
     below = "below" if middle > 0 else "above"
     draws = advice.difference if middle > 0 else -advice.difference
-    nats = f"{_spread(draws, '{:.3f}')} nats {below} the {advice.scratch.title}"
-    return f"With the same {question.budget.unit}, growth is expected to end {nats}. {_saving(question, advice, saved)}"
+    nats = f"{_spread(draws, '{:.3f}')} nats {below} a {advice.scratch.title}"
+    ends = f"With the same {question.budget.unit}, one run by growth is expected to end {nats}."
+    return f"{ends} {_saving(question, advice, saved)}"
 
 
 def _saving(question: Question, advice: Advice, saved: float) -> str:
