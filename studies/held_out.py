@@ -285,5 +285,5 @@ if __name__ == "__main__":
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
     parser.add_argument("--train", action="store_true", help="train the chains that were predicted")
     parser.add_argument("--score", action="store_true", help="only compare predictions with finished runs")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     main(given.folder, given.round, given.train, given.score, given.overrides)
