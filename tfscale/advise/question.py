@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from tfscale.advise.evidence import Recipe
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 from tfscale.faults import Fault, UserFault
 from tfscale.predict import Prediction
 from tfscale.stage.spec import StageSpec

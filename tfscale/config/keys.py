@@ -7,8 +7,8 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tfscale.config.by_kind import class_of
 from tfscale.config.schema import Experiment
+from tfscale.config.types import class_of
 from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))

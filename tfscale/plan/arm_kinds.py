@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from tfscale.config.schema import Experiment, StagePart
+from tfscale.config.schedule import StagePart
+from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.operator import Growth
 from tfscale.growth.tokenformer_recipe import without_new_tokens

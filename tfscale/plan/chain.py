@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.branches import branched
 from tfscale.plan.rejection import kept, on_trial, trained_on

@@ -4,7 +4,8 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfscale.config.schema import DataPart, Experiment, GrowWhenPart
+from tfscale.config.schedule import GrowWhenPart
+from tfscale.config.schema import DataPart, Experiment
 from tfscale.stage.environment import read_environment
 from tfscale.stage.events import last_event, read_events
 from tfscale.stage.folder import Stage

@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tfscale.config.compose import runs_dir
-from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
+from tfscale.config.schedule import StagePart, TransformerPart
+from tfscale.config.schema import Experiment, OptimPart
 from tfscale.extensions import loaded_extensions
 from tfscale.faults import Fault, UserFault
 from tfscale.growth.operator import GROWTHS, Growth, to_dict
