@@ -69,20 +69,18 @@ class Draft:
 
 
 def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
-    """Return True if the key of a fault, or a key that its rule reads, is in `at_fault` or below a key in it."""
+    """Return whether the fault is about, or its rule reads, a key in `at_fault` or below one."""
     return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
 
 
 def _root(key: str) -> str:
-    """Return the key of the stage or arm that contains the given key, because settings of a stage or arm depend on each
-    other. Return any other key unchanged."""
+    # The settings of a stage or of an arm depend on each other.
     match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
     return match[0] if match else key
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment that the overrides describe, with the faults of the overrides and of the
-    configuration files.
+    """Return a draft of the experiment, with the faults of the overrides and of the configuration files.
 
     Raises:
         UserFault: no experiment can be composed for further checks.
@@ -167,7 +165,6 @@ def _known(
 
 
 def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    """Return the configuration composed from the files, with former keys replaced by current ones."""
     from omegaconf import OmegaConf
 
     from tfscale.config.composition import composed
@@ -177,7 +174,6 @@ def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfi
 
 
 def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    """Return the configuration with the overrides applied, and the faults of values that cannot be set."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

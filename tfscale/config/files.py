@@ -11,8 +11,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tfscale.config.aliases import KEYS
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe loader of PyYAML, in its C version if PyYAML was built with libyaml."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C version if PyYAML was built with libyaml
 _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
@@ -58,11 +57,7 @@ class File:
 
 
 def read_file(path: Path, package: str = "", named: bool = False) -> File:
-    """Read a configuration file.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Read a configuration file, and raise OSError if it cannot be read."""
     return File(path, package, path.read_text(encoding="utf-8", errors="replace"), named)
 
 

@@ -10,8 +10,7 @@ SHIPPED_ALONE = Path("none")
 
 
 def conf_dir() -> Path:
-    """Return the shipped configuration folder, which is inside the package in a wheel and next to the package
-    otherwise."""
+    """Return the shipped configuration folder, which is inside the package in a wheel and next to it otherwise."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
@@ -33,8 +32,7 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the sorted option names of every configuration group in the given folders, or in the shipped folder if no
-    folders are given."""
+    """Return the sorted option names of every configuration group in the folders, by default in the shipped one."""
     from tfscale.config.keys import PARTS
 
     options: dict[str, set[str]] = {}

@@ -18,8 +18,7 @@ IGNORE = (
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return a fault for each folder that belongs to another project, and all other folders. The last of `folders` is
-    the shipped folder."""
+    """Return a fault for each folder of another project, and all other folders. The last folder is the shipped one."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
@@ -35,20 +34,16 @@ def _foreign(folder: Path) -> Fault | None:
         return None  # the file does not exist, or Hydra reports the problem
     unknown = [key for key in lines if key not in PARTS]
     if unknown:
-        names = " and ".join(repr(key) for key in unknown[:2])
-        return Fault(
-            "",
-            None,
-            f"contains settings unknown to tfscale: {names}. {IGNORE}",
-            location=f"{shown(path)}:{lines[unknown[0]]}",
-        )
-    if "schedule" not in groups:
-        return Fault("", None, f"the defaults name no schedule. {IGNORE}", location=f"{shown(path)}:1")
-    return None
+        rule = f"contains settings unknown to tfscale: {' and '.join(map(repr, unknown[:2]))}."
+        line = lines[unknown[0]]
+    elif "schedule" not in groups:
+        rule, line = "the defaults name no schedule.", 1
+    else:
+        return None
+    return Fault("", None, f"{rule} {IGNORE}", location=f"{shown(path)}:{line}")
 
 
 def _groups(root: Any) -> set[str]:
-    """Return the configuration groups in the defaults list of a root file."""
     entries = root.get("defaults") if isinstance(root, dict) else None
     names = [str(name) for entry in entries or () if isinstance(entry, dict) for name in entry]
     return {name.rpartition(" ")[2].removeprefix("/") for name in names}

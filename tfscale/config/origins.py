@@ -15,8 +15,8 @@ from tfscale.faults import Fault, UserFault
 
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
-    """Return the files that Hydra merges for the overrides, in order of increasing precedence. Overrides with unknown
-    groups or file names are ignored."""
+    """Return the files that Hydra merges for the overrides, without those of unknown groups or names, in order of
+    increasing precedence."""
     from tfscale.config.composition import chosen_files
 
     _, folders = foreign_faults(config_folders(config_dir))
