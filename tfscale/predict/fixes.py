@@ -12,9 +12,8 @@ Try = tuple[list[str], StageSpec, Machine]
 
 
 def cheapest_fix(spec: StageSpec, machine: Machine) -> list[str] | None:
-    """Return the cheapest overrides with which a stage fits into memory, or None if a larger device is needed. The
-    overrides are tried in order of cost, first one by one and then together: a smaller micro-batch, sharding,
-    activation checkpointing, more devices, and updates in the backward pass."""
+    """Return the cheapest overrides with which a stage fits into memory, or None if a larger device is needed. The ways
+    in `_WAYS` are tried in order of cost, first one by one and then together."""
     start: Try = ([], spec, machine)
     alone = (tried for way in _WAYS for tried in way(start))
     for overrides, changed, on in (*alone, *_together(start)):

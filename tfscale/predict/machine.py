@@ -1,9 +1,8 @@
 """Devices for which costs are predicted: the measured devices of this machine, or the devices named by `device=`."""
 
-import math
 import os
 import platform
-import time
+import timeit
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +35,7 @@ class Machine(Hardware):
     cluster: bool = False
     """True if devices are requested by whole hosts, as on a Slurm cluster."""
     measured: bool = True
-    """True if the peak was measured just now, False if it is taken from the datasheet."""
+    """True if the peak was measured just now, False if it is from the datasheet."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and assumed MFU of the device."""
     names: tuple[str, ...] = ()
@@ -49,20 +48,16 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `tfscale plan` assumes: the devices named by `device=` or, without this setting, the
-    devices that `tfscale run` would use.
+    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or `running_machine`.
 
     Raises:
         UserFault: the requested devices are missing, or their number is unknown.
     """
-    if experiment.device.names:
-        return _named(experiment)
-    return running_machine(experiment)
+    return _named(experiment) if experiment.device.names else running_machine(experiment)
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `tfscale run` would use. On a cluster, whose devices cannot be inspected from here, these
-    are the devices named by `device=`, or unknown devices.
+    """Return the machine that `tfscale run` would use: on a cluster the devices named by `device=`, or unknown ones.
 
     Args:
         timed: True to measure the peak of a CPU, which imports torch; False to set this peak to None.
@@ -178,7 +173,7 @@ def _cuda_devices() -> int:
 
 
 def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
-    """Return the settings of a device, with values that the user did not set taken from `known`."""
+    """Return the settings of a device, completed by those of `known`."""
     empty = [item.name for item in fields(part) if getattr(part, item.name) in (None, PeakPart())]
     return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
 
@@ -197,9 +192,5 @@ def _measured_peak(size: int, kind: str, precision: str) -> float:
 
 def _matmul_rate(square: "torch.Tensor") -> float:
     """Return the FLOP/s of the fastest of five products of a square matrix with itself."""
-    best = math.inf
-    for _ in range(5):
-        started = time.perf_counter()
-        (square @ square).sum().item()
-        best = min(best, time.perf_counter() - started)
-    return float(2 * square.shape[0] ** 3 / best)
+    seconds = min(timeit.repeat(lambda: (square @ square).sum().item(), repeat=5, number=1))
+    return float(2 * square.shape[0] ** 3 / seconds)

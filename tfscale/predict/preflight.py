@@ -26,7 +26,7 @@ SLOWEST_CPU = 1e9
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
-    """Return the faults that prevent a plan from running on this machine, with fixes. No file is written."""
+    """Return the faults that prevent a plan from running on this machine, with fixes."""
     found: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
@@ -45,7 +45,7 @@ def preflight(plan: Plan) -> list[Fault | str]:
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
-    """Return faults that are known before a plan is made: a missing corpus or a runs folder that is not writable."""
+    """Return faults that are known before a plan is made: of the corpus and of the runs folder."""
     try:
         missing = _missing(corpus_of(experiment))
     except UserFault as fault:
@@ -54,13 +54,10 @@ def files_amiss(experiment: Experiment) -> list[Fault]:
 
 
 def _missing(corpus: Corpus) -> list[Fault]:
-    found = [Fault("data", None, fault) for fault in corpus.missing]
-    if found:
-        rule = (
-            "set data.path and data.tokenizer_path to the text and its tokenizer; data=wiki and data=docs need no files"
-        )
-        found.append(Fault("data", None, rule))
-    return found
+    if not corpus.missing:
+        return []
+    fix = "set data.path and data.tokenizer_path to the text and its tokenizer; data=wiki and data=docs need no files"
+    return [Fault("data", None, fault) for fault in (*corpus.missing, fix)]
 
 
 def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speeds: list[Speed]) -> list[str]:
@@ -77,8 +74,7 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
 
 
 def shortage(spec: StageSpec, prediction: Prediction) -> str:
-    """Return a message which states that a stage does not fit into memory, and the settings with which it would
-    fit."""
+    """Return a message that a stage does not fit into memory, with settings with which it would fit."""
     machine, layout = prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"
