@@ -106,7 +106,7 @@ class ProcessAttempt:
 
 
 def phase_of(stage: Stage) -> Phase:
-    """Return the phase that a stage runs next: `growing`, or `training` if no growth is needed or it is done."""
+    """Return the phase that a stage runs next."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
 
 
@@ -129,20 +129,15 @@ def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the CUDA devices of the stage in a slot. Stages share devices if there are too few.
-
-    Args:
-        slot: number of the slot. Each of the parallel stages has a slot.
-        processes: number of processes per stage.
-        devices: all CUDA devices, in the notation of CUDA_VISIBLE_DEVICES.
-    """
+    """Return which of the CUDA devices the stage in one slot of the parallel stages gets. Stages share devices if there
+    are too few."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))
 
 
 def missing_devices(part: LauncherPart) -> list[str]:
-    """Return a list with a fault if several processes would share a device, otherwise an empty list."""
+    """Return a fault if several processes would share a device."""
     devices = visible_devices(part)
     processes = processes_of(part, devices)
     if part.kind == "local" or not devices or part.parallel * processes <= len(devices):
