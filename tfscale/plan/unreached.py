@@ -56,28 +56,25 @@ def unreached_stages(plan: Plan) -> list[Unreached]:
     """Return the nearest former version of each unfinished stage of a plan that has one, in the order of the plan."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
-    nearest: dict[str, Unreached] = {}
-    for found in _candidates(plan):
-        known = nearest.get(found.planned.key)
-        if known is None or len(found.differences) < len(known.differences):
-            nearest[found.planned.key] = found
-    return [nearest[stage.key] for stage in plan.stages if stage.key in nearest]
-
-
-def _candidates(plan: Plan) -> Iterator[Unreached]:
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)
     for stage in plan.stages:
         if not is_done(stage):
             left[_kind(stage.spec)].append(stage)
     labels = {stage.spec.label for stages in left.values() for stage in stages}
     reached = {stage.path.name for stage in plan.stages}
+    nearest: dict[str, Unreached] = {}
     for folder, spec in finished_specs(plan.runs, labels):
-        if folder.name in reached:
+        if folder.name in reached or not left[_kind(spec)]:
             continue
         pairs = [Unreached(folder, stage, differences(spec, stage.spec)) for stage in left[_kind(spec)]]
-        near = [pair for pair in pairs if len(pair.differences) <= MOST_FIELDS]
-        if near:
-            yield min(near, key=lambda pair: len(pair.differences))
+        found = min(pairs, key=_count)
+        if _count(found) <= MOST_FIELDS:
+            nearest[found.planned.key] = min(nearest.get(found.planned.key, found), found, key=_count)
+    return [nearest[stage.key] for stage in plan.stages if stage.key in nearest]
+
+
+def _count(pair: Unreached) -> int:
+    return len(pair.differences)
 
 
 def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator[tuple[Path, StageSpec]]:

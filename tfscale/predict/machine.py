@@ -53,7 +53,7 @@ def planned_machine(experiment: Experiment) -> Machine:
     Raises:
         UserFault: the requested devices are missing, or their number is unknown.
     """
-    return _named(experiment) if experiment.device.names else running_machine(experiment)
+    return _described(experiment) if experiment.device.names else running_machine(experiment)
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
@@ -65,34 +65,21 @@ def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
     Raises:
         UserFault: the requested devices are missing.
     """
-    if experiment.launcher.kind == "slurm":
-        return _named(experiment) if experiment.device.names else _unknown(experiment)
-    return _here(experiment, timed)
+    return _described(experiment) if experiment.launcher.kind == "slurm" else _here(experiment, timed)
 
 
-def _named(experiment: Experiment) -> Machine:
+def _described(experiment: Experiment) -> Machine:
+    """Return the devices that the settings describe, whose kind is not known on a cluster without `device=`."""
     launcher, part = experiment.launcher, experiment.device
-    faults: list[Fault] = []
-    if launcher.device == "cpu":
-        rule = "must be auto or cuda, because device= names a GPU"
-        faults.append(Fault("launcher.device", "cpu", rule, "device=auto"))
-    if not launcher.ranks:
-        rule = "must be a number with device=..., because auto counts the devices of this machine"
-        faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
-    if not part.memory:
-        faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
-    precision = launcher.precision_on("cuda")
-    peak = peak_of(part, precision)
-    if peak is None:
-        rule = f"must be supported by {part.names[0]}, which has no peak for {precision} (device.peak)"
-        faults.append(Fault("launcher.precision", launcher.precision, rule, "launcher.precision=fp32"))
-    if faults:
+    kind: Literal["cpu", "cuda"] = "cuda" if part.names or launcher.slurm.gpus else "cpu"
+    precision = launcher.precision_on(kind)
+    peak = peak_of(part, precision) if part.names else None
+    if part.names and (faults := _faults(experiment, precision, peak)):
         raise UserFault(faults)
-    assert part.memory is not None
     return Machine(
-        device="cuda",
-        name=part.names[0],
-        memory=round(part.memory * GIGA),
+        device=kind,
+        name=part.names[0] if part.names else "an unknown device",
+        memory=round(part.memory * GIGA) if part.names and part.memory else None,
         peak=peak,
         precision=precision,
         devices=launcher.ranks,
@@ -105,22 +92,21 @@ def _named(experiment: Experiment) -> Machine:
     )
 
 
-def _unknown(experiment: Experiment) -> Machine:
-    launcher = experiment.launcher
-    kind: Literal["cpu", "cuda"] = "cuda" if launcher.slurm.gpus else "cpu"
-    return Machine(
-        device=kind,
-        name="an unknown device",
-        memory=None,
-        peak=None,
-        precision=launcher.precision_on(kind),
-        devices=launcher.ranks,
-        per_host=launcher.ranks // launcher.nodes,
-        most=MANY,
-        cluster=True,
-        measured=False,
-        facts=experiment.device,
-    )
+def _faults(experiment: Experiment, precision: str, peak: float | None) -> list[Fault]:
+    launcher, part = experiment.launcher, experiment.device
+    faults = []
+    if launcher.device == "cpu":
+        rule = "must be auto or cuda, because device= names a GPU"
+        faults.append(Fault("launcher.device", "cpu", rule, "device=auto"))
+    if not launcher.ranks:
+        rule = "must be a number with device=..., because auto counts the devices of this machine"
+        faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
+    if not part.memory:
+        faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
+    if peak is None:
+        rule = f"must be supported by {part.names[0]}, which has no peak for {precision} (device.peak)"
+        faults.append(Fault("launcher.precision", launcher.precision, rule, "launcher.precision=fp32"))
+    return faults
 
 
 def _here(experiment: Experiment, timed: bool) -> Machine:
