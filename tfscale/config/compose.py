@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.config.aliases import rename_keys, renamed_override
-from tfscale.config.folders import conf_dir, config_folders, group_options
-from tfscale.config.foreign import foreign_faults
+from tfscale.config.folders import conf_dir, config_folders, foreign_faults, group_options
 from tfscale.config.keys import is_dict, known_keys, nearest, one_line, short, type_of
 from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse

@@ -8,8 +8,7 @@ from pathlib import Path
 import yaml
 
 from tfscale.config.files import File
-from tfscale.config.folders import conf_dir, config_folders, group_options, shown
-from tfscale.config.foreign import IGNORE, foreign_faults
+from tfscale.config.folders import IGNORE, conf_dir, config_folders, foreign_faults, group_options, shown
 from tfscale.config.keys import type_of
 from tfscale.faults import Fault, UserFault
 
