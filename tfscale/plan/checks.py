@@ -147,11 +147,7 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
     yield from check_sharing(experiment, launcher.ranks)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
-    yield from _budget(experiment)
-
-
-def _budget(experiment: Experiment) -> Iterator[Fault]:
-    if experiment.budget is not None and experiment.launcher.kind == "slurm":
+    if experiment.budget is not None and launcher.kind == "slurm":
         rule = "must be null with launcher.kind=slurm, whose jobs outlive the command"
         yield Fault("budget", experiment.budget, rule, "launcher.slurm.minutes", reads=("launcher.kind",))
     if experiment.budget is not None and experiment.schedule.rehearse:

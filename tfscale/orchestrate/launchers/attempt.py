@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, Protocol
 
 from tfscale.stage.folder import Stage
 
 Phase = Literal["growing", "training"]
-NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-"""Default of `limits` in `Launcher.start`, with which every stage is trained to its end."""
 
 
 class LaunchFailed(Exception):
@@ -63,7 +60,7 @@ class Launcher(Protocol):
     def wait(self) -> None:
         """Sleep for a short time, after which the attempts are polled again."""
 
-    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         """Start an attempt to run each stage, whose folder is prepared, or raise LaunchFailed. `limits` are steps after
         which stages must stop with a checkpoint, by key."""
 

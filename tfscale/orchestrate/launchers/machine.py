@@ -14,7 +14,7 @@ import psutil
 from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, USER_FAULT
-from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, Phase
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
 from tfscale.orchestrate.launchers.processes import built_for_devices, launch, stage_command
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
@@ -38,7 +38,7 @@ class ThisMachine:
     def wait(self) -> None:
         time.sleep(PAUSE)
 
-    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         # on separate devices if there are enough
         return [self._start(stage, limits.get(stage.key)) for stage in stages]
 

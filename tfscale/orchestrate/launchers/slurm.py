@@ -13,7 +13,7 @@ from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
-from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, LaunchFailed, Phase
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob
 from tfscale.stage.folder import Stage, is_done
@@ -44,7 +44,7 @@ class Slurm:
     def wait(self) -> None:
         time.sleep(1.0)
 
-    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         # without limits, because `budget` is refused with this launcher
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
