@@ -115,7 +115,7 @@ class Orchestrator:
         try:
             while not self._is_over():
                 self._start_ready()
-                self._launcher.wait()
+                time.sleep(self._launcher.poll_seconds)
                 self._watch()
                 self._view.tick()
         finally:
@@ -275,7 +275,7 @@ class Orchestrator:
             for running in self._running:
                 running.attempt.stop()
             while None in [running.attempt.poll() for running in self._running]:
-                self._launcher.wait()
+                time.sleep(self._launcher.poll_seconds)
         self._running.clear()
 
 

@@ -11,7 +11,7 @@ from tfscale.plan.plan import Plan
 from tfscale.plan.specs import tokenformer, transformer
 from tfscale.predict.cost import Prediction
 from tfscale.stage.folder import is_done
-from tfscale.stage.spec import StageSpec
+from tfscale.stage.spec import StageSpec, steps_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,11 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
     base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]
     for title, models in _models(plan):
-        full = [_scratch(stage.spec, model, base) for stage, model in zip(chain, models, strict=True)]
+        full, equal = [], []
+        for stage, model in zip(chain, models, strict=True):
+            full.append(_scratch(stage.spec, model, base))
+            equal.append(_scratch(stage.spec, model, cumulative_flops(plan.chain, stage) // flops(model).training))
         found.append(Family(title, "base_tokens", tuple(map(reckon, full))))
-        equal = [
-            _scratch(stage.spec, model, cumulative_flops(plan.chain, stage) // flops(model).training)
-            for stage, model in zip(chain, models, strict=True)
-        ]
         found.append(Family(title, "cumulative_compute", tuple(map(reckon, equal))))
     left = [stage for stage in plan.stages if not is_done(stage)]
     whole = "this plan" if len(plan.replicates) == 1 else f"this plan, {len(plan.replicates)} seeds"
@@ -84,5 +83,4 @@ def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
 
 
 def _scratch(spec: StageSpec, model: ModelConfig, tokens: int) -> StageSpec:
-    whole = max(1, round(tokens / spec.batch_tokens)) * spec.batch_tokens
-    return spec.from_scratch(model, whole)
+    return spec.from_scratch(model, steps_of(tokens, spec) * spec.batch_tokens)

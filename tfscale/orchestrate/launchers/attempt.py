@@ -56,9 +56,8 @@ class Launcher(Protocol):
     """Number of stages that may run at the same time."""
     is_detached: bool
     """True if attempts continue when this process ends."""
-
-    def wait(self) -> None:
-        """Sleep for a short time, after which the attempts are polled again."""
+    poll_seconds: float
+    """Time between two polls of the attempts."""
 
     def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         """Start an attempt to run each stage, whose folder is prepared, or raise LaunchFailed. `limits` are steps after

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from tfscale.orchestrate.launchers.processes import built_for_devices, launch, s
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
 
-PAUSE = 0.1
-"""Time in seconds between two polls of the processes."""
-
 
 class ThisMachine:
     """A launcher that runs stages on this machine, in processes that end with this process."""
 
     is_detached = False
+    poll_seconds = 0.1
 
     def __init__(self, part: LauncherPart) -> None:
         self.max_parallel = part.parallel
@@ -34,9 +31,6 @@ class ThisMachine:
         self._torchrun = part.kind == "torchrun"
         self._processes = processes_of(part, self._devices)
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
-
-    def wait(self) -> None:
-        time.sleep(PAUSE)
 
     def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         # on separate devices if there are enough

@@ -36,13 +36,11 @@ class Slurm:
 
     max_parallel = 10_000  # the queue decides which stages run at the same time
     is_detached = True
+    poll_seconds = 1.0
 
     def __init__(self, part: LauncherPart) -> None:
         self._part = part
         self._queue = Queue()
-
-    def wait(self) -> None:
-        time.sleep(1.0)
 
     def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         # without limits, because `budget` is refused with this launcher
