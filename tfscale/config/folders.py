@@ -52,7 +52,7 @@ def _foreign(folder: Path) -> Fault | None:
     path = folder / "config.yaml"
     try:
         root = read_file(path)
-        lines = {setting.key: setting.line for setting in root.settings if "." not in setting.key}
+        lines = {key: line for key, line in root.lines.items() if "." not in key}
         groups = _groups(yaml.safe_load(root.text))
     except (OSError, RecursionError, yaml.YAMLError):
         return None  # the file does not exist, or Hydra reports the problem

@@ -37,7 +37,7 @@ def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: P
         return list(faults)
     try:
         files = files_of(overrides, config_dir)
-        places = {each.key: (file.path, each.line) for file in files for each in file.settings if each.key in wanted}
+        places = {key: (file.path, line) for file in files for key, line in file.lines.items() if key in wanted}
     except (UserFault, OSError, RecursionError, yaml.YAMLError):
         return list(faults)
     return [_placed(fault, *places[fault.key]) if fault.key in places else fault for fault in faults]

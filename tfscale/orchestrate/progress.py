@@ -60,12 +60,10 @@ class Progress:
 
     @property
     def work(self) -> int:
-        """Model FLOPs of the whole stage."""
         return self.stage.spec.tokens * self.flops_per_token
 
     @property
     def worked(self) -> int:
-        """Model FLOPs that the stage has spent."""
         return self.status.tokens * self.flops_per_token
 
 

@@ -24,7 +24,6 @@ class Arm:
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
-    """Title of the arm for legends and tables."""
     kind: str
     """Name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from the previous one."""
     stages: tuple[Stage, ...]
@@ -97,7 +96,6 @@ class Arm:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of the arm's replicates."""
         return tuple(dict.fromkeys(stage.spec.seed for stage in self.stages))
 
     def of_seed(self, seed: int) -> "Arm":

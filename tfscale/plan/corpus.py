@@ -116,7 +116,6 @@ def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec
 
 
 def data_dir(experiment: Experiment) -> Path:
-    """Return the folder of prepared corpora."""
     return runs_dir(experiment) / "data"
 
 

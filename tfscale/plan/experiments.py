@@ -21,7 +21,6 @@ class Recorded:
     """A chain and the baselines that have been run or compared with it."""
 
     name: str
-    """Name of the schedule."""
     arms: tuple[Arm, ...]
     """All arms, the chain first. Each further seed is a separate arm."""
     comparison: Path
@@ -56,7 +55,6 @@ def record(plan: Plan) -> None:
 
 
 def write_record(runs: Path, experiment: Recorded) -> None:
-    """Write the record of an experiment to a runs folder."""
     path = runs / "experiments" / f"{experiment.comparison.name}.json"
     write_json(path, {"format": FORMAT, "name": experiment.name, "arms": [_to_dict(arm) for arm in experiment.arms]})
 

@@ -21,7 +21,6 @@ from tfscale.stage.folder import Stage, has_undecided_end
 class Replicate:
     """The chain and its baselines, planned with one seed."""
 
-    seed: int
     chain: Arm
     baselines: tuple[Arm, ...]
 
@@ -122,4 +121,4 @@ def _replicate(experiment: Experiment, corpus: Corpus) -> Replicate:
     chain = Chain(Specs(experiment, corpus))
     arms = experiment.baseline.arms.items()
     baselines = tuple(ARM_KINDS.get(part.kind)(part).arm(name, chain) for name, part in arms)
-    return Replicate(experiment.seed, chain.arm, baselines)
+    return Replicate(chain.arm, baselines)

@@ -104,7 +104,6 @@ class Specs:
         return tuple(str(extension) for extension in loaded_extensions() if extension.module in used)
 
     def tokens(self, part: StagePart) -> int:
-        """Return the number of training tokens of a stage of the chain."""
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:

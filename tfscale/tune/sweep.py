@@ -110,7 +110,6 @@ def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the initial candidate rates of a sweep, in ascending order."""
     return tuple(rate if factor == 1 else rounded(rate * factor) for factor in sorted(factors))
 
 

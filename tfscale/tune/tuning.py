@@ -65,7 +65,6 @@ class Finding:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Tried values in ascending order."""
         return tuple(sorted({trial.value for trial in self.trials}))
 
 
@@ -100,7 +99,7 @@ class Tuning:
         arms = list(self._arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
-            Replicate(seed, arms[0].of_seed(seed), tuple(arm.of_seed(seed) for arm in arms[1:])) for seed in seeds
+            Replicate(arms[0].of_seed(seed), tuple(arm.of_seed(seed) for arm in arms[1:])) for seed in seeds
         )
         return replace(self.plan, experiment=self.experiment, replicates=replicates)
 

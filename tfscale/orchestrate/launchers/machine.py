@@ -100,7 +100,6 @@ class ProcessAttempt:
 
 
 def phase_of(stage: Stage) -> Phase:
-    """Return the phase that a stage runs next."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
 
 
