@@ -204,7 +204,7 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
         notes.append(f"schedule.grow_when.rule={rule} may end stages early, so these predictions are upper bounds")
     if undecided and schedule.reject_growth is not None:
         notes.append("schedule.reject_growth may reject growths, which these predictions do not include")
-    notes += remarks(planned, machine)
+    notes += remarks(machine)
     for stage in planned.stages:
         if not predictions[stage.key].fits:
             notes.append(f"does not fit into memory: {shortage(stage.spec, predictions[stage.key])}")

@@ -88,7 +88,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
     )
 
 
-def remarks(plan: Plan, machine: Machine) -> list[str]:
+def remarks(machine: Machine) -> list[str]:
     """Return notes on costs that cannot be predicted because properties of the machine are unknown."""
     said = []
     if machine.memory is None:
