@@ -257,7 +257,7 @@ def test_a_cluster_whose_devices_are_not_named_is_planned_without_memory_and_tim
     machine = planned_machine(plan.experiment)
     found = predict(plan.chain.stages[-1].spec, machine, [])
     assert (found.fits, found.seconds, found.dollars, found.flops) == (True, None, None, STEPS * BATCH_FLOPS)
-    assert any("device=h100_sxm" in note for note in remarks(plan, machine))
+    assert any("device=h100_sxm" in note for note in remarks(machine))
     assert not any(str(fault).startswith("memory") for fault in preflight(plan))
 
 
