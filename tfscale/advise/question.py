@@ -64,7 +64,7 @@ class Question:
             )
             option = "--dollars" if self.budget.unit == "dollars" else "--hours"
             raise UserFault([Fault(option, None, f"{known}; try --flops, or device=h100_sxm launcher.processes=1")])
-        return Price(prediction.flops_per_token, amount / prediction.tokens)
+        return Price(prediction.flops_per_token, amount / spec.tokens)
 
 
 def ask(

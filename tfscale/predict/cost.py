@@ -37,42 +37,43 @@ class Step:
 class Prediction:
     """Predicted memory, time, energy and price of a stage."""
 
-    parameters: int
-    tokens: int
-    batch_tokens: int
-    flops_per_token: int
-    """Model FLOPs of training per token."""
-    update_flops: int
-    """FLOPs of one optimizer update on all devices together."""
+    spec: StageSpec
     layout: Layout
-    accumulation: int
-    """Number of micro-batches per batch on each device."""
     memory: Memory
     machine: Machine
     step: Step | None
     """Predicted duration of a step; None, like all times, energies and prices, if the device is unknown."""
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
-    elsewhere: bool = False
-    """True if the weights of the stage are imported, so that it takes no time."""
 
     @property
-    def steps(self) -> int:
-        return self.tokens // self.batch_tokens
+    def flops_per_token(self) -> int:
+        """Model FLOPs of training per token."""
+        return flops(self.spec.model).training
 
     @property
     def flops(self) -> int:
         """Model FLOPs of the whole stage."""
-        return self.tokens * self.flops_per_token
+        return self.spec.tokens * self.flops_per_token
+
+    @property
+    def update_flops(self) -> int:
+        """FLOPs of one optimizer update on all devices together."""
+        return self.spec.optimizer.update_flops(self.spec.model)
 
     @property
     def optimizer_flops(self) -> int:
-        return self.steps * self.update_flops
+        return self.spec.steps * self.update_flops
 
     @property
     def optimizer_share(self) -> float:
         """Optimizer's share of the FLOPs of a step."""
-        return self.update_flops / (self.batch_tokens * self.flops_per_token + self.update_flops)
+        return self.update_flops / (self.spec.batch_tokens * self.flops_per_token + self.update_flops)
+
+    @property
+    def accumulation(self) -> int:
+        """Number of micro-batches per batch on each device."""
+        return self.layout.accumulation(self.machine.rows(self.spec))
 
     @property
     def fits(self) -> bool:
@@ -80,13 +81,13 @@ class Prediction:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of the stage in seconds."""
-        return None if self.step is None else self.steps * self.step.seconds * (not self.elsewhere)
+        """Wall time of the stage in seconds, 0 if its weights are imported."""
+        return None if self.step is None else self.spec.steps * self.step.seconds * (self.spec.init_from is None)
 
     @property
     def tokens_per_second(self) -> float | None:
         """Training speed of all devices together."""
-        return None if self.step is None else self.batch_tokens / self.step.seconds
+        return None if self.step is None else self.spec.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
@@ -118,18 +119,12 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
-        parameters=parameters(spec.model),
-        tokens=spec.tokens,
-        batch_tokens=spec.batch_tokens,
-        flops_per_token=flops(spec.model).training,
-        update_flops=spec.optimizer.update_flops(spec.model),
+        spec=spec,
         layout=chosen,
-        accumulation=chosen.accumulation(machine.rows(spec)),
         memory=memory_of(spec, chosen, machine),
         machine=machine,
         step=_step(spec, machine, chosen, rate),
         measured=rate is not None,
-        elsewhere=spec.init_from is not None,
     )
 
 

@@ -15,8 +15,7 @@ from tfscale.plan.plan import Plan
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.fixes import cheapest_fix
 from tfscale.predict.machine import Machine, running_machine
-from tfscale.stage.folder import Stage, is_done
-from tfscale.stage.spec import StageSpec
+from tfscale.stage.folder import is_done
 from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400
@@ -37,8 +36,8 @@ def preflight(plan: Plan) -> list[Fault | str]:
         return [*found, *fault.faults]
     found += check_sharing(plan.experiment, machine.devices)
     speeds = finished_speeds(plan.runs)
-    predictions = [(stage, predict(stage.spec, machine, speeds)) for stage in left]
-    found += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
+    predictions = [predict(stage.spec, machine, speeds) for stage in left]
+    found += [f"memory: {shortage(prediction)}" for prediction in predictions if not prediction.fits]
     if machine.device == "cpu" and plan.experiment.launcher.device == "auto":
         found += _too_long(plan, predictions, speeds)
     return found
@@ -60,11 +59,11 @@ def _missing(corpus: Corpus) -> list[Fault]:
     return [Fault("data", None, fault) for fault in (*corpus.missing, fix)]
 
 
-def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speeds: list[Speed]) -> list[str]:
-    if sum(prediction.flops for _, prediction in predictions) < LONGEST_CPU_SECONDS * SLOWEST_CPU:
+def _too_long(plan: Plan, predictions: Sequence[Prediction], speeds: list[Speed]) -> list[str]:
+    if sum(prediction.flops for prediction in predictions) < LONGEST_CPU_SECONDS * SLOWEST_CPU:
         return []
     machine = running_machine(plan.experiment)
-    seconds = sum(predict(stage.spec, machine, speeds).seconds or 0.0 for stage, _ in predictions)
+    seconds = sum(predict(prediction.spec, machine, speeds).seconds or 0.0 for prediction in predictions)
     if seconds <= LONGEST_CPU_SECONDS:
         return []
     return [
@@ -73,9 +72,9 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
     ]
 
 
-def shortage(spec: StageSpec, prediction: Prediction) -> str:
+def shortage(prediction: Prediction) -> str:
     """Return a message that a stage does not fit into memory, with settings with which it would fit."""
-    machine, layout = prediction.machine, prediction.layout
+    spec, machine, layout = prediction.spec, prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"
     if spec.run.micro_batch:
