@@ -37,11 +37,8 @@ def installed_extensions() -> tuple[str, ...]:
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import the given extensions, and return all imported extensions.
-
-    Raises:
-        InvalidInput: modules cannot be imported, have no version, or register a name that is taken.
-    """
+    """Import the given extensions, and return all imported ones. Raise InvalidInput if modules cannot be imported, have
+    no version, or register a name that is taken."""
     faults = []
     for module in modules:
         if module not in _loaded:

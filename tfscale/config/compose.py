@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
-    """Return the experiment that the overrides describe.
-
-    Configuration files are searched for in `config_dir`, then in `conf/` of the working folder, then in the shipped
-    conf/.
+    """Return the experiment that the overrides describe, with files from the folders of `config_folders`.
 
     Raises:
         UserFault: the experiment is invalid; the error contains all faults found.
@@ -44,11 +41,7 @@ class Draft:
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
         """Return the draft with the faults that further rules find, except faults that follow from an earlier fault.
-
-        Args:
-            needs: keys and parts of the configuration that the rules read; the rules are skipped if one of them has a
-                fault.
-        """
+        The rules are skipped if one of the keys and parts `needs`, which they read, has a fault."""
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
         # A schedule sets values in all parts, so without a valid schedule no rule between settings is meaningful.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
@@ -57,11 +50,7 @@ class Draft:
         return replace(self, faults=(*self.faults, *found))
 
     def settled(self) -> Experiment:
-        """Return the experiment if it has no faults.
-
-        Raises:
-            UserFault: the experiment has faults.
-        """
+        """Return the experiment, or raise UserFault if it has faults."""
         if self.faults:
             raise UserFault(with_places(self.faults, self.overrides, self.config_dir))
         return self.experiment
@@ -79,11 +68,8 @@ def _root(key: str) -> str:
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment, with the faults of the overrides and of the configuration files.
-
-    Raises:
-        UserFault: no experiment can be composed for further checks.
-    """
+    """Return a draft of the experiment, with the faults of the overrides and of the configuration files, or raise
+    UserFault if none can be composed for further checks."""
     overrides = [renamed_override(text) for text in overrides]
     try:
         experiment, faults = _composed(overrides, config_dir)

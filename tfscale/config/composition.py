@@ -48,12 +48,8 @@ def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
 
 
 def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """Return the merged values of the configuration files.
-
-    Args:
-        groups: overrides that choose files, such as `growth=paper`.
-        folders: folders to search, in order of decreasing precedence, the shipped folder last.
-    """
+    """Return the merged values of the files that overrides such as `growth=paper` choose in `groups`, and that are
+    found in folders of decreasing precedence, the shipped one last."""
     with _loader(folders):
         return compose(ROOT, overrides=list(groups))
 

@@ -25,11 +25,8 @@ def conf_dir() -> Path:
 
 
 def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Return the folders to search, in order: `config_dir`, `conf/` in the working folder, and the shipped folder.
-
-    Raises:
-        UserFault: `config_dir` is not a folder.
-    """
+    """Return the folders to search, in order: `config_dir`, `conf/` in the working folder, and the shipped one. Raise
+    UserFault if `config_dir` is not a folder."""
     if config_dir == SHIPPED_ALONE:
         return [conf_dir()]
     if config_dir is not None and not config_dir.is_dir():

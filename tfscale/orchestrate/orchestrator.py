@@ -74,7 +74,12 @@ class _Trouble:
 
 
 class Orchestrator:
-    """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler."""
+    """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler.
+
+    Args:
+        allowance: remaining budget, or None for no limit.
+        claims: leases that stages need, or None if no other machine trains them.
+    """
 
     def __init__(
         self,
@@ -84,12 +89,6 @@ class Orchestrator:
         allowance: Allowance | None = None,
         claims: Claims | None = None,
     ) -> None:
-        """Create an orchestrator without starting a stage.
-
-        Args:
-            allowance: remaining budget, or None for no limit.
-            claims: leases that stages need, or None if no other machine trains them.
-        """
         self._allowance, self._claims = allowance or Allowance(Budget()), claims
         self._pending = [stage for stage in stages if not is_done(stage)]
         self._settings, self._launcher, self._view = launcher, launcher_of(launcher), view
@@ -249,7 +248,8 @@ class Orchestrator:
                 f"{failure}\nIt ran out of memory with launcher.update=in_backward, which takes the whole batch at "
                 "once; try a smaller optim.batch_tokens, or launcher.update=whole."
             )
-        held_at_once = micro_batch_of(stage)
+        start = last_event(read_events(stage.path), "start")
+        held_at_once = int(start["micro_batch"]) if start else stage.spec.sequences
         if held_at_once == 1:
             advice = "The stage ran out of memory with one sequence at a time. Use a device with more memory."
             raise StageFailed(f"{failure}\n{advice}")
@@ -291,12 +291,6 @@ def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))
     write_spec(stage.path, spec)
-
-
-def micro_batch_of(stage: Stage) -> int:
-    """Return the micro-batch in sequences with which a stage last ran, by default the whole batch."""
-    start = last_event(read_events(stage.path), "start")
-    return int(start["micro_batch"]) if start else stage.spec.sequences
 
 
 def _failure(running: _Running, ending: Ending) -> str:

@@ -120,11 +120,8 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Download the missing parts of the corpus, unless it is prepared. Nothing else here connects to the Hub.
-
-    Raises:
-        UserFault: the Hub cannot be reached, or does not have the dataset or tokenizer.
-    """
+    """Download the missing parts of the corpus, unless it is prepared, or raise UserFault if the Hub cannot be reached
+    or does not have them. Nothing else here connects to the Hub."""
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return

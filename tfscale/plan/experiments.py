@@ -60,11 +60,8 @@ def write_record(runs: Path, experiment: Recorded) -> None:
 
 
 def recorded(runs: Path) -> list[Recorded]:
-    """Return all experiments that are recorded in a runs folder.
-
-    Raises:
-        UserFault: files are damaged or were written by another version of tfscale. All are listed.
-    """
+    """Return all experiments that are recorded in a runs folder, or raise UserFault with all files that are damaged or
+    were written by another version of tfscale."""
     found: list[Recorded] = []
     faults: list[Fault] = []
     for path in sorted((runs / "experiments").glob("[!.]*.json")):

@@ -87,11 +87,8 @@ class Plan:
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Plan the stages that an experiment trains, for all arms and seeds.
-
-    Raises:
-        UserFault: settings conflict, or do not describe a corpus. The error lists all faults.
-    """
+    """Plan the stages that an experiment trains, for all arms and seeds, or raise UserFault with all conflicts of the
+    settings."""
     if faults := check_experiment(experiment):
         raise UserFault(faults)
     if experiment.schedule.rehearse:

@@ -48,11 +48,8 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or `running_machine`.
-
-    Raises:
-        UserFault: the requested devices are missing, or their number is unknown.
-    """
+    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or `running_machine`. Raise
+    UserFault if devices are missing, or their number is unknown."""
     return _described(experiment) if experiment.device.names else running_machine(experiment)
 
 
