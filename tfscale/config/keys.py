@@ -16,8 +16,8 @@ PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield every key of the dataclass `kind` with a prefix such as `optim.`, and the names in composed settings
-    `values` that are dictionaries."""
+    """Yield every key of the dataclass `kind`, with a prefix such as `optim.`. The keys of settings that are
+    dictionaries are those in `values`, the composed settings."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])

@@ -37,8 +37,8 @@ class Allowance:
         return stage.spec.init_from is not None or self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
-        """Reserve the cost of the remaining steps of a stage, or all that is left of the budget if this is less, unless
-        it does not cover one step. Return whether it does."""
+        """Reserve the cost of the remaining steps of a stage, or all that is left of the budget if this is less. Return
+        False if the budget does not cover one more step."""
         if not self.allows(stage):
             return False
         done, cost = reached_step(stage.path), step_flops(stage)

@@ -67,7 +67,7 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the fingerprint of the corpus, its manifest if it is prepared, and the faults that prevent this."""
+    """Return the corpus's fingerprint, its manifest if it is prepared, and the faults that prevent its preparation."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)

@@ -21,6 +21,7 @@ class Recorded:
     """A chain and the baselines that have been run or compared with it."""
 
     name: str
+    """Name of the schedule."""
     arms: tuple[Arm, ...]
     """All arms, the chain first. Each further seed is a separate arm."""
     comparison: Path

@@ -108,7 +108,7 @@ def corpus_faults(experiment: Experiment) -> list[Fault]:
 
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
-    """Yield the experiment once per seed. Replicates also differ in the order of the data, unlike their arms."""
+    """Yield the experiment once per seed, each with another order of the data, which is the same in all arms."""
     for number in range(experiment.seeds):
         data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)

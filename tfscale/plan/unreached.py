@@ -34,7 +34,7 @@ class Difference:
     field: str
     """Name of the field in `stage.yaml`, such as optimizer.lr."""
     finished: Any
-    """Value of the finished stage, or None if it has no such field, as also in `planned`."""
+    """Value of the finished stage; here and in `planned`, None if there is no such field."""
     planned: Any
 
     def __str__(self) -> str:

@@ -4,8 +4,8 @@ The time of a step is the longer of arithmetic and communication, which overlap,
 both. Arithmetic: model FLOPs divided by the measured FLOP/s of similar stages, or model and recomputed FLOPs divided by
 the assumed share of the peak. Communication: bytes divided by the full speed of the slowest link on the path, a lower
 bound. Update: the sum of the times of memory traffic (weight, gradient and state are read, weight and state written),
-the optimizer's FLOPs at the speed of arithmetic, and communication between ranks, which wait for each other in Muon.
-AdamW's FLOPs overlap with its memory traffic, but are few.
+the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In Muon, each of the three waits for
+the one before. AdamW's FLOPs overlap with its memory traffic, but are few.
 """
 
 import socket
@@ -115,7 +115,7 @@ class Prediction:
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """Predict the cost of a stage on a machine, with the speeds of similar ones of the finished stages."""
+    """Predict the cost of a stage on a machine, at the speed of similar finished stages if there are any."""
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
