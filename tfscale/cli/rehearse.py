@@ -11,9 +11,8 @@ from tfscale.cli.table import FittedTable
 from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
-from tfscale.plan.rehearsal import Rehearsed, rehearsed
+from tfscale.plan.rehearsal import Rehearsed, rehearsed, release
 from tfscale.stage.folder import is_done
-from tfscale.stage.spec import CHECKPOINTS
 from tfscale.text import count, duration, gigabytes
 
 REPORT = "report.json"
@@ -37,7 +36,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
         waiting = {later.spec.parent for later in plan.stages if not is_done(later)}
         for earlier in rows:
             if earlier.stage.key not in waiting:
-                shutil.rmtree(earlier.stage.path / CHECKPOINTS, ignore_errors=True)
+                release(earlier.stage)
     report = plan.runs / REPORT
     stages = [{"size": row.stage.size, **asdict(row), "stage": row.stage.path.name} for row in rows]
     found = {"schedule": plan.experiment.schedule.name, "stages": stages}

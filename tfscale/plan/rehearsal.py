@@ -1,5 +1,6 @@
 """Rehearsal: the chain at its real sizes with a few steps per stage, to test a cluster before spending GPU-hours."""
 
+import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from tfscale.stage.events import last_event, read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import FinalEvaluation, read_result
+from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
 """Number of optimizer steps per stage. The first one allocates the state of the optimizer, and the others are timed."""
@@ -86,3 +88,8 @@ def rehearsed(stage: Stage) -> Rehearsed:
         evaluation=result.evaluation,
         growth=read_growth(stage.path),
     )
+
+
+def release(stage: Stage) -> None:
+    """Remove the checkpoints of a rehearsed stage, but keep its measurements."""
+    shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)
