@@ -9,10 +9,9 @@ from tfscale.models.counts import flops
 from tfscale.stage.folder import Stage, lineage
 
 Role = Literal["model", "trunk", "reading", "rejected", "continued"]
-"""Role of a stage in an arm. `model`: the stage ends with a model that is compared. `trunk`: models branch from the
-stage. `reading`: the stage ends with a model at the budget of another size, which is used to compute costs at equal
-perplexity. `rejected`: the growth of the stage was rejected. `continued`: after a rejected growth, the stage continues
-the training of the parent."""
+"""Role of a stage in an arm. `model`: it ends with a model that is compared. `trunk`: models branch from it. `reading`:
+it ends with a model at the budget of another size, for costs at equal perplexity. `rejected`: its growth was rejected.
+`continued`: it trains the parent further after a rejected growth."""
 GROUPS = ("stages", "trunk", "readings", "detours", "planned")
 """Fields of an arm that contain stages."""
 

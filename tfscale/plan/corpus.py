@@ -49,8 +49,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
     """Return the corpus of an experiment. A missing text or tokenizer is listed in `missing`.
 
     Raises:
-        UserFault: the settings do not describe a corpus; the text or the tokenizer is missing and `model.vocab_size` is
-            null; or the vocabulary of the model is smaller than that of the tokenizer.
+        UserFault: the settings describe no corpus, the vocabulary of the model is smaller than that of the tokenizer,
+            or `model.vocab_size` is null and the text or the tokenizer is missing.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     key, manifest, missing = _look(spec, root)
