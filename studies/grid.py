@@ -24,7 +24,7 @@ from studies.grid_laws import write_laws
 from studies.grid_runs import RUNS, finished_runs, write_runs
 from studies.training import train_all
 from tfscale.config.compose import compose
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 from tfscale.data.progress import silent
 from tfscale.models.counts import flops, parameters
 from tfscale.models.tokenformer import TokenFormerConfig

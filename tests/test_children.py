@@ -184,7 +184,7 @@ def test_stages_do_not_run_files_of_the_working_folder(small: list[str], in_shad
         stages = (first,) if part.kind == "torchrun" else (second, second)  # the second grows and trains
         for stage in stages:
             prepare_folder(stage)
-            [attempt] = machine.start([stage])
+            [attempt] = machine.start([stage], {})
             assert end_of(attempt) == FINISHED, attempt.log.read_text()
 
 

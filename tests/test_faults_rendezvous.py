@@ -148,7 +148,7 @@ def test_variables_that_another_launcher_has_left_are_told_and_do_not_reach_a_st
     check(Common(small).plan())
     names = "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"
     assert f"note: the variables {names} have no effect" in capsys.readouterr().out
-    [attempt] = ThisMachine(LauncherPart(threads=1)).start([stage])
+    [attempt] = ThisMachine(LauncherPart(threads=1)).start([stage], {})
     wait_for(lambda: attempt.poll() is not None)
     assert attempt.poll() == Ending("finished", "exit code 0")
 

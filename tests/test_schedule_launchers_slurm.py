@@ -217,7 +217,7 @@ def test_a_job_takes_nothing_from_the_folder_and_the_ranks_that_it_is_submitted_
     monkeypatch.chdir(shadows.folder)
     for name, value in {"RANK": "5", "WORLD_SIZE": "", "MASTER_PORT": "none", "MASTER_ADDR": "nowhere"}.items():
         monkeypatch.setenv(name, value)
-    [job] = Slurm(compose(chain, tmp_path / "conf").launcher).start([stage])
+    [job] = Slurm(compose(chain, tmp_path / "conf").launcher).start([stage], {})
     wait_for(lambda: job.poll() is not None)
     assert job.poll() == Ending("finished", f"job {job.job}")
     assert {event["processes"] for event in read_events(stage.path) if event["event"] == "start"} == {2}

@@ -10,6 +10,7 @@ import pytest
 
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
+from tfscale.models.counts import parameters
 from tfscale.orchestrate.speed import Speed
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import (
@@ -53,10 +54,10 @@ def predicted(*overrides: str, speeds: list[Speed] | None = None) -> Prediction:
 def test_parameters_steps_and_flops_are_the_papers() -> None:
     found = predicted(*CLUSTER, "launcher.nodes=8")
     assert PARAMETERS == 1_309_705_728
-    assert (found.parameters, found.steps, found.tokens) == (PARAMETERS, STEPS, STEPS * 524_288)
+    assert (parameters(found.spec.model), found.spec.steps, found.spec.tokens) == (PARAMETERS, STEPS, STEPS * 524_288)
     assert found.flops == STEPS * BATCH_FLOPS == pytest.approx(2.394e20, rel=1e-3)
     # 6N per token, and a small part for attention and logits, which 6N of the non-embedding parameters omits.
-    assert found.flops / found.tokens == pytest.approx(6 * 1_271_070_720, rel=0.05)
+    assert found.flops / found.spec.tokens == pytest.approx(6 * 1_271_070_720, rel=0.05)
 
 
 def test_a_device_of_64_holds_all_weights_with_ddp_and_a_64th_with_fsdp() -> None:
@@ -155,7 +156,7 @@ def test_the_family_of_sizes_costs_what_its_runs_cost_together() -> None:
     chain, paper = found["the chain", "chain"], found["Transformer", "base_tokens"]
     # The main result of the paper by the same formula: 300B tokens of the 1.4B Transformer against the whole chain.
     assert paper.runs[-1].flops / chain.flops == pytest.approx(3.6, rel=0.02)
-    assert {run.tokens for run in paper.runs} == {chain.runs[0].tokens}
+    assert {run.spec.tokens for run in paper.runs} == {chain.runs[0].spec.tokens}
     equal = found["TokenFormer", "cumulative_compute"]
     assert equal.flops == pytest.approx(sum(sum(run.flops for run in chain.runs[: n + 1]) for n in range(4)), rel=1e-3)
     assert chain.dollars == pytest.approx(sum(run.dollars or 0 for run in chain.runs))
@@ -257,7 +258,7 @@ def test_a_cluster_whose_devices_are_not_named_is_planned_without_memory_and_tim
     machine = planned_machine(plan.experiment)
     found = predict(plan.chain.stages[-1].spec, machine, [])
     assert (found.fits, found.seconds, found.dollars, found.flops) == (True, None, None, STEPS * BATCH_FLOPS)
-    assert any("device=h100_sxm" in note for note in remarks(plan, machine))
+    assert any("device=h100_sxm" in note for note in remarks(machine))
     assert not any(str(fault).startswith("memory") for fault in preflight(plan))
 
 

@@ -1,8 +1,7 @@
 """Import of extensions, which are modules outside of this package that register classes (`tfscale.registry`).
 
-Extensions are found through entry points of installed packages (group `tfscale.extensions`) and through
-`extensions=[module]` in the user's configuration. A stage's folder, which may be untrusted, never names a module to
-import.
+Entry points of installed packages and `extensions=[module]` in the user's configuration name them. A stage's folder,
+which may be untrusted, never names a module to import.
 """
 
 from argparse import ArgumentParser
@@ -19,7 +18,7 @@ GROUP = "tfscale.extensions"
 
 @dataclass(frozen=True)
 class Extension:
-    """Imported extension, with its module and version."""
+    """Imported extension."""
 
     module: str
     version: str
@@ -38,11 +37,8 @@ def installed_extensions() -> tuple[str, ...]:
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import the given extensions that have not been imported yet, and return all imported extensions.
-
-    Raises:
-        InvalidInput: modules cannot be imported, have no version, or register a name that is taken.
-    """
+    """Import the given extensions, and return all imported ones. Raise InvalidInput if modules cannot be imported, have
+    no version, or register a name that is taken."""
     faults = []
     for module in modules:
         if module not in _loaded:
@@ -62,24 +58,16 @@ def loaded_extensions() -> tuple[Extension, ...]:
 
 
 def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
-    """Check that the extensions of a stage are loaded, without importing any.
-
-    Args:
-        named: extensions as `module==version`.
-        same_version: True to also require the given versions, as training does.
-
-    Raises:
-        ValueError: an extension is not loaded or has another version; the message suggests a fix.
-    """
+    """Raise ValueError if an extension of a stage, named as `module==version`, is not loaded, or is loaded in another
+    version and `same_version` is required, as in training. None is imported."""
     faults = []
     for name in named:
         module, _, version_then = name.partition("==")
         if module not in _loaded:
             faults.append(f"needs the extension {name}; install it and try extensions=[{module}]")
         elif same_version and name != str(_loaded[module]):
-            faults.append(
-                f"needs the extension {name}, but {_loaded[module]} is loaded; install version {version_then}"
-            )
+            fix = f"install version {version_then}"
+            faults.append(f"needs the extension {name}, but {_loaded[module]} is loaded; {fix}")
     if faults:
         raise ValueError("; ".join(faults))
 

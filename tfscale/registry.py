@@ -19,7 +19,7 @@ T = TypeVar("T", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """Registry that maps names to classes of one kind, such as optimizers.
+    """Registry of classes of one kind, such as optimizers.
 
     Args:
         key: configuration key that names a class, for messages, such as `optim.name`.
@@ -38,11 +38,7 @@ class Registry(Generic[T]):
         return (*self._shipped, *self._registered)
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that registers a class under a name.
-
-        Raises:
-            ValueError: the name is taken.
-        """
+        """Return a decorator that registers a class under a name, or raises ValueError if the name is taken."""
 
         def decorate(cls: T) -> T:
             if name in self.names:
@@ -57,11 +53,7 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> T:
-        """Return the class registered under a name.
-
-        Raises:
-            InvalidInput: no class has this name; the message lists all names.
-        """
+        """Return the class registered under a name, or raise InvalidInput, which lists all names."""
         if name in self._registered:
             return self._registered[name]
         if name in self._shipped:
@@ -82,7 +74,7 @@ _importing: list[str] = []
 
 @contextmanager
 def registering(module: str) -> Iterator[None]:
-    """Return a context manager that records `module` as the extension that registers classes in the block."""
+    """Record `module` as the extension that registers classes in the block."""
     _importing.append(module)
     try:
         yield

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfscale.advise.law import Measured
 from tfscale.advise.runs import Run, recipe_of
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 from tfscale.plan.chain import Chain
 from tfscale.plan.plan import Plan
 from tfscale.plan.specs import Specs, tokenformer, transformer

@@ -9,7 +9,7 @@ from tfscale.advise.law import Law
 from tfscale.advise.question import Price, Question
 from tfscale.advise.runs import growth_factor
 from tfscale.analysis.intervals import Array
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 
 SHARES = np.concatenate([np.geomspace(0.005, 0.3, 60), np.linspace(0.31, 0.98, 68)])
 """Shares of the budget that are tried for the base."""

@@ -12,7 +12,8 @@ from tfscale.advise.evidence import grown_runs
 from tfscale.advise.law import FAR
 from tfscale.advise.question import Question
 from tfscale.advise.runs import Run
-from tfscale.config.schema import BaselinePart, StagePart
+from tfscale.config.schedule import StagePart
+from tfscale.config.schema import BaselinePart
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import Prediction
 from tfscale.stage.folder import Stage, is_done

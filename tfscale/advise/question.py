@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from tfscale.advise.evidence import Recipe
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 from tfscale.faults import Fault, UserFault
 from tfscale.predict import Prediction
 from tfscale.stage.spec import StageSpec
@@ -64,7 +64,7 @@ class Question:
             )
             option = "--dollars" if self.budget.unit == "dollars" else "--hours"
             raise UserFault([Fault(option, None, f"{known}; try --flops, or device=h100_sxm launcher.processes=1")])
-        return Price(prediction.flops_per_token, amount / prediction.tokens)
+        return Price(prediction.flops_per_token, amount / spec.tokens)
 
 
 def ask(

@@ -144,7 +144,7 @@ def _pilot_stages(pilot: Pilot) -> FittedTable:
     for stage, prediction in pilot.left:
         groups.setdefault((stage.spec.label, _kind(stage)), []).append(prediction)
     for names, group in groups.items():
-        tokens = sorted(each.tokens for each in group)
+        tokens = sorted(each.spec.tokens for each in group)
         span = f"{count(tokens[0])} to {count(tokens[-1])}"
         rows.add_row(*names, str(len(group)), span, scientific(sum(each.flops for each in group)))
     return rows

@@ -84,7 +84,7 @@ def check(plan: Plan) -> None:
     if note := left_over():
         say(f"note: {note}")
     if plan.experiment.launcher.kind == "slurm":
-        for note in remarks(plan, planned_machine(plan.experiment)):
+        for note in remarks(planned_machine(plan.experiment)):
             say(f"note: {note}")
 
 

@@ -9,6 +9,7 @@ from tfscale.cli.console import answer, console, say
 from tfscale.cli.table import FittedTable
 from tfscale.cli.unreached import unreached_json, unreached_words
 from tfscale.faults import UserFault
+from tfscale.models.counts import parameters
 from tfscale.models.families import to_dict
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.arms import Arm
@@ -76,11 +77,11 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
         if any(cells):
             rows.add_row(name, *cells)
 
-    row("parameters", lambda p: count(p.parameters))
+    row("parameters", lambda p: count(parameters(p.spec.model)))
     shapes = [stage.spec.model.shape for stage in stages]
     rows.add_row(shapes[0][0], *(value for _, value in shapes))
-    row("tokens", lambda p: count(p.tokens))
-    row("steps", lambda p: f"{p.steps:,}")
+    row("tokens", lambda p: count(p.spec.tokens))
+    row("steps", lambda p: f"{p.spec.steps:,}")
     row("FLOPs", lambda p: scientific(p.flops))
     row("optimizer share", lambda p: share(p.optimizer_share))
     rows.add_row("state", *(_states(arm.replicates_of(stage)) for stage in stages))
@@ -204,10 +205,10 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
         notes.append(f"schedule.grow_when.rule={rule} may end stages early, so these predictions are upper bounds")
     if undecided and schedule.reject_growth is not None:
         notes.append("schedule.reject_growth may reject growths, which these predictions do not include")
-    notes += remarks(planned, machine)
+    notes += remarks(machine)
     for stage in planned.stages:
         if not predictions[stage.key].fits:
-            notes.append(f"does not fit into memory: {shortage(stage.spec, predictions[stage.key])}")
+            notes.append(f"does not fit into memory: {shortage(predictions[stage.key])}")
     if machine.facts.price is not None and machine.peak is not None:
         notes.append(
             f"cost is predicted at ${machine.facts.price:.2f} per device-hour (device.price) and energy at the boards' "
@@ -250,9 +251,9 @@ def _stage_json(stage: Stage, prediction: Prediction) -> dict[str, Any]:
         "folder": str(stage.path),
         "state": status_of(stage).state,
         "model": to_dict(stage.spec.model),
-        "parameters": prediction.parameters,
-        "tokens": prediction.tokens,
-        "steps": prediction.steps,
+        "parameters": parameters(stage.spec.model),
+        "tokens": stage.spec.tokens,
+        "steps": stage.spec.steps,
         "flops": prediction.flops,
         "optimizer_flops": prediction.optimizer_flops,
         "optimizer_share": prediction.optimizer_share,

@@ -42,8 +42,7 @@ def rename_keys(values: dict[str, Any]) -> None:
 
 
 def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Return the dictionary that contains a key, or an empty dictionary if there is none, and the last component of the
-    key."""
+    """Return the dictionary that contains a key, or an empty one, and the last component of the key."""
     *outer, name = key.split(".")
     for each in outer:
         values = values.get(each) or {}

@@ -21,11 +21,7 @@ class Budget:
 
 
 def read_budget(text: str) -> Budget:
-    """Return the budget that a text describes, such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d.
-
-    Raises:
-        ValueError: the text is not a budget.
-    """
+    """Return the budget that a text such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d describes, or raise ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([smhd]?)", text)
     amount = float(match[1]) if match else 0.0
     if match is None or not 0 < amount < math.inf:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.config.aliases import rename_keys, renamed_override
-from tfscale.config.folders import conf_dir, config_folders, group_options
-from tfscale.config.foreign import foreign_faults
+from tfscale.config.folders import conf_dir, config_folders, foreign_faults, group_options
 from tfscale.config.keys import is_dict, known_keys, nearest, one_line, short, type_of
 from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
-    """Return the experiment that the overrides describe.
-
-    Configuration files are searched for in `config_dir`, then in `conf/` of the working folder, then in the shipped
-    conf/.
+    """Return the experiment that the overrides describe, with files from the folders of `config_folders`.
 
     Raises:
         UserFault: the experiment is invalid; the error contains all faults found.
@@ -45,11 +41,7 @@ class Draft:
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
         """Return the draft with the faults that further rules find, except faults that follow from an earlier fault.
-
-        Args:
-            needs: keys and parts of the configuration that the rules read; the rules are skipped if one of them has a
-                fault.
-        """
+        The rules are skipped if one of the keys and parts `needs`, which they read, has a fault."""
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
         # A schedule sets values in all parts, so without a valid schedule no rule between settings is meaningful.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
@@ -58,35 +50,26 @@ class Draft:
         return replace(self, faults=(*self.faults, *found))
 
     def settled(self) -> Experiment:
-        """Return the experiment if it has no faults.
-
-        Raises:
-            UserFault: the experiment has faults.
-        """
+        """Return the experiment, or raise UserFault if it has faults."""
         if self.faults:
             raise UserFault(with_places(self.faults, self.overrides, self.config_dir))
         return self.experiment
 
 
 def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
-    """Return True if the key of a fault, or a key that its rule reads, is in `at_fault` or below a key in it."""
+    """Return whether the fault is about, or its rule reads, a key in `at_fault` or below one."""
     return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
 
 
 def _root(key: str) -> str:
-    """Return the key of the stage or arm that contains the given key, because settings of a stage or arm depend on each
-    other. Return any other key unchanged."""
+    # The settings of a stage or of an arm depend on each other.
     match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
     return match[0] if match else key
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment that the overrides describe, with the faults of the overrides and of the
-    configuration files.
-
-    Raises:
-        UserFault: no experiment can be composed for further checks.
-    """
+    """Return a draft of the experiment, with the faults of the overrides and of the configuration files, or raise
+    UserFault if none can be composed for further checks."""
     overrides = [renamed_override(text) for text in overrides]
     try:
         experiment, faults = _composed(overrides, config_dir)
@@ -167,7 +150,6 @@ def _known(
 
 
 def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    """Return the configuration composed from the files, with former keys replaced by current ones."""
     from omegaconf import OmegaConf
 
     from tfscale.config.composition import composed
@@ -177,7 +159,6 @@ def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfi
 
 
 def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    """Return the configuration with the overrides applied, and the faults of values that cannot be set."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -1,5 +1,4 @@
-"""Composition of configuration files into one configuration with Hydra. All functions raise UserFault if the files
-cannot be composed."""
+"""Composition of configuration files with Hydra, which raises UserFault if the files cannot be composed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,20 +26,17 @@ ROOT = "config"
 
 
 class UserFolders(SearchPathPlugin):
-    """Plugin that makes Hydra search the user's folders before the shipped one; `hydra.searchpath` can only add folders
-    after the shipped one."""
+    """Plugin that makes Hydra search the user's folders before the shipped one, unlike `hydra.searchpath`."""
 
     folders: ClassVar[Sequence[Path]] = ()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Prepend the user's folders to the search path in their order."""
         for folder in reversed(self.folders):
             search_path.prepend("tfscale", f"file://{folder}")
 
 
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
-    """Yield Hydra's configuration loader for the given folders, the last of which is the shipped folder."""
     UserFolders.folders = folders[:-1]
     Plugins.instance().register(UserFolders)
     GlobalHydra.instance().clear()
@@ -52,12 +48,8 @@ def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
 
 
 def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """Return the merged values of the configuration files.
-
-    Args:
-        groups: overrides that choose files, such as `growth=paper`.
-        folders: folders to search, in order of decreasing precedence, the shipped folder last.
-    """
+    """Return the merged values of the files that overrides such as `growth=paper` choose in `groups`, and that are
+    found in folders of decreasing precedence, the shipped one last."""
     with _loader(folders):
         return compose(ROOT, overrides=list(groups))
 

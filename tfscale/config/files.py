@@ -4,26 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.nodes import MappingNode, Node, SequenceNode
 
 from tfscale.config.aliases import KEYS
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe loader of PyYAML, in its C version if PyYAML was built with libyaml."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C version if PyYAML was built with libyaml
 _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
-
-
-class Setting(NamedTuple):
-    """A key in a configuration file, with its value and line."""
-
-    key: str
-    """Full key, such as optim.lr."""
-    text: str | None
-    """Value as written in the file; empty for a list, None for a part with several keys."""
-    line: int
 
 
 @dataclass(frozen=True)
@@ -38,10 +26,10 @@ class File:
     """True if the root's defaults or the command line name the file, False if another file includes it."""
 
     @property
-    def settings(self) -> Iterator[Setting]:
-        """Settings of the file. Each part of the configuration precedes the settings that it contains."""
+    def lines(self) -> dict[str, int]:
+        """Line of each setting and each part of the file, by full key, such as optim.lr."""
         node = yaml.compose(self.text, Loader=_LOADER)
-        yield from _settings(node, f"{self.package}." if self.package else "")
+        return dict(_lines(node, f"{self.package}." if self.package else ""))
 
     @property
     def about(self) -> str:
@@ -58,21 +46,16 @@ class File:
 
 
 def read_file(path: Path, package: str = "", named: bool = False) -> File:
-    """Read a configuration file.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Read a configuration file, and raise OSError if it cannot be read."""
     return File(path, package, path.read_text(encoding="utf-8", errors="replace"), named)
 
 
-def _settings(node: Node | None, prefix: str) -> Iterator[Setting]:
+def _lines(node: Node | None, prefix: str) -> Iterator[tuple[str, int]]:
     if not isinstance(node, MappingNode):
         return
     for name, value in node.value:
         key = f"{prefix}{name.value}"
         if key == "defaults" or (key.endswith(".defaults") and isinstance(value, SequenceNode)):
             continue
-        text = None if isinstance(value, MappingNode) else value.value if isinstance(value, ScalarNode) else ""
-        yield Setting(KEYS.get(key, key), text, name.start_mark.line + 1)
-        yield from _settings(value, f"{key}.")
+        yield KEYS.get(key, key), name.start_mark.line + 1
+        yield from _lines(value, f"{key}.")

@@ -1,28 +1,32 @@
-"""Folders that are searched for configuration files."""
+"""Folders that are searched for configuration files, and detection of those that belong to other projects."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from tfscale.config.files import read_file
 from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
 """Value of `--config-dir` with which only the shipped files are read."""
+IGNORE = (
+    "If this conf/ belongs to another project, add --config-dir none to read only the shipped files, or run the "
+    "command in another folder."
+)
 
 
 def conf_dir() -> Path:
-    """Return the shipped configuration folder, which is inside the package in a wheel and next to the package
-    otherwise."""
+    """Return the shipped configuration folder, which is inside the package in a wheel and next to it otherwise."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Return the folders to search, in order: `config_dir`, `conf/` in the working folder, and the shipped folder.
-
-    Raises:
-        UserFault: `config_dir` is not a folder.
-    """
+    """Return the folders to search, in order: `config_dir`, `conf/` in the working folder, and the shipped one. Raise
+    UserFault if `config_dir` is not a folder."""
     if config_dir == SHIPPED_ALONE:
         return [conf_dir()]
     if config_dir is not None and not config_dir.is_dir():
@@ -32,9 +36,42 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
     return [*([config_dir.resolve()] if config_dir else []), *own, conf_dir()]
 
 
+def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
+    """Return a fault for each folder of another project, and all other folders. The last folder is the shipped one."""
+    *own, shipped = folders
+    faults = {folder: fault for folder in own if (fault := _foreign(folder))}
+    return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
+
+
+def _foreign(folder: Path) -> Fault | None:
+    from tfscale.config.keys import PARTS
+
+    path = folder / "config.yaml"
+    try:
+        root = read_file(path)
+        lines = {key: line for key, line in root.lines.items() if "." not in key}
+        groups = _groups(yaml.safe_load(root.text))
+    except (OSError, RecursionError, yaml.YAMLError):
+        return None  # the file does not exist, or Hydra reports the problem
+    unknown = [key for key in lines if key not in PARTS]
+    if unknown:
+        rule = f"contains settings unknown to tfscale: {' and '.join(map(repr, unknown[:2]))}."
+        line = lines[unknown[0]]
+    elif "schedule" not in groups:
+        rule, line = "the defaults name no schedule.", 1
+    else:
+        return None
+    return Fault("", None, f"{rule} {IGNORE}", location=f"{shown(path)}:{line}")
+
+
+def _groups(root: Any) -> set[str]:
+    entries = root.get("defaults") if isinstance(root, dict) else None
+    names = [str(name) for entry in entries or () if isinstance(entry, dict) for name in entry]
+    return {name.rpartition(" ")[2].removeprefix("/") for name in names}
+
+
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the sorted option names of every configuration group in the given folders, or in the shipped folder if no
-    folders are given."""
+    """Return the sorted option names of every configuration group in the folders, by default in the shipped one."""
     from tfscale.config.keys import PARTS
 
     options: dict[str, set[str]] = {}

@@ -7,8 +7,8 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tfscale.config.by_kind import class_of
 from tfscale.config.schema import Experiment
+from tfscale.config.types import class_of
 from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
@@ -16,14 +16,8 @@ PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield every known key. The keys are those of the schema and, for settings that are dictionaries, the names in
-    `values`.
-
-    Args:
-        values: composed settings of the part that `kind` declares.
-        kind: dataclass of the part.
-        prefix: prefix of all keys, such as `optim.`.
-    """
+    """Yield every key of the dataclass `kind`, with a prefix such as `optim.`. The keys of settings that are
+    dictionaries are those in `values`, the composed settings."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -83,9 +77,8 @@ def is_text(hint: Any) -> bool:
 def is_single(hint: Any) -> bool:
     """Return whether a value of a type is a single value, not a list, a dictionary or a part with several keys."""
     inner = inner_type(hint)
-    return (
-        inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
-    )
+    has_parts = inner is None or dataclasses.is_dataclass(inner)
+    return not has_parts and typing.get_origin(inner) in (None, typing.Literal)
 
 
 def is_dict(hint: Any) -> bool:
@@ -99,8 +92,7 @@ def may_be_none(hint: Any) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with up to three known words that are similar to a word, or `.` if there are
-    none."""
+    """Return `; did you mean ...?` with up to three known words similar to a word, or `.` if there are none."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]

@@ -8,15 +8,14 @@ from pathlib import Path
 import yaml
 
 from tfscale.config.files import File
-from tfscale.config.folders import conf_dir, config_folders, group_options, shown
-from tfscale.config.foreign import IGNORE, foreign_faults
+from tfscale.config.folders import IGNORE, conf_dir, config_folders, foreign_faults, group_options, shown
 from tfscale.config.keys import type_of
 from tfscale.faults import Fault, UserFault
 
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
-    """Return the files that Hydra merges for the overrides, in order of increasing precedence. Overrides with unknown
-    groups or file names are ignored."""
+    """Return the files that Hydra merges for the overrides, without those of unknown groups or names, in order of
+    increasing precedence."""
     from tfscale.config.composition import chosen_files
 
     _, folders = foreign_faults(config_folders(config_dir))
@@ -38,7 +37,7 @@ def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: P
         return list(faults)
     try:
         files = files_of(overrides, config_dir)
-        places = {each.key: (file.path, each.line) for file in files for each in file.settings if each.key in wanted}
+        places = {key: (file.path, line) for file in files for key, line in file.lines.items() if key in wanted}
     except (UserFault, OSError, RecursionError, yaml.YAMLError):
         return list(faults)
     return [_placed(fault, *places[fault.key]) if fault.key in places else fault for fault in faults]

@@ -14,8 +14,7 @@ _PACKAGE = "# @package _global_\n"
 
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
-    """Return the names of the files of a configuration group that the overrides, or the defaults of the root file,
-    select."""
+    """Return the names of the files of a group that the overrides or the defaults of the root file select."""
     files = files_of(overrides, config_dir)
     return tuple(file.path.stem for file in files if file.named and file.path.parent.name == group)
 
@@ -26,20 +25,16 @@ def own_file(group: str, name: str, config_dir: Path | None) -> Path:
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return a fault if a schedule or baseline with this name cannot be written, otherwise an empty list.
-
-    Args:
-        taken_over: names of the files that the new file extends.
-    """
+    """Return a fault if a schedule or baseline with this name, which extends the files `taken_over`, cannot be
+    written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         return [Fault("--write", repr(name), f"must name a {group} with letters, digits, and . + - _ only")]
     path = own_file(group, name, config_dir)
     if name in taken_over or name in group_options()[group]:
         other = f"{'_'.join(taken_over)}_tuned"
         return [Fault("--write", name, f"must be a new name, because a {group} of this name exists", other)]
-    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").removeprefix(_PACKAGE).startswith(
-        _MARK
-    ):
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else _MARK
+    if not text.removeprefix(_PACKAGE).startswith(_MARK):
         return [Fault("--write", name, f"must not name {path}, which was not written by tfscale", "another name")]
     return []
 
@@ -47,14 +42,8 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a configuration file that extends other files and sets further values.
-
-    Args:
-        taken_over: names of the files that the new file extends.
-        values: values by dotted key, such as `optim.lr`.
-        remarks: comments at the top of the file.
-        whole: True if keys are relative to the root, as in a schedule; False if relative to the file's group.
-    """
+    """Write a configuration file with remarks at its top. It extends the files `taken_over` and sets the values by
+    dotted key, relative to the root if `whole`, as in a schedule, and otherwise to the file's group."""
     from omegaconf import OmegaConf
 
     changes = OmegaConf.create()

@@ -68,14 +68,12 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
     key = override.key_or_group
     if override.is_sweep_override() or override.is_delete():
         several = short(f"{key}=[{value}]") if key in SEVERAL else ""
-        return Fault(
-            key, short(value) or None, "must be a single value; sweeps and deletions are not supported", several
-        )
+        rule = "must be a single value; sweeps and deletions are not supported"
+        return Fault(key, short(value) or None, rule, several)
     return Override(text, key, override.value(), override.is_add(), key in groups)
 
 
 def _is_quoted(value: str) -> bool:
-    """Return whether Hydra's grammar reads a value as a single quoted string."""
     return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
 
 

@@ -4,14 +4,10 @@ the setting."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tfscale.config.branches import BranchesPart
 from tfscale.config.budget import BudgetText
-from tfscale.config.by_kind import ByKind
-from tfscale.config.comparison import AnalysisPart, ReferencePart
 from tfscale.config.machines import DevicePart, LauncherPart
-from tfscale.config.reject_growth import RejectGrowthPart
-from tfscale.config.types import PathText, StoreUri
-from tfscale.growth.operator import Growth
+from tfscale.config.schedule import SchedulePart
+from tfscale.config.types import AnyGrowth, PathText, StoreUri
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init
 from tfscale.models.parameter_tokens import NormActivation
@@ -22,7 +18,6 @@ from tfscale.ranges import (
     Factor,
     Fraction,
     Momentum,
-    Nats,
     NonNegative,
     Range,
     Rate,
@@ -30,11 +25,11 @@ from tfscale.ranges import (
     Whole,
 )
 
-AnyGrowth = Annotated[Growth, ByKind()]
-"""Settings of a growth operator."""
 MOST_SEEDS = 1000
 Replicates = Annotated[int, Range(1, MOST_SEEDS, such_as="3")]
 """A number of replicates from 1 to 1000."""
+NoiseFloor = Annotated[float, Range(least=0, below=10, what="nats of loss", such_as="0.005")]
+"""A difference of losses in nats, at least 0 and below 10."""
 
 
 @dataclass(frozen=True)
@@ -58,101 +53,6 @@ class ModelPart:
     init: Init = "official"
     """Initialisation of weights in every arm. `official`: as in the official configs. `scaled`: scaled with width and
     depth, for small models."""
-
-
-@dataclass(frozen=True)
-class TransformerPart:
-    """Transformer baseline of about the same size as a stage."""
-
-    n_layer: Count
-    """Number of layers."""
-    d_model: Count
-    """Width of the residual stream."""
-    n_head: Count
-    """Number of attention heads."""
-    d_ff: Count | None = None
-    """Width of the feed-forward layer. None: four times d_model."""
-    lr: Rate | None = None
-    """Peak learning rate of the Transformer when trained from scratch. None: optim.lr."""
-
-
-@dataclass(frozen=True)
-class StagePart:
-    """One stage of the chain, with the size of its model."""
-
-    size: str
-    """Name of the size, such as 354M."""
-    qkv: Count
-    """Number of parameter tokens in each of the query, key and value projections."""
-    out: Count | None = None
-    """Number of parameter tokens in the attention's output projection. None: qkv."""
-    ffn: Count | None = None
-    """Number of parameter tokens in the feed-forward layer. None: four times qkv."""
-    tokens: Amount | None = None
-    """Number of training tokens of the stage. None: schedule.growth_tokens."""
-    lr: Rate | None = None
-    """Peak learning rate of the stage. None: optim.lr."""
-    scratch_lr: Rate | None = None
-    """Peak learning rate of a TokenFormer of this size that is trained from scratch. None: optim.lr."""
-    transformer: TransformerPart | None = None
-    """Transformer baseline at this size. None: no baseline."""
-    shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Models of the families that extensions register, by family. Each is given by the fields of its config and
-    `lr`."""
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Numbers of parameter tokens in (each of q, k, v; output; feed-forward), with defaults filled in."""
-        out = self.out if self.out is not None else self.qkv
-        ffn = self.ffn if self.ffn is not None else 4 * self.qkv
-        return self.qkv, out, ffn
-
-
-@dataclass(frozen=True)
-class GrowWhenPart:
-    """Rule that ends a stage of the chain, so that the next stage can grow from it (`tfscale.stage.ending`)."""
-
-    rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
-    """Condition that ends a stage. `budget`: the stage's tokens are used up. `plateau`: the validation loss falls by
-    less than `min_delta` over `patience` evaluations. `predicted_gain`: a curve fitted to the validation loss predicts
-    that the remaining budget lowers the loss by less than `min_delta`. With `plateau` and `predicted_gain`, the budget
-    is an upper limit, except for the last stage, which uses its whole budget. optim.lr_schedule must then be constant,
-    or wsd, whose decay starts when the rule ends the stage."""
-    eval_every: Amount = 0
-    """Number of tokens between two evaluations for the rule; 0: a twentieth of the stage's budget."""
-    min_delta: Nats = 0.02
-    """Smallest improvement of the validation loss, in nats, that keeps a stage running; see `rule`."""
-    patience: Count = 4
-    """Number of evaluations over which the improvement is measured (plateau), or smallest number of evaluations that
-    the curve is fitted to, at least four (predicted_gain)."""
-
-
-@dataclass(frozen=True)
-class SchedulePart:
-    """Stages of the chain, and the rules that end or reject them."""
-
-    name: str
-    """Name of the schedule, used in the tracking store and in comparisons."""
-    stages: dict[str, StagePart]
-    """Stages of the chain in order, by name. The first stage is trained from scratch, and each later stage grows from
-    the previous one."""
-    growth_tokens: Amount = 0
-    """Number of training tokens of every stage that does not set `tokens`."""
-    grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
-    """Rule that ends every stage except the last."""
-    reject_growth: RejectGrowthPart | None = None
-    """Rule that rejects the first growth to a size if the validation loss is too high after some tokens. The training
-    of the parent is then continued for the tokens of the stage, and the parent grows again. None: every growth is
-    kept."""
-    branches: BranchesPart | None = None
-    """Settings of branches. With branches, the stages of every run are a trunk with the learning rate of the first
-    stage, and the models at the ends of the branches are compared. None: the models at the ends of the stages are
-    compared."""
-    trained_on_lr: Rate | None = None
-    """Peak learning rate of continued training of the chain's first model. None: optim.lr."""
-    rehearse: bool = False
-    """True to train each stage for only three steps, on embedded text and in runs/rehearsal. Model, batch, optimizer,
-    growth and processes are those of the real run."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +198,37 @@ class TrackingPart:
     uri: str | None = None
     """URI of the tracker, such as any tracking URI of MLflow. None: the tracker's default, which for MLflow is a SQLite
     store, and for wandb a folder, in the runs folder."""
+
+
+@dataclass(frozen=True)
+class PrimaryPart:
+    """Primary comparison, which is declared before the runs. All other comparisons are secondary."""
+
+    size: str | None = None
+    """Size at which the chain is compared. None: the last size of the schedule."""
+    arm: str = "transformer_scratch"
+    """Name of the arm with which the chain is compared."""
+
+
+@dataclass(frozen=True)
+class AnalysisPart:
+    """Inputs of comparisons that the runs do not record."""
+
+    noise_floor: NoiseFloor | None = None
+    """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so
+    every difference counts."""
+    primary: PrimaryPart = field(default_factory=PrimaryPart)
+    tuning_flops: NonNegative | None = None
+    """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
+    in comparisons. None: unknown."""
+
+
+@dataclass(frozen=True)
+class ReferencePart:
+    """Published results that a comparison shows next to the measured results."""
+
+    arms: list[dict[str, Any]] = field(default_factory=list)
+    """Published arms in the format that `tfscale.analysis.reference` reads."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""Conversion of settings to a form that can be shared, without folders of the machine and without settings that only
-determine how an experiment is run."""
+"""Settings as they are shared: without folders of the machine, and without how an experiment is run."""
 
 import os
 import re
@@ -9,21 +8,18 @@ from typing import Any
 
 from tfscale.stage import how
 
+# Patterns of a path that may be outside of the working folder: the whole text, or within a list or a dictionary.
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
-"""Pattern of a path that may be outside of the working folder."""
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
-"""Pattern of a path that may be outside of the working folder, within the text of a list or a dictionary."""
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return composed settings that can be shared. Settings that only determine how an experiment is run are omitted,
-    paths are shortened (`shareable_path`), and tuples are converted to lists."""
+    """Return composed settings that can be shared, with shortened paths (`shareable_path`) and lists for tuples."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides that can be shared. Overrides that only determine how an experiment is run are omitted, and
-    paths are shortened (`shareable_path`)."""
+    """Return overrides that can be shared, with shortened paths (`shareable_path`)."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 

@@ -1,20 +1,21 @@
-"""Types of paths and URIs for settings; types of numbers are in `tfscale.ranges`."""
+"""Types of paths, URIs and growth operators for settings; types of numbers are in `tfscale.ranges`."""
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
+from pydantic_core import core_schema
 
 from tfscale.faults import without_password
+from tfscale.growth.operator import GROWTHS, Growth
+
+DEFAULT = "tokens"
+"""Kind of growth operator if none is given."""
 
 
 def _usable(text: str) -> str:
-    """Return the path with `~` expanded.
-
-    Raises:
-        ValueError: the path is not valid on this machine.
-    """
+    """Return the path with `~` expanded if it is valid on this machine."""
     if not text:
         raise ValueError("must name a file or folder; try a name, or omit the setting")
     try:
@@ -33,11 +34,6 @@ PathText = Annotated[str, AfterValidator(_usable)]
 
 
 def _without_secrets(uri: str) -> str:
-    """Return the URI unchanged.
-
-    Raises:
-        ValueError: the URI is empty or contains a password.
-    """
     if not uri:
         raise ValueError("must be a URI, such as s3://BUCKET/FOLDER; try a URI, or omit the setting")
     if re.search(r"://([^@]*:[^@]*@|.*\?)", uri):
@@ -51,3 +47,35 @@ def _without_secrets(uri: str) -> str:
 
 StoreUri = Annotated[str, AfterValidator(_without_secrets)]
 """URI of a stage store, without credentials."""
+
+
+class ByKind:
+    """Annotation that makes pydantic validate a growth operator by the class that its `kind` selects."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        def tag(values: Any) -> str:
+            return f"[{_kind(values)}]"  # in brackets, like the names of validators
+
+        choices = {f"[{name}]": handler.generate_schema(GROWTHS.get(name)) for name in GROWTHS.names}
+        return core_schema.no_info_before_validator_function(
+            _known, core_schema.tagged_union_schema(choices, discriminator=tag)
+        )
+
+
+def class_of(values: Any) -> type[Growth]:
+    """Return the growth class that composed settings name, or the default class if they name none."""
+    kind = _kind(values)
+    return GROWTHS.get(kind if kind in GROWTHS.names else DEFAULT)
+
+
+def _kind(values: Any) -> Any:
+    return values.get("kind", DEFAULT) if isinstance(values, dict) else DEFAULT
+
+
+def _known(values: Any) -> Any:
+    GROWTHS.get(str(_kind(values)))
+    return values
+
+
+AnyGrowth = Annotated[Growth, ByKind()]
+"""Settings of a growth operator."""

@@ -1,5 +1,5 @@
-"""Conversion of composed values to an experiment. Shipped values replace invalid ones, so that rules between settings
-can be checked too and all faults are reported together."""
+"""Conversion of composed values to an experiment, in which shipped values replace invalid ones, so that rules between
+settings are checked too."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +12,7 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
-"""Maximum number of rounds in which invalid values are replaced. Several rounds are needed because an invalid value can
-hide other faults."""
+"""Maximum number of rounds in which invalid values are replaced, because an invalid value can hide other faults."""
 
 _MUST = {
     "float": "must be a number",
@@ -34,7 +33,7 @@ def to_experiment(
 
     Args:
         shipped: function that returns the values that replace invalid ones.
-        before: earlier faults; faults that follow from earlier ones are omitted.
+        before: earlier faults, whose consequences are omitted.
 
     Raises:
         UserFault: no experiment can be made, even if invalid values are replaced.
@@ -57,7 +56,6 @@ def to_experiment(
 
 
 def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    """Return True if no known fault concerns the key of `fault` or a key that the rule of `fault` reads."""
     return not {fault.key, *fault.reads} & {other.key for other in known}
 
 
@@ -97,8 +95,8 @@ def _must(entry: Any, message: str) -> str:
 
 
 def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
-    """Replace a value with the shipped one. If no shipped value exists, remove the value, so that the default applies;
-    if the value is already missing, remove the stage or arm that requires the value."""
+    """Replace a value with the shipped one or, without one, with the default. If the value is missing, remove the stage
+    or arm that requires it."""
     places = [values]
     for part in path[:-1]:
         inner = places[-1].get(part)

@@ -1,7 +1,6 @@
 """Remaining budget of a run, in which the cost of the next steps of each stage is reserved before the stage starts."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.config.budget import Budget
@@ -13,20 +12,11 @@ ENDING_SECONDS = 2.0
 """Assumed time in seconds that a process needs to end, in addition to its last step and checkpoint."""
 
 
-@dataclass(frozen=True)
-class _Grant:
-    """Range of steps of a stage, after `first` and up to `last`, whose cost is reserved in the budget."""
-
-    first: int
-    last: int
-
-
 class Allowance:
     """The part of a budget that is neither spent nor reserved for a running stage.
 
-    Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
-    after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`, including
-    growth, evaluations and checkpoints.
+    Compute is counted as in a plan, in model FLOPs of training, without steps repeated after a failure. Time is
+    wall-clock time from the first call of `start_clock`, including growth, evaluations and checkpoints.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -34,11 +24,11 @@ class Allowance:
         """Model FLOPs that stages have spent."""
         self._flops, self._seconds = budget.flops, budget.seconds
         self._ends_at: float | None = None
-        self._grants: dict[str, _Grant] = {}
+        self._grants: dict[str, range] = {}
+        """Steps of each running stage whose cost is reserved: those after `start`, up to `stop`."""
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
     def start_clock(self) -> None:
-        """Start the wall clock of the budget, unless it is already running."""
         if self._ends_at is None:
             self._ends_at = time.monotonic() + self._seconds
 
@@ -54,23 +44,22 @@ class Allowance:
         done, cost = reached_step(stage.path), step_flops(stage)
         needed = 0.0 if stage.spec.init_from is not None else cost * max(0, stage.spec.steps - done)
         covered = needed <= self._flops
-        self._grants[stage.key] = _Grant(done, stage.spec.steps if covered else done + int(self._flops // cost))
+        self._grants[stage.key] = range(done, stage.spec.steps if covered else done + int(self._flops // cost))
         self._flops = self._flops - needed if covered else 0.0
         return True
 
     def stop_at(self, stage: Stage) -> int | None:
-        """Return the step after which the process of a stage must stop, or None if it may train to the end of the
-        stage."""
-        last = self._grants[stage.key].last
+        """Return the step after which the process of a stage must stop, or None if it may train to the end."""
+        last = self._grants[stage.key].stop
         return last if last < stage.spec.steps else None
 
     def release(self, stage: Stage) -> None:
         """Return the cost of reserved but untrained steps to the budget, after the process of a stage has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None and stage.spec.init_from is None:
-            reached = min(max(reached_step(stage.path), grant.first), grant.last)
-            self.trained += (reached - grant.first) * step_flops(stage)
-            self._flops += (grant.last - reached) * step_flops(stage)
+            reached = min(max(reached_step(stage.path), grant.start), grant.stop)
+            self.trained += (reached - grant.start) * step_flops(stage)
+            self._flops += (grant.stop - reached) * step_flops(stage)
 
     def note(self, stage: Stage, event: Event) -> None:
         """Update the longest time of a step or of a checkpoint from an event of a stage."""
@@ -82,13 +71,12 @@ class Allowance:
 
     @property
     def out_of_time(self) -> bool:
-        """True if processes must be asked now to save and end, so that the time of the budget is not exceeded."""
+        """True if processes must be asked now to save and end, to stay within the time of the budget."""
         ending = ENDING_SECONDS + sum(self._longest.values())
         return self._ends_at is not None and time.monotonic() + ending >= self._ends_at
 
 
 def step_flops(stage: Stage) -> int:
-    """Return the model FLOPs of one training step of a stage."""
     return stage.spec.batch_tokens * flops(stage.spec.model).training
 
 

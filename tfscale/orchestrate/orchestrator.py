@@ -18,46 +18,33 @@ from tfscale.stage.spec import write_spec
 
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
-"""Delay in seconds before a stage that died is restarted. The delay doubles with each restart."""
+"""Delay before a stage that died is restarted, which doubles with each restart."""
 PATIENCE_SECONDS = 30.0
-"""Maximum time in seconds between the request to stop a stage that hangs and its forced end."""
+"""Maximum time between the request to stop a stage that hangs and its forced end."""
 
 
 class View(Protocol):
-    """Interface of a display that is notified of the progress of a run."""
+    """Interface of a display of a run. A stage is `queued` if its job waits or already runs, and `waiting` if another
+    process works on it. `tick` is called after every poll."""
 
-    def started(self, stage: Stage, phase: Phase) -> None:
-        """Handle the start of a process for the stage."""
-
-    def queued(self, stage: Stage, job: str) -> None:
-        """Handle a job of the stage that waits in the queue of a cluster or is running."""
-
-    def waiting(self, stage: Stage, holder: str) -> None:
-        """Handle a stage that must wait because another process works on it."""
-
-    def retrying(self, stage: Stage, reason: str) -> None:
-        """Handle a failure of the process of the stage, which will be started again."""
-
-    def event(self, stage: Stage, event: Event) -> None:
-        """Handle an event that the stage has written."""
-
-    def finished(self, stage: Stage) -> None:
-        """Handle the completion of the stage."""
-
-    def tick(self) -> None:
-        """Update the display. This method is called after every poll."""
+    def started(self, stage: Stage, phase: Phase) -> None: ...
+    def queued(self, stage: Stage, job: str) -> None: ...
+    def waiting(self, stage: Stage, holder: str) -> None: ...
+    def retrying(self, stage: Stage, reason: str) -> None: ...
+    def event(self, stage: Stage, event: Event) -> None: ...
+    def finished(self, stage: Stage) -> None: ...
+    def tick(self) -> None: ...
 
 
 class Claims(Protocol):
     """Interface of leases, with which machines that share a store avoid training the same stage."""
 
     def claim(self, stage: Stage) -> str | None:
-        """Return None if the stage can be started here or is finished, and otherwise a description of the machine that
-        holds its lease."""
+        """Return None if the stage can be started here or is finished, and otherwise the holder of its lease."""
 
 
 class StageFailed(Exception):
-    """Error raised when a stage has failed. The message contains the end of the stage's log."""
+    """Error raised when a stage has failed, with the end of the stage's log."""
 
 
 @dataclass
@@ -66,7 +53,7 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """Event `end` that the stage's last process has written, or None if it has not ended."""
+    """Event `end` of the stage's last process, or None if it has not ended."""
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0
@@ -83,11 +70,16 @@ class _Trouble:
     deaths: int = 0
     not_before: float = 0.0
     micro_batch: int | None = None
-    """Micro-batch in sequences, halved each time the stage runs out of memory, or None for the value in the spec."""
+    """Micro-batch in sequences after the stage ran out of memory, or None for that of the spec."""
 
 
 class Orchestrator:
-    """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler."""
+    """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler.
+
+    Args:
+        allowance: remaining budget, or None for no limit.
+        claims: leases that stages need, or None if no other machine trains them.
+    """
 
     def __init__(
         self,
@@ -97,12 +89,6 @@ class Orchestrator:
         allowance: Allowance | None = None,
         claims: Claims | None = None,
     ) -> None:
-        """Create an orchestrator without starting a stage.
-
-        Args:
-            allowance: remaining budget, or None for no limit.
-            claims: leases that must be taken before stages are started, or None if no other machine trains them.
-        """
         self._allowance, self._claims = allowance or Allowance(Budget()), claims
         self._pending = [stage for stage in stages if not is_done(stage)]
         self._settings, self._launcher, self._view = launcher, launcher_of(launcher), view
@@ -110,13 +96,11 @@ class Orchestrator:
         self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
         self._stops = 0
         self.spent = False
-        """True if the run has ended because the remaining budget does not cover the next step of any stage, or because
-        the time of the budget is used up."""
+        """True if the run has ended because of its budget."""
 
     def stop(self) -> str:
-        """Request that no more stages are started, and return a message about the running stages. At its next poll,
-        `run` asks stages on this machine to save a checkpoint and end. After a second call, it ends them immediately.
-        Jobs of a cluster continue to run."""
+        """Start no more stages, and return a message about the running ones. At its next poll, `run` asks stages on
+        this machine to save a checkpoint and end, and after a second call, it ends them immediately."""
         self._stops += 1
         return self._launcher.describe_stop([running.attempt for running in self._running])
 
@@ -124,14 +108,13 @@ class Orchestrator:
         """Run all stages. Return False if `stop` was called or the budget was spent before all stages were done.
 
         Raises:
-            StageFailed: a stage has failed. The error is raised after the other stages on this machine have saved a
-                checkpoint and stopped. Jobs of a cluster continue to run.
+            StageFailed: a stage has failed, and the other stages on this machine have stopped with a checkpoint.
         """
         self._allowance.start_clock()
         try:
             while not self._is_over():
                 self._start_ready()
-                self._launcher.wait()
+                time.sleep(self._launcher.poll_seconds)
                 self._watch()
                 self._view.tick()
         finally:
@@ -147,18 +130,22 @@ class Orchestrator:
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
-        """Return True if no stage is running and the remaining budget covers no further step, or if stages are left and
-        the time of the budget is used up."""
+        """Return whether the budget is out of time, or covers no further step and no stage is running."""
         if self._allowance.out_of_time:
             return bool(self._pending)
         startable = self._startable()
         return not self._running and bool(startable) and not any(map(self._allowance.allows, startable))
 
     def _start_ready(self) -> None:
+        if self._stops:
+            return
         ready: list[Stage] = []
-        for stage in self._ready():
+        now = time.monotonic()
+        for stage in self._startable():
             if len(self._running) + len(ready) >= self._launcher.max_parallel:
                 break
+            if now < self._troubles[stage.key].not_before:
+                continue
             if is_done(stage):  # another tfscale process has finished the stage in the meantime
                 self._finish(stage)
                 continue
@@ -175,15 +162,7 @@ class Orchestrator:
         if ready:
             self._start(ready)
 
-    def _ready(self) -> list[Stage]:
-        """Return the startable stages whose delay after a failure has passed, or an empty list after `stop`."""
-        if self._stops:
-            return []
-        now = time.monotonic()
-        return [stage for stage in self._startable() if now >= self._troubles[stage.key].not_before]
-
     def _startable(self) -> list[Stage]:
-        """Return the pending stages that are not running and whose parents are done."""
         unfinished = {stage.key for stage in self._pending}
         busy = {running.stage.key for running in self._running}
         return [stage for stage in self._pending if stage.key not in busy and stage.spec.parent not in unfinished]
@@ -242,12 +221,7 @@ class Orchestrator:
             running.attempt.stop()
 
     def _handle_ending(self, running: _Running, ending: Ending) -> None:
-        """Handle the end of an attempt: mark the stage as finished, leave it pending, or schedule another attempt after
-        a delay.
-
-        Raises:
-            StageFailed: another attempt would not help.
-        """
+        """Finish the stage, leave it pending, schedule another attempt, or raise StageFailed if none would help."""
         stage, attempt = running.stage, running.attempt
         if is_done(stage):
             self._finish(stage)
@@ -274,18 +248,14 @@ class Orchestrator:
                 f"{failure}\nIt ran out of memory with launcher.update=in_backward, which takes the whole batch at "
                 "once; try a smaller optim.batch_tokens, or launcher.update=whole."
             )
-        held_at_once = micro_batch_of(stage)
+        start = last_event(read_events(stage.path), "start")
+        held_at_once = int(start["micro_batch"]) if start else stage.spec.sequences
         if held_at_once == 1:
             advice = "The stage ran out of memory with one sequence at a time. Use a device with more memory."
             raise StageFailed(f"{failure}\n{advice}")
         self._troubles[stage.key].micro_batch = -(-held_at_once // 2)
 
     def _count_death(self, stage: Stage, failure: str) -> None:
-        """Schedule another attempt to run a stage, after a delay.
-
-        Raises:
-            StageFailed: all `launcher.retries` retries have been used.
-        """
         trouble = self._troubles[stage.key]
         trouble.deaths += 1
         if trouble.deaths > self._settings.retries:
@@ -300,35 +270,27 @@ class Orchestrator:
         self._view.finished(stage)
 
     def _leave(self) -> None:
-        """Stop the running attempts and wait until they end. Attempts that outlive this process are not stopped."""
+        """Stop the running attempts, except those that outlive this process, and wait until they end."""
         if not self._launcher.is_detached:
             for running in self._running:
                 running.attempt.stop()
             while None in [running.attempt.poll() for running in self._running]:
-                self._launcher.wait()
+                time.sleep(self._launcher.poll_seconds)
         self._running.clear()
 
 
 def _tail(stage: Stage) -> EventTail:
-    """Return an `EventTail` that yields only the events that the stage writes from now on."""
     tail = EventTail(stage.path)
-    tail.new()
+    tail.new()  # only the events from now on are of interest
     return tail
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Create the folder of a stage and write the spec of the stage with the current run settings. If
-    `micro_batch` is given, it overrides the setting of the same name."""
+    """Write the spec of a stage to its folder, with `micro_batch`, if it is given, in place of the setting."""
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))
     write_spec(stage.path, spec)
-
-
-def micro_batch_of(stage: Stage) -> int:
-    """Return the micro-batch in sequences with which a stage last ran, or the whole batch if the stage has not run."""
-    start = last_event(read_events(stage.path), "start")
-    return int(start["micro_batch"]) if start else stage.spec.sequences
 
 
 def _failure(running: _Running, ending: Ending) -> str:

@@ -25,12 +25,10 @@ WINDOW = 5
 
 
 class Sample(NamedTuple):
-    """A training loss, and the cumulative compute at which it was measured."""
+    """A training loss in nats per token, and the cumulative model FLOPs of the lineage at which it was measured."""
 
     flops: float
-    """Model FLOPs of the lineage, including parents."""
     loss: float
-    """Training loss in nats per token."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +40,30 @@ class Progress:
     new: tuple[Event, ...] = ()
     """Events since the previous call of `Watch.look`."""
     losses: tuple[Sample, ...] = ()
-    """Losses of training batches with the cumulative compute, in the order of training."""
     tokens_per_second: float | None = None
     mfu: float | None = None
     """Model FLOPs utilisation, or None if conf/device does not list the device or no speed is known yet."""
     memory: int | None = None
-    """Peak memory in bytes of a device or, on a CPU, of the process. For a process that is running on a CPU of this
-    host, the current memory in bytes. None if it is unknown."""
+    """Peak memory in bytes of a device or of a process on a CPU, or current memory of a process on a CPU of this host.
+    None if it is unknown."""
 
     @property
     def phase(self) -> str:
-        """Phase of a running stage, or the state of a stage that is not running."""
+        """Phase of a running stage, or the state of any other stage."""
         if self.status.state != "running" or self.losses:
             return self.status.state
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
 
     @property
     def flops_per_token(self) -> int:
-        """Model FLOPs of training per token."""
         return flops(self.stage.spec.model).training
 
     @property
     def work(self) -> int:
-        """Model FLOPs of the whole stage."""
         return self.stage.spec.tokens * self.flops_per_token
 
     @property
     def worked(self) -> int:
-        """Model FLOPs that the stage has spent."""
         return self.status.tokens * self.flops_per_token
 
 
@@ -77,59 +71,56 @@ class Watch:
     """A reader that follows the progress of stages. Each event is read from the stages' folders only once."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        self._followed = {stage.key: _Followed(stage) for stage in stages}
+        self._stages = {stage.key: stage for stage in stages}
+        self._tails = {key: EventTail(stage.path) for key, stage in self._stages.items()}
+        self._events: dict[str, list[Event]] = {key: [] for key in self._stages}
 
     def look(self) -> dict[str, Progress]:
-        """Return the progress of each stage, by the key of the stage."""
-        return {key: followed.look() for key, followed in self._followed.items()}
+        """Return the progress of each stage, by key."""
+        return {key: self._look(stage) for key, stage in self._stages.items()}
 
-
-class _Followed:
-    """A reader of one stage, which keeps the events that it has already read."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage, self._tail = stage, EventTail(stage.path)
-        self._events: list[Event] = []
-
-    def look(self) -> Progress:
-        new = self._tail.new()
+    def _look(self, stage: Stage) -> Progress:
+        new = self._tails[stage.key].new()
         if new:
-            self._events = fold([*self._events, *new])
-        status = status_from(self._stage, self._events)
-        trained = [event for event in self._events if event["event"] == "train"]
+            self._events[stage.key] = fold([*self._events[stage.key], *new])
+        events = self._events[stage.key]
+        status = status_from(stage, events)
+        trained = [event for event in events if event["event"] == "train"]
         speed = _tokens_per_second(trained)
         return Progress(
-            self._stage,
+            stage,
             status,
             tuple(new),
             tuple(Sample(event["total_flops"], event["loss"]) for event in trained),
             speed,
-            self._mfu(speed),
-            self._memory(running=status.state == "running"),
+            _mfu(stage, events, speed),
+            _memory(stage, events, running=status.state == "running"),
         )
 
-    def _mfu(self, tokens_per_second: float | None) -> float | None:
-        start = last_event(self._events, "start")
-        if tokens_per_second is None or start is None:
-            return None
-        try:
-            environment = read_environment(self._stage.path)
-        except ValueError:
-            return None
-        work = tokens_per_second * flops(self._stage.spec.model).training
-        return mfu(environment.device, environment.precision, work, start.get("processes", 1))
 
-    def _memory(self, running: bool) -> int | None:
-        if running:
-            start = last_event(self._events, "start") or {}
-            if start.get("device") == "cpu" and start.get("host") == socket.gethostname():
-                with contextlib.suppress(psutil.Error):  # the process may have just ended
-                    return int(psutil.Process(start["pid"]).memory_info().rss)
-            return (last_event(self._events, "train") or {}).get("peak_memory")
-        try:
-            return read_result(self._stage.path).peak_memory
-        except ValueError:
-            return None
+def _mfu(stage: Stage, events: Sequence[Event], tokens_per_second: float | None) -> float | None:
+    start = last_event(events, "start")
+    if tokens_per_second is None or start is None:
+        return None
+    try:
+        environment = read_environment(stage.path)
+    except ValueError:
+        return None
+    work = tokens_per_second * flops(stage.spec.model).training
+    return mfu(environment.device, environment.precision, work, start.get("processes", 1))
+
+
+def _memory(stage: Stage, events: Sequence[Event], running: bool) -> int | None:
+    if running:
+        start = last_event(events, "start") or {}
+        if start.get("device") == "cpu" and start.get("host") == socket.gethostname():
+            with contextlib.suppress(psutil.Error):  # the process may have just ended
+                return int(psutil.Process(start["pid"]).memory_info().rss)
+        return (last_event(events, "train") or {}).get("peak_memory")
+    try:
+        return read_result(stage.path).peak_memory
+    except ValueError:
+        return None
 
 
 def _tokens_per_second(trained: Sequence[Event]) -> float | None:
@@ -146,11 +137,7 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
     """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage without a
     measured speed is assumed to be as fast as the running or finished stage of the same family with the most similar
-    size. Return None if there is no such stage.
-
-    Args:
-        looks: progress of the stages, parents before children.
-        known: speeds of finished stages.
+    size. Return None if there is no such stage. In `looks`, parents precede children, and `known` are finished stages.
     """
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
@@ -199,12 +186,8 @@ class Overview:
 
 
 def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
-    """Return the compute used and the time left of a whole plan.
-
-    Args:
-        looks: progress of all stages of the plan, by key.
-        known: speeds of finished stages.
-    """
+    """Return the compute used and the time left of a whole plan, given the progress of all of its stages by key, and
+    the speeds of finished stages."""
     parallel = plan.experiment.launcher.parallel
     return Overview(
         sum(look.worked for look in looks.values()),

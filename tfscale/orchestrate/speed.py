@@ -13,7 +13,6 @@ class Speed:
     """The training speed of a finished stage."""
 
     family: str
-    """Model family, such as tokenformer or transformer."""
     parameters: int
     host: str
     device: str
@@ -33,8 +32,7 @@ class Speed:
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """Return the training speed of a stage, or None if the stage is not finished or its result contains no speed, as in
-    older versions."""
+    """Return the training speed of a stage, or None if it is not finished or was recorded without a speed."""
     try:
         environment, result = read_environment(stage_dir), read_result(stage_dir)
     except ValueError:
@@ -55,6 +53,5 @@ def stage_speed(stage_dir: Path) -> Speed | None:
 
 
 def finished_speeds(runs: Path) -> list[Speed]:
-    """Return the speeds of all finished stages in a runs folder."""
     found = (stage_speed(done.parent) for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")))
     return [speed for speed in found if speed is not None]

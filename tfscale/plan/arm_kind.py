@@ -23,11 +23,7 @@ _COMMON = ("kind", "title", "lr")
 
 
 class ArmKind(ABC):
-    """A kind of arm, which defines the settings and the stages of the arm.
-
-    Args:
-        part: settings of the arm, under `baseline.arms.NAME`.
-    """
+    """A kind of arm, which makes stages from the settings `part` of an arm, under `baseline.arms.NAME`."""
 
     settings: ClassVar[Collection[str]] = ()
     """Fields of `ArmPart` that apply to this kind, in addition to `kind`, `title` and `lr`."""
@@ -42,7 +38,7 @@ class ArmKind(ABC):
         self.part = part
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault | str]:
-        """Yield the faults in the settings of the arm. The keys of the settings begin with `key`."""
+        """Yield the faults in the settings of the arm, whose keys begin with `key`."""
         return iter(())
 
     @abstractmethod
@@ -50,10 +46,8 @@ class ArmKind(ABC):
         """Return the stages of the arm, or of its trunk with `schedule.branches`, parents before children."""
 
     def arm(self, name: str, chain: Chain) -> Arm:
-        """Return the planned arm with the given name. With `schedule.branches`, the models of the arm are branches of
-        its stages."""
-        arm = Arm(name, self.part.title, self.part.kind, tuple(self.stages(chain)))
-        return branched(arm, chain.specs)
+        """Return the planned arm, whose models are branches of its stages with `schedule.branches`."""
+        return branched(Arm(name, self.part.title, self.part.kind, tuple(self.stages(chain))), chain.specs)
 
 
 ARM_KINDS: Registry[type[ArmKind]] = Registry(
@@ -68,8 +62,7 @@ ARM_KINDS: Registry[type[ArmKind]] = Registry(
 
 
 def arm_kind(name: str) -> type[ArmKind]:
-    """Return the class of a recorded arm's kind, or the base class `ArmKind` if the extension that registers the kind
-    is not loaded."""
+    """Return the class of a recorded arm's kind, or `ArmKind` if the extension that registers it is not loaded."""
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 

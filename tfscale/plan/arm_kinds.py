@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from tfscale.config.schema import Experiment, StagePart
+from tfscale.config.schedule import StagePart
+from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.operator import Growth
 from tfscale.growth.tokenformer_recipe import without_new_tokens
@@ -65,8 +66,8 @@ class Scratch(ArmKind):
         return Arm(name, part.title, part.kind, tuple(stages), tuple(trunk), tuple(readings))
 
     def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
-        """Return a trunk that trains the model of one size, with a stage that ends at each compute budget in `budgets`.
-        The warm-up is that of a run with the budget of this size, but no longer than the first stage."""
+        """Return a trunk that trains the model of one size, with a stage that ends at each compute budget. The warm-up
+        is that of a run with the budget of this size, but no longer than the first stage."""
         spec = self._spec(chain, size, target)
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
         if spec.tokens != ends[0]:
@@ -86,7 +87,6 @@ class Scratch(ArmKind):
         return chain.specs.scratch(model, tokens[self.part.budget], self.part.lr or rate)
 
     def _model(self, chain: Chain, size: StagePart, target: Stage) -> tuple[ModelConfig, float | None]:
-        """Return the model of a size, and the learning rate that the schedule sets for this model."""
         experiment, corpus = chain.experiment, chain.specs.corpus
         if self.part.family == "tokenformer":
             return tokenformer(experiment, size, corpus), size.scratch_lr
@@ -120,8 +120,7 @@ class _FromBase(ArmKind):
 
 
 class TrainedOn(_FromBase):
-    """An arm that continues to train the chain's first model for each size, with the compute of the chain up to this
-    size."""
+    """An arm that trains the chain's first model further for each size, with the compute of the chain up to it."""
 
     settings = ("sizes",)
     one_model = True
@@ -136,8 +135,7 @@ class TrainedOn(_FromBase):
 
 
 class OneJump(_FromBase):
-    """An arm that grows the chain's first model to each size in one step, with the compute of the chain up to this
-    size."""
+    """An arm that grows the chain's first model to each size in one step, with the compute of the chain up to it."""
 
     settings = ("sizes", "growth")
     own_rate = True
@@ -151,8 +149,7 @@ class OneJump(_FromBase):
 
 
 class OtherChain(ArmKind):
-    """Arm that is a chain, like the main chain of the comparison. It consists of TokenFormers and starts from the first
-    model of the main chain, or it consists of Transformers."""
+    """Arm that is another chain: of TokenFormers, from the first model of the main chain on, or of Transformers."""
 
     settings = ("family", "growth", "growth_tokens", "transformer_growth")
     own_rate = True
@@ -189,9 +186,8 @@ class OtherChain(ArmKind):
         return stages
 
     def _transformers(self, chain: Chain, growth: Growth) -> Sequence[Stage]:
-        """Return the stages of a chain of Transformers. It starts with the Transformer of the first size, grows towards
-        the number of parameters of each size, and trains up to the main chain's cumulative compute. If the learning
-        rate continues through the growths of a trunk, it is the learning rate of the first size."""
+        """Return the stages that grow the Transformer of the first size towards the parameters of each size and train
+        up to the main chain's cumulative compute. A trunk keeps the learning rate of the first size."""
         specs = chain.specs
         first, base = chain.sizes[0]
         assert first.transformer is not None
@@ -212,7 +208,6 @@ class OtherChain(ArmKind):
 
 
 def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield a fault for each size in `sizes` for which the schedule sets no Transformer."""
     for stage, part in experiment.schedule.stages.items():
         if part in sizes and part.transformer is None:
             place = f"schedule.stages.{stage}.transformer"
@@ -221,7 +216,7 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield the faults in the shapes that the schedule sets at `sizes` for the model family of an extension."""
+    """Yield the faults in the shapes that the schedule sets for the model family of an extension."""
     try:
         FAMILIES.get(family)
     except InvalidInput as error:

@@ -9,10 +9,9 @@ from tfscale.models.counts import flops
 from tfscale.stage.folder import Stage, lineage
 
 Role = Literal["model", "trunk", "reading", "rejected", "continued"]
-"""Role of a stage in an arm. `model`: the stage ends with a model that is compared. `trunk`: models branch from the
-stage. `reading`: the stage ends with a model at the budget of another size, which is used to compute costs at equal
-perplexity. `rejected`: the growth of the stage was rejected. `continued`: after a rejected growth, the stage continues
-the training of the parent."""
+"""Role of a stage in an arm. `model`: it ends with a model that is compared. `trunk`: models branch from it. `reading`:
+it ends with a model at the budget of another size, for costs at equal perplexity. `rejected`: its growth was rejected.
+`continued`: it trains the parent further after a rejected growth."""
 GROUPS = ("stages", "trunk", "readings", "detours", "planned")
 """Fields of an arm that contain stages."""
 
@@ -24,20 +23,17 @@ class Arm:
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
-    """Title of the arm for legends and tables."""
     kind: str
-    """Kind of the arm, a name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from
-    the previous stage."""
+    """Name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from the previous one."""
     stages: tuple[Stage, ...]
-    """Stages that end with the models of the arm. Without a trunk, these are all stages except detours, parents before
-    children.
-    Stages of one size are replicates: runs that differ only in their seed."""
+    """Stages that end with the models of the arm, parents before children. Stages of one size are replicates: runs that
+    differ only in their seed."""
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
     """Branches that end at the budgets of other sizes, from which costs at equal perplexity are computed."""
     detours: tuple[Stage, ...] = ()
-    """Stages whose growth was rejected, each followed by the stage that continues the training of the parent
+    """Stages whose growth was rejected, each followed by the stage that trains the parent further
     (`tfscale.plan.rejection`)."""
     planned: tuple[Stage, ...] = ()
     """Stages that identify the arm if growths may be rejected: the stages of a plan that keeps every growth."""
@@ -49,24 +45,23 @@ class Arm:
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
-        """All stages, parents before children. The branches of a stage of the trunk follow the stage directly."""
+        """All stages, parents before children, and each stage of the trunk before its branches."""
         branches = (*self.readings, *self.stages) if self.trunk else ()
         apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.main_line]
         return tuple(stage for group in apart for stage in group)
 
     @property
     def identity(self) -> tuple[Stage, ...]:
-        """Stages that identify what the arm computes. With a trunk, these are the trunk and the last model, because the
-        keys of other branches change when a stopping rule ends stages of the trunk."""
+        """Stages that identify what the arm computes. The keys of earlier branches are left out, because they change
+        when a rule ends stages of the trunk."""
         return self.planned or ((*self.trunk, self.stages[-1]) if self.trunk else self.stages)
 
     @property
     def key(self) -> str:
-        """Hash of the keys of the arm's stages (12 hexadecimal digits), which identifies what the arm computes."""
+        """Hash of the keys in `identity` (12 hexadecimal digits)."""
         return hashlib.sha256(" ".join(stage.key for stage in self.identity).encode()).hexdigest()[:12]
 
     def role(self, stage: Stage) -> Role:
-        """Return the `Role` of a stage in this arm, such as `model` or `trunk`."""
         if stage in self.detours:
             return "rejected" if stage.spec.rejected else "continued"
         return "trunk" if stage in self.trunk else "reading" if stage in self.readings else "model"
@@ -77,17 +72,16 @@ class Arm:
         return stage.size if role == "model" else f"{stage.size} {role}"
 
     def lineage(self, stage: Stage) -> list[Stage]:
-        """Return a stage of the arm and its ancestors in the arm, ordered from the oldest."""
+        """Return a stage of the arm and its ancestors in the arm, the oldest first."""
         stages = {each.key: each for each in self.all_stages}
         return lineage(stage, lambda each: stages.get(each.spec.parent or ""))
 
     def run_of(self, stage: Stage) -> list[Stage]:
-        """Return the stages in which a model of the arm is trained at its size, ordered from the oldest."""
+        """Return the stages in which a model of the arm is trained at its size, the oldest first."""
         return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
 
     def detour_of(self, stage: Stage) -> list[Stage]:
-        """Return the rejected stage before the growth to the size of a model and the stage that continues the training
-        of the parent, or an empty list if no growth to this size was rejected."""
+        """Return the detour before the growth to the size of a model, or an empty list if there is none."""
         return self._with_detour(self.run_of(stage)[0])[:-1]
 
     def _with_detour(self, stage: Stage) -> list[Stage]:
@@ -101,7 +95,6 @@ class Arm:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of the arm's replicates."""
         return tuple(dict.fromkeys(stage.spec.seed for stage in self.stages))
 
     def of_seed(self, seed: int) -> "Arm":
@@ -133,14 +126,14 @@ def cumulative_flops(chain: Arm, target: Stage) -> int:
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
-    """Combine the replicates of an arm, one per seed, into one arm with the stages of all seeds."""
+    """Return one arm with the stages of all replicates of an arm."""
     groups: dict[str, Any] = {name: tuple(s for arm in replicates for s in getattr(arm, name)) for name in GROUPS}
     return replace(replicates[0], **groups)
 
 
 def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """Return the arms that `Arm.by_seed` separated, combined so that each has the stages of all seeds. If several arms
-    have the same name, only the first of them is used."""
+    """Return the arms that `Arm.by_seed` separated, each with the stages of all seeds. Of several arms with the same
+    name, the first is used."""
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.name.partition(" seed ")[0], {}).setdefault(arm.name, arm)

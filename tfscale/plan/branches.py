@@ -20,19 +20,15 @@ TO_ZERO = LearningRateSchedule("wsd", warmup_tokens=0, warmup_from=0.0, floor=0.
 
 
 def branched(arm: Arm, specs: Specs) -> Arm:
-    """Return an arm whose models are branches of the stages of `arm`, or `arm` itself without `schedule.branches`."""
+    """Return the arm with branches as its models, or the unchanged arm without `schedule.branches`."""
     if specs.experiment.schedule.branches is None:
         return arm
     return replace(arm, stages=tuple(branch(stage, specs) for stage in arm.stages), trunk=arm.stages)
 
 
 def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
-    """Return the stage that branches from the end of a trunk's stage and decays the learning rate to 0.
-
-    Args:
-        before: number of tokens that the trunk has trained at the same size before this stage. The length of the branch
-            is a fraction of all tokens of the trunk at this size.
-    """
+    """Return the stage that branches from the end of a trunk's stage and decays the learning rate to 0. Its length is a
+    fraction of all tokens of the trunk at this size, including the tokens `before` this stage."""
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
     batch = trunk.spec.batch_tokens
@@ -41,8 +37,8 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the number of tokens of a trunk such that the trunk and its branch together have `tokens` tokens, up to
-    rounding to whole steps. Without `schedule.branches`, return `tokens`."""
+    """Return the tokens of a trunk that has `tokens` tokens, rounded to whole steps, together with its branch. Without
+    `schedule.branches`, return `tokens`."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens
@@ -59,12 +55,8 @@ def _branch_steps(trunk_steps: int, fraction: float) -> int:
 
 
 def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stage, ...]:
-    """Return a trunk that trains one model, with a stage that ends after each number of tokens in `ends`.
-
-    Args:
-        first: stage of the trunk up to the first number of tokens.
-        ends: numbers of tokens since the start of the trunk, in increasing order.
-    """
+    """Return a trunk that trains one model: the stage `first`, and a stage up to each further number of tokens in
+    `ends`, which are counted from the start of the trunk and increase."""
     stages, reached = [first], first.spec.tokens
     for end in ends[1:]:
         tokens = max(first.spec.batch_tokens, end - reached)
@@ -83,8 +75,7 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
 
 
 def settled(rates: RateSpec | None) -> RateSpec | None:
-    """Return the learning rates of old and new rows, as multiples of the schedule's rate, at the end of a stage with
-    `rates`, or None if both are 1."""
+    """Return the rates of old and new rows at the end of a stage with `rates`, or None if both multiples are 1."""
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old

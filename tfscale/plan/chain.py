@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tfscale.config.schema import StagePart
+from tfscale.config.schedule import StagePart
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.branches import branched
 from tfscale.plan.rejection import kept, on_trial, trained_on
@@ -15,9 +15,6 @@ class Chain:
     """The planned chain of an experiment with one seed, with which the other arms are compared.
 
     Attributes:
-        specs: factory of the stages.
-        experiment: the composed configuration.
-        arm: the chain as an arm.
         sizes: each size of the schedule with the stage that grows to it, smallest first.
         base: the chain's first stage.
     """
@@ -35,8 +32,7 @@ class Chain:
         self.base = stages[0]
 
     def _stages(self, parts: list[StagePart], keep: bool = False) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-        """Return the stages of all sizes, and the detours: each rejected stage, followed by the stage that continues
-        the training of its parent. With `keep`, every growth is kept."""
+        """Return the stages of all sizes and the detours (`Arm.detours`). With `keep`, every growth is kept."""
         first, *others = parts
         stages, detours = [self.specs.stage(first.size, self.specs.first(first))], []
         for part in others:
@@ -57,17 +53,16 @@ class Chain:
         return self.specs.ending(self.specs.grown(parent, target, self.specs.tokens(part), growth, rate), part)
 
     def rate(self, rate: float | None) -> float | None:
-        """Return the peak learning rate of a stage that continues the chain's training, for which the schedule sets
-        `rate`. A trunk keeps the learning rate of its first stage."""
+        """Return the peak learning rate of a later stage for which the schedule sets `rate`. A trunk keeps the rate of
+        its first stage."""
         schedule = self.experiment.schedule
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
     def spent(self, target: Stage) -> int:
-        """Return the cumulative model FLOPs of the chain up to the end of its model of the size of `target`, including
-        the branch of this model."""
+        """Return the cumulative model FLOPs of the chain's model of the size of `target`, including its branch."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 
     def spent_after_base(self, target: Stage) -> int:
-        """Return the model FLOPs of the chain after its first stage, up to its model of the size of `target`."""
+        """Return the model FLOPs of `spent` without those of the chain's first stage."""
         return self.spent(target) - cumulative_flops(self.arm, self.base)

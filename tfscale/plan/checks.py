@@ -1,5 +1,4 @@
-"""Rules that involve several settings, checked when an experiment is composed, before anything is written or launched.
-The allowed values of a single setting are declared with its type in `tfscale.config.schema`."""
+"""Rules that involve several settings; `tfscale.config.schema` declares the allowed values of a single setting."""
 
 import re
 from collections.abc import Iterator
@@ -117,7 +116,6 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _branches(experiment: Experiment) -> Iterator[Fault]:
-    """Yield a fault for each setting that conflicts with the constant learning rate of a trunk."""
     schedule, optim = experiment.schedule, experiment.optim
     if schedule.branches is None:
         return
@@ -149,12 +147,7 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
     yield from check_sharing(experiment, launcher.ranks)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
-    yield from _budget(experiment)
-
-
-def _budget(experiment: Experiment) -> Iterator[Fault]:
-    """Yield a fault for each setting with which `budget` cannot be used."""
-    if experiment.budget is not None and experiment.launcher.kind == "slurm":
+    if experiment.budget is not None and launcher.kind == "slurm":
         rule = "must be null with launcher.kind=slurm, whose jobs outlive the command"
         yield Fault("budget", experiment.budget, rule, "launcher.slurm.minutes", reads=("launcher.kind",))
     if experiment.budget is not None and experiment.schedule.rehearse:
@@ -163,8 +156,7 @@ def _budget(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Return a list with a fault if this number of ranks cannot share a batch evenly. The fault suggests the nearest
-    suitable numbers of nodes or processes."""
+    """Return a fault, with the nearest suitable numbers of nodes or processes, if the ranks cannot share a batch."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []
@@ -199,8 +191,6 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _growable(experiment: Experiment) -> Iterator[Fault]:
-    """Yield a fault for each stage that cannot grow from the previous one: no number of parameter tokens may decrease,
-    and at least one must increase."""
     for (before, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
         above, key = f"schedule.stages.{before}", f"schedule.stages.{name}"
         for field, old, new in zip(("qkv", "out", "ffn"), parent.counts, child.counts, strict=True):

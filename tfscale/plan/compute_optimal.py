@@ -13,17 +13,9 @@ WIDEST_HEAD = 2**16
 
 
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
-    """Return the Transformer whose training on 20 tokens per parameter, including the embedding, costs about `compute`.
-
-    The result is one of `models`, widened: the numbers of layers and heads are kept, d_model is a multiple of n_head,
-    and d_ff keeps its ratio to d_model. The model whose number of parameters changes least is used.
-
-    Args:
-        compute: budget in model FLOPs.
-
-    Returns:
-        The index of the original model in `models`, and the widened model.
-    """
+    """Return the index of a model, and the model widened so that its training on 20 tokens per parameter, including the
+    embedding, costs about `compute` model FLOPs. Layers, heads and the ratio of d_ff to d_model are kept. Of `models`,
+    the one whose number of parameters changes least is used."""
     widened = [_widened(model, compute) for model in models]
     changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]
     least = changes.index(min(changes))

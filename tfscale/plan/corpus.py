@@ -27,7 +27,7 @@ from tfscale.data.unknown import FIX, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
-"""Placeholder for the fingerprint of a corpus that is missing. A plan can still be made with such a corpus."""
+"""Fingerprint of a corpus that is missing, with which a plan can still be made."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,14 @@ class Corpus:
     missing: tuple[str, ...]
     """Faults that prevent the corpus from being prepared, each with its fix."""
     prepared: bool
-    """True if the corpus has already been prepared."""
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
     """Return the corpus of an experiment. A missing text or tokenizer is listed in `missing`.
 
     Raises:
-        UserFault: the settings do not describe a corpus; the text or the tokenizer is missing and `model.vocab_size` is
-            null; or the vocabulary of the model is smaller than that of the tokenizer.
+        UserFault: the settings describe no corpus, the vocabulary of the model is smaller than that of the tokenizer,
+            or `model.vocab_size` is null and the text or the tokenizer is missing.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     key, manifest, missing = _look(spec, root)
@@ -68,8 +67,7 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the fingerprint of the corpus, its manifest if it is prepared, and the faults that prevent its
-    preparation."""
+    """Return the corpus's fingerprint, its manifest if it is prepared, and the faults that prevent its preparation."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -80,18 +78,13 @@ def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str
 
 
 def _manifest(spec: CorpusSpec, folder: Path) -> Manifest | None:
-    """Return the manifest of the corpus, or None if the corpus is not prepared."""
     if spec.tokenizer is None:
         return read_manifest(local_path(spec))
     return read_manifest(folder) if folder.exists() else None
 
 
 def spec_of(experiment: Experiment) -> CorpusSpec:
-    """Return the corpus that the settings describe.
-
-    Raises:
-        UserFault: the settings do not describe a corpus.
-    """
+    """Return the corpus that the settings describe, or raise UserFault if they describe none."""
     with user_faults(DataError):
         return _spec(experiment, _tokenizer(experiment))
 
@@ -123,17 +116,12 @@ def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec
 
 
 def data_dir(experiment: Experiment) -> Path:
-    """Return the folder of prepared corpora, which is inside the runs folder."""
     return runs_dir(experiment) / "data"
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Download the parts of the experiment's corpus that are not on this machine, unless the corpus is already
-    prepared. No other function of this module connects to the Hub.
-
-    Raises:
-        UserFault: the Hub cannot be reached, or does not have the dataset or tokenizer.
-    """
+    """Download the missing parts of the corpus, unless it is prepared, or raise UserFault if the Hub cannot be reached
+    or does not have them. Nothing else here connects to the Hub."""
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return
@@ -154,35 +142,30 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     if unknown > most * data.manifest.tokens:
         rule = f"{unknown_words(unknown, data.manifest.tokens)}. {FIX}"
         raise UserFault([Fault("data.max_unknown", most, rule)])
-    context, asked, start = (
-        experiment.model.context,
-        experiment.data.validation_tokens,
-        experiment.data.validation_start,
-    )
+    asked, start = experiment.data.validation_tokens, experiment.data.validation_start
     if len(data.heldout) <= start + asked:
         after = f", of which data.validation_start={start} skips the first ones" if start else ""
         rule = f"must be smaller, because the validation documents have only {len(data.heldout):,} tokens{after}"
         raise UserFault([Fault("data.validation_tokens", asked, rule, "a smaller value, or a larger data.validation")])
-    if len(data.train) <= context:
+    if len(data.train) <= experiment.model.context:
         rule = f"must be smaller, because the training documents have only {len(data.train):,} tokens"
-        raise UserFault([Fault("model.context", context, rule)])
+        raise UserFault([Fault("model.context", experiment.model.context, rule)])
     return data
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """Return the listing of the user's files that a corpus is read from. The listing is empty if the text is from
-    another source."""
+    """Return the listing of the user's files that a corpus is read from, which is empty for other sources."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 
 def left_out_notes(listing: Listing) -> list[str]:
-    """Return a list with a note if files were skipped, otherwise an empty list."""
+    """Return a note if files were skipped."""
     words = left_out_words(listing)
     return [f"data.path: {words}. `tfscale data prepare` lists each file with the reason."] if words else []
 
 
 def unknown_notes(manifest: Manifest) -> list[str]:
-    """Return a list with a note if the tokenizer has no entry for some of the text, otherwise an empty list."""
+    """Return a note if the tokenizer has no entry for some of the text."""
     return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 

@@ -9,31 +9,25 @@ TERA = 1e12
 
 
 def facts(name: str) -> DevicePart | None:
-    """Return the entry of conf/device for the device that torch.cuda.get_device_name calls `name`, or None if there is
-    no entry. Names must match exactly."""
+    """Return the entry of conf/device with exactly this name of torch.cuda.get_device_name, or None."""
     return _table().get(name)
 
 
 def peak_of(device: DevicePart, precision: str) -> float | None:
-    """Return the peak of a device in FLOP/s for dense matrix multiplication in a training precision, or None if the
-    device does not support the precision.
-
-    Args:
-        precision: `bf16` (autocast), `tf32` or `fp32`, as in environment.json.
-    """
+    """Return the peak of a device in FLOP/s for dense matrix products in `bf16`, `tf32` or `fp32`, or None if the
+    device does not support this precision."""
     rate = vars(device.peak).get(precision)
     return None if rate is None else rate * TERA
 
 
 def peak(name: str, precision: str) -> float | None:
-    """Return the peak FLOP/s of the device that torch.cuda.get_device_name calls `name`, or None if it is unknown."""
+    """Return the peak FLOP/s of the device of this name, or None if it is unknown."""
     known = facts(name)
     return None if known is None else peak_of(known, precision)
 
 
 def mfu(name: str, precision: str, flops_per_second: float, devices: int) -> float | None:
-    """Return the model FLOPs utilisation of training: model FLOPs per second, divided by the peak of all devices
-    together. Return None if the device is unknown."""
+    """Return the model FLOPs per second as a fraction of the peak of all devices, or None if the device is unknown."""
     top = peak(name, precision)
     return None if top is None else flops_per_second / (top * devices)
 

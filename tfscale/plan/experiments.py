@@ -1,8 +1,5 @@
-"""Records of planned arms, which are files experiments/<schedule>-<key>.json in the runs folder.
-
-The folder of a stage does not state the arms that the stage belongs to. With the record, an arm can be read without the
-command that planned it.
-"""
+"""Records of planned arms in files experiments/<schedule>-<key>.json of the runs folder, from which an arm can be read
+without the command that planned it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +29,7 @@ class Recorded:
 
     @property
     def joined(self) -> tuple[Arm, ...]:
-        """Arms with the stages of all seeds, the chain first. Of arms that were planned again with other settings, only
-        the latest is included."""
+        """Arms with the stages of all seeds, the chain first. Of arms planned again, only the latest is included."""
         return rejoined(self.arms)
 
 
@@ -44,8 +40,7 @@ def experiment_of(plan: Plan) -> Recorded:
 
 
 def comparison_folder(plan: Plan) -> Path:
-    """Return the folder of the comparison of a plan. The name contains the key of the chain, because each recipe and
-    budget has a separate comparison."""
+    """Return the folder of the comparison of a plan, one for each recipe and budget of the chain."""
     return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.identity[-1].key}"
 
 
@@ -61,17 +56,13 @@ def record(plan: Plan) -> None:
 
 
 def write_record(runs: Path, experiment: Recorded) -> None:
-    """Write the record of an experiment to a runs folder. The file has the name of the comparison folder."""
     path = runs / "experiments" / f"{experiment.comparison.name}.json"
     write_json(path, {"format": FORMAT, "name": experiment.name, "arms": [_to_dict(arm) for arm in experiment.arms]})
 
 
 def recorded(runs: Path) -> list[Recorded]:
-    """Return all experiments that are recorded in a runs folder.
-
-    Raises:
-        UserFault: files are damaged or were written by another version of tfscale. The error lists all such files.
-    """
+    """Return all experiments that are recorded in a runs folder, or raise UserFault with all files that are damaged or
+    were written by another version of tfscale."""
     found: list[Recorded] = []
     faults: list[Fault] = []
     for path in sorted((runs / "experiments").glob("[!.]*.json")):

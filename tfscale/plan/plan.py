@@ -21,7 +21,6 @@ from tfscale.stage.folder import Stage, has_undecided_end
 class Replicate:
     """The chain and its baselines, planned with one seed."""
 
-    seed: int
     chain: Arm
     baselines: tuple[Arm, ...]
 
@@ -37,8 +36,8 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained before the plan must be made again: all stages, or the chain up to the first stage
-        whose end a rule has not decided yet."""
+        """Stages that can be trained before the plan must be made again: all stages, or the chain up to a stage whose
+        end is undecided."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
             if has_undecided_end(stage):
                 return self.chain.all_stages[:number]
@@ -53,7 +52,6 @@ class Plan:
     corpus: Corpus
     runs: Path
     replicates: tuple[Replicate, ...]
-    """Replicates of the plan, one per seed."""
 
     @property
     def chain(self) -> Arm:
@@ -82,20 +80,15 @@ class Plan:
 
     @property
     def known(self) -> "Plan":
-        """Plan with only those arms that can already be planned. While the ending of a stage of the chain is undecided,
-        the baselines cannot be planned, because their budgets depend on the cost of the chain."""
+        """Plan without baselines while the end of a stage of the chain, whose cost is their budget, is undecided."""
         if not any(has_undecided_end(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Plan the stages that an experiment trains, for all arms and seeds.
-
-    Raises:
-        UserFault: settings conflict, a size cannot grow from the previous one, a Transformer shape is missing, or the
-            settings do not describe a corpus. The error lists all faults.
-    """
+    """Plan the stages that an experiment trains, for all arms and seeds, or raise UserFault with all conflicts of the
+    settings."""
     if faults := check_experiment(experiment):
         raise UserFault(faults)
     if experiment.schedule.rehearse:
@@ -106,7 +99,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def corpus_faults(experiment: Experiment) -> list[Fault]:
-    """Return the faults that `corpus_of` raises for an experiment, or an empty list."""
+    """Return the faults that `corpus_of` raises for an experiment."""
     try:
         corpus_of(experiment)
     except UserFault as fault:
@@ -115,8 +108,7 @@ def corpus_faults(experiment: Experiment) -> list[Fault]:
 
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
-    """Yield the experiment once per seed. The order of the data changes with the seed, so replicates differ in weights
-    and in data order. All arms of one replicate read the same text in the same order."""
+    """Yield the experiment once per seed, each with another order of the data, which is the same in all arms."""
     for number in range(experiment.seeds):
         data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)
@@ -126,4 +118,4 @@ def _replicate(experiment: Experiment, corpus: Corpus) -> Replicate:
     chain = Chain(Specs(experiment, corpus))
     arms = experiment.baseline.arms.items()
     baselines = tuple(ARM_KINDS.get(part.kind)(part).arm(name, chain) for name, part in arms)
-    return Replicate(experiment.seed, chain.arm, baselines)
+    return Replicate(chain.arm, baselines)

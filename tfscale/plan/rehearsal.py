@@ -4,7 +4,8 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfscale.config.schema import DataPart, Experiment, GrowWhenPart
+from tfscale.config.schedule import GrowWhenPart
+from tfscale.config.schema import DataPart, Experiment
 from tfscale.stage.environment import read_environment
 from tfscale.stage.events import last_event, read_events
 from tfscale.stage.folder import Stage
@@ -13,17 +14,14 @@ from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
-"""Number of optimizer steps per stage. The first step allocates the state of the optimizer, and the second and third
-steps, which need the usual amount of memory, are timed."""
+"""Number of optimizer steps per stage. The first one allocates the state of the optimizer, and the others are timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
-"""Data settings for text that is installed with tfscale and tokenized as bytes. The vocabulary of the model does not
-change."""
+"""Settings of text that is installed with tfscale and tokenized as bytes."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
     """Return the experiment with `STEPS` steps per stage on embedded text, with one seed and a separate runs folder,
-    and without branches, rejected growths, tracking and store. Model, batch, optimizer, growth and processes are
-    unchanged."""
+    and without branches, rejected growths, tracking and store."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
@@ -67,15 +65,11 @@ class Rehearsed:
     """Time in seconds to write, hash and sync the last checkpoint."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
-    """Content of growth.json, or None if the stage did not grow."""
+    """Content of growth.json."""
 
 
 def rehearsed(stage: Stage) -> Rehearsed:
-    """Read the measurements of a rehearsed stage from its folder.
-
-    Raises:
-        ValueError: the stage is not finished.
-    """
+    """Read the measurements of a rehearsed stage from its folder, and raise ValueError if it is not finished."""
     result, events = read_result(stage.path), read_events(stage.path)
     start = last_event(events, "start") or {}
     steps = [event["total_seconds"] for event in events if event["event"] == "train"]

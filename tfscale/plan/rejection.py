@@ -1,9 +1,8 @@
 """Rejected growths (`schedule.reject_growth`).
 
-A growth is on trial for the first tokens of its stage: if the validation loss is then above a bound, the growth is
-rejected. The chain returns to the parent, continues its training for the planned tokens of the stage, and grows again.
-This second growth is kept, so a chain has all of its sizes. The rejected stage is recorded as the parent of the stage
-with the continued training, so all later costs include the rejected growth.
+A growth is on trial for the first tokens of its stage: if the validation loss is then above a bound, the chain returns
+to the parent, trains it further for the planned tokens of the stage, and grows again, once. The rejected stage is
+recorded as the parent of the further training, so all later costs include the rejected growth.
 """
 
 from collections.abc import Iterator
@@ -28,20 +27,15 @@ def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
 
 
 def kept(stage: Stage) -> Stage:
-    """Return a stage with the tokens that it would have if its growth had been kept."""
+    """Return a stage with its tokens if its growth had been kept."""
     if stage.spec.trial is None or not stage.spec.rejected:
         return stage
     return replace(stage, spec=replace(stage.spec, tokens=stage.spec.trial.most_tokens))
 
 
 def trained_on(parent: Stage, rejected: Stage, tokens: int, rate: float | None, specs: Specs) -> Stage:
-    """Return the stage that continues the training of a parent after a rejected growth, with the parent's optimizer
-    state and on the text that follows the parent's text.
-
-    Args:
-        tokens: number of training tokens of the stage.
-        rate: peak learning rate, or None for optim.lr.
-    """
+    """Return the stage that trains a parent further after a rejected growth, with the parent's optimizer state and on
+    the following text, at the peak learning rate `rate` or, if it is None, optim.lr."""
     growth = replace(CONTINUED, lr=specs.experiment.growth.lr)
     spec = replace(specs.scratch(parent.spec.model, tokens, rate), rates=settled(parent.spec.rates))
     spec = specs.child_of(parent, spec, growth)

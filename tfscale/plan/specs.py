@@ -1,27 +1,31 @@
 """Construction of stage specs from the settings of an experiment."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from tfscale.config.compose import runs_dir
-from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
+from tfscale.config.schedule import StagePart, TransformerPart
+from tfscale.config.schema import Experiment, OptimPart
 from tfscale.extensions import loaded_extensions
 from tfscale.faults import Fault, UserFault
 from tfscale.growth.operator import GROWTHS, Growth, to_dict
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import parameters
+from tfscale.models.counts import flops, parameters
 from tfscale.models.families import FAMILIES
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.base import OPTIMIZERS, Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
-from tfscale.plan.imported import begin_from
 from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.result import read_result
 from tfscale.stage.run_options import RunOptions
-from tfscale.stage.spec import DataSpec, EndingSpec, LearningRateSchedule, RunSpec, StageSpec, key_of
+from tfscale.stage.spec import DataSpec, EndingSpec, LearningRateSchedule, RunSpec, StageSpec, key_of, read_spec
+from tfscale.totals import Totals
 from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
@@ -35,25 +39,21 @@ class Specs:
         self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
-        """Return the stage of a spec, with the key and the folder of the stage."""
+        """Return the stage of a spec, with its key and folder."""
         spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"
         return Stage(size, key, path, as_it_ended(spec, path))
 
     def first(self, part: StagePart) -> StageSpec:
-        """Return the spec of the chain's first stage.
-
-        Raises:
-            UserFault: the stage cannot start from `init_from`.
-        """
+        """Return the spec of the chain's first stage, or raise UserFault if it cannot start from `init_from`."""
         spec = self.scratch(tokenformer(self.experiment, part, self.corpus), self.tokens(part), part.lr)
         if self.experiment.init_from:
-            return begin_from(spec, self.experiment.init_from)
+            return _begin_from(spec, self.experiment.init_from)
         return self.ending(spec, part)
 
     def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
-        """Return the spec with the rule that may end the stage, or the unchanged spec if no rule applies."""
+        """Return the spec with the rule that may end the stage, if there is one."""
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
@@ -61,12 +61,8 @@ class Specs:
         return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
-        """Return the spec of a stage that grows from `parent` to the size of `target`, a model that was never grown.
-
-        Args:
-            tokens: number of training tokens, rounded to a whole number of steps.
-            rate: peak learning rate, or None for optim.lr.
-        """
+        """Return the spec of a stage that grows from `parent` to the size of `target`, a model that was never grown;
+        `tokens` and `rate` are those of `scratch`."""
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -99,8 +95,7 @@ class Specs:
         )
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
-        """Return the extensions whose classes the stage uses. The extension of a corpus source is omitted, because the
-        fingerprint of the corpus includes that extension and training does not need it."""
+        """Return the extensions whose classes the stage uses. That of a corpus source is part of the fingerprint."""
         used = {
             FAMILIES.extension_of(spec.model.family),
             OPTIMIZERS.extension_of(spec.optimizer.name),
@@ -109,16 +104,11 @@ class Specs:
         return tuple(str(extension) for extension in loaded_extensions() if extension.module in used)
 
     def tokens(self, part: StagePart) -> int:
-        """Return the number of training tokens of a stage of the chain."""
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
-        """Return the spec of a model that is trained from scratch, for at least one step.
-
-        Args:
-            tokens: number of training tokens, rounded to a whole number of steps.
-            rate: peak learning rate, or None for optim.lr.
-        """
+        """Return the spec of a model that is trained from scratch, with `tokens` rounded to at least one whole step and
+        the peak learning rate `rate`, or optim.lr if it is None."""
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
@@ -148,19 +138,54 @@ class Specs:
         return RunSpec(**options, data_dir=self.corpus.folder, lanes=lanes(self.experiment))
 
 
-def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
-    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or `optim.lr` if `rate` is None.
+def _begin_from(spec: StageSpec, init_from: str) -> StageSpec:
+    """Return a stage that imports the weights in the folder `init_from` instead of training the model of `spec`, or
+    raise UserFault with all differences in shape and tokens."""
+    folder = Path(init_from).absolute()
+    try:
+        imported, result = read_spec(folder), read_result(folder)
+    except ValueError as error:
+        rule = f"must be a folder that `tfscale import` created: {error}"
+        raise UserFault([Fault("init_from", init_from, rule)]) from error
+    if imported.init_from is None:
+        rule = "must be an imported stage, but tfscale trained this stage"
+        raise UserFault([Fault("init_from", init_from, rule, "a folder that `tfscale import` created")])
+    faults = [Fault("init_from", init_from, rule) for rule in _differences(spec, imported, result.totals)]
+    if faults:
+        raise UserFault(faults)
+    return replace(spec, model=imported.model, init_from=imported.init_from, init_dir=str(folder))
 
-    Raises:
-        ValueError: the optimizer or an option is unknown.
-    """
+
+def _differences(spec: StageSpec, imported: StageSpec, totals: Totals) -> Iterator[str]:
+    wanted, there = spec.model, imported.model
+    if not isinstance(wanted, TokenFormerConfig) or not isinstance(there, TokenFormerConfig):
+        yield f"must be a TokenFormer to start a chain, but is a {there.family}"
+        return
+    for name in ("n_layer", "d_model", "n_head", "vocab_size", "context", "rotary", "norm_activation"):
+        if getattr(wanted, name) != getattr(there, name):
+            now, needed = getattr(wanted, name), getattr(there, name)
+            yield f"the imported model has {name}={needed}, not {now}; try model.{name}={needed}"
+    for name, count, imported_count in zip(("qkv", "out", "ffn"), wanted.tokens, there.tokens, strict=True):
+        if count != imported_count:
+            change = f"try {name}={imported_count} in the first stage of the schedule"
+            yield f"the imported model has {imported_count} {name} tokens, not {count}; {change}"
+    known = totals.tokens
+    if known and round(known / spec.batch_tokens) * spec.batch_tokens != spec.tokens:
+        change = f"try tokens={known} in the first stage of the schedule"
+        yield f"the imported model was trained on {known:,} tokens, not {spec.tokens:,}; {change}"
+    if known and totals.flops != known * flops(there).training:
+        yield "must not be a model that was grown, because its cost is that of several sizes; try `tfscale grow`"
+
+
+def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
+    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or optim.lr if it is None. Raise
+    ValueError if the optimizer or an option is unknown."""
     names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip", "embedding_ratio")
     shared = {name: getattr(optim, name) for name in names}
     return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)
 
 
 def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
-    """Return the config fields that the models of all families share, by name."""
     model = experiment.model
     return {
         "vocab_size": vocab_size,
@@ -172,8 +197,7 @@ def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """Return the config of an ungrown TokenFormer of a stage's size, with one token group per layer and the default
-    tau."""
+    """Return the config of an ungrown TokenFormer, with one token group per layer and the default tau."""
     model = experiment.model
     qkv, out, ffn = ((TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts)
     return TokenFormerConfig(
@@ -200,11 +224,8 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
 
 
 def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
-    """Return the config of a model of a stage's size, in a family that an extension registers.
-
-    Raises:
-        ValueError: the family is unknown, or the shape is invalid.
-    """
+    """Return the config of a model in a family that an extension registers, or raise ValueError if the family is
+    unknown or the shape is invalid."""
     own = {name: value for name, value in part.shapes[family].items() if name != "lr"}
     try:
         config = FAMILIES.get(family).from_fields(_common(experiment, vocab_size) | own)
@@ -223,8 +244,7 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Return the number of batches that an evaluation may process at the same time: as many as the CPU cores allow if
-    all parallel stages run."""
+    """Return how many batches an evaluation may process at the same time if all parallel stages run."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

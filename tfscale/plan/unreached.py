@@ -34,9 +34,8 @@ class Difference:
     field: str
     """Name of the field in `stage.yaml`, such as optimizer.lr."""
     finished: Any
-    """Value of the finished stage, or None if it has no such field."""
+    """Value of the finished stage; here and in `planned`, None if there is no such field."""
     planned: Any
-    """Value of the stage of the plan, or None if it has no such field."""
 
     def __str__(self) -> str:
         values = [_short(self.finished), _short(self.planned)]
@@ -54,41 +53,32 @@ class Unreached:
 
 
 def unreached_stages(plan: Plan) -> list[Unreached]:
-    """Return the former version of each unfinished stage of a plan that differs in the fewest fields, in the order of
-    the plan. Stages without a former version are omitted."""
+    """Return the nearest former version of each unfinished stage of a plan that has one, in the order of the plan."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
-    nearest: dict[str, Unreached] = {}
-    for found in _candidates(plan):
-        known = nearest.get(found.planned.key)
-        if known is None or len(found.differences) < len(known.differences):
-            nearest[found.planned.key] = found
-    return [nearest[stage.key] for stage in plan.stages if stage.key in nearest]
-
-
-def _candidates(plan: Plan) -> Iterator[Unreached]:
-    """Yield each finished stage that is a former version of an unfinished stage of a plan."""
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)
     for stage in plan.stages:
         if not is_done(stage):
             left[_kind(stage.spec)].append(stage)
     labels = {stage.spec.label for stages in left.values() for stage in stages}
     reached = {stage.path.name for stage in plan.stages}
+    nearest: dict[str, Unreached] = {}
     for folder, spec in finished_specs(plan.runs, labels):
-        if folder.name in reached:
+        if folder.name in reached or not left[_kind(spec)]:
             continue
         pairs = [Unreached(folder, stage, differences(spec, stage.spec)) for stage in left[_kind(spec)]]
-        near = [pair for pair in pairs if len(pair.differences) <= MOST_FIELDS]
-        if near:
-            yield min(near, key=lambda pair: len(pair.differences))
+        found = min(pairs, key=_count)
+        if _count(found) <= MOST_FIELDS:
+            nearest[found.planned.key] = min(nearest.get(found.planned.key, found), found, key=_count)
+    return [nearest[stage.key] for stage in plan.stages if stage.key in nearest]
+
+
+def _count(pair: Unreached) -> int:
+    return len(pair.differences)
 
 
 def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator[tuple[Path, StageSpec]]:
-    """Yield the folder and the spec of each finished stage in the runs folder that can be read.
-
-    Args:
-        labels: labels of the stages, or None for all stages.
-    """
+    """Yield the folder and the spec of each readable finished stage in the runs folder that has one of the labels."""
     for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")):
         if labels is not None and done.parent.name.rpartition("-")[0] not in labels:
             continue
@@ -100,23 +90,21 @@ def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator
 
 
 def _kind(spec: StageSpec) -> tuple[object, ...]:
-    """Return the properties that a stage and its former version share: label (family and parameters), seed, whether the
-    weights are imported, and label of the parent."""
+    """Return the properties that a stage and its former version share."""
     parent = PurePath(spec.parent_dir).name.rpartition("-")[0] if spec.parent_dir else None
     return spec.label, spec.seed, spec.init_from is not None, parent
 
 
 def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
-    """Return the fields in which the keys of two stages differ. Fields that follow from the parent are omitted. If only
-    such fields differ, only the field `parent` is returned."""
+    """Return the fields in which the keys of two stages differ, without those that follow from the parent. If only such
+    fields differ, return the field `parent`."""
     found = list(_differences((), _readable(finished), _readable(planned)))
     own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
     return tuple(own or [each for path, each in found if path == ("parent",)])
 
 
 def _readable(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields of a stage's key, including those that `stage.yaml` omits at their defaults. The fields of the
-    optimizer are first."""
+    """Return the fields of a stage's key, also those that `stage.yaml` omits at their defaults, the optimizer first."""
     values = {
         "optimizer": {"name": spec.optimizer.name} | asdict(spec.optimizer),
         "model": {"family": spec.model.family} | asdict(spec.model),
@@ -140,8 +128,7 @@ def _differences(path: tuple[str, ...], one: Any, other: Any) -> Iterator[tuple[
 
 
 def _plain(value: Any) -> Any:
-    """Return a value after a round trip through JSON, which converts tuples to lists."""
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value))  # as in the file, where a tuple is a list
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Explanation of why a stage is trained: the most similar finished stages, and overrides that reuse these stages."""
+"""Explanation of why a stage is trained: the most similar finished stages, and overrides that reuse them."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ _SETTINGS = {
     "schedule.kind": "optim.lr_schedule",
     "seed": "seed",
 }
-"""Setting that determines each field of the key. `_override` has the rules for all other fields."""
+"""Setting of each field of the key for which `_override` has no rule."""
 
 Replan = Callable[[Iterable[str]], Plan]
 """Function that makes the plan again with further overrides."""
@@ -48,11 +48,8 @@ class Near:
 
 
 def planned_stages(plan: Plan, name: str) -> list[Stage]:
-    """Return the stages of a plan with a given size or folder name, or with a key that begins with `name`.
-
-    Raises:
-        UserFault: no stage matches. The message lists the stages to choose from.
-    """
+    """Return the stages of a plan with a given size or folder name, or with a key that begins with `name`, or raise
+    UserFault if there are none."""
     found = [stage for stage in plan.stages if name in (stage.size, stage.path.name) or stage.key.startswith(name)]
     if not found:
         choices = ", ".join(dict.fromkeys(stage.size for stage in plan.stages))
@@ -62,10 +59,8 @@ def planned_stages(plan: Plan, name: str) -> list[Stage]:
 
 
 def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
-    """Return the finished stages that differ least from a stage of the plan, the most similar first.
-
-    The overrides are verified: a plan that `replan` makes with the overrides of a stage contains this stage.
-    """
+    """Return the finished stages that differ least from a stage of the plan, the most similar first. A plan that
+    `replan` makes with the overrides of a stage contains this stage."""
     stages = {stage.key: stage for stage in plan.stages}
     found = ((key_of(spec), (folder, spec)) for folder, spec in finished_specs(plan.runs))
     finished = {key: pair for key, pair in found if key not in stages}
@@ -82,12 +77,8 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
 
 
 def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:
-    """Compare the stages in each pair, and return the differences with the overrides that might remove them.
-
-    Args:
-        folder: folder of the finished stage.
-        pairs: the stage of the plan and the finished stage, then their parents, then older ancestors.
-    """
+    """Return the differences of the stage in `folder`, with the overrides that might remove them. The pairs are the
+    stage of the plan and the finished stage, then their parents, then older ancestors."""
     own, *others = [differences(spec, stage.spec) for stage, spec in pairs]
     inherited = {str(each): each for found in others for each in found if each.field != "parent"}
     overrides = [
@@ -101,7 +92,6 @@ def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:
 
 
 def _reaches(near: Near, replan: Replan) -> bool:
-    """Return whether a plan with the overrides in `near` contains its finished stage."""
     try:
         return bool(near.overrides) and near.folder.name in {stage.path.name for stage in replan(near.overrides).stages}
     except UserFault:
@@ -109,8 +99,8 @@ def _reaches(near: Near, replan: Replan) -> bool:
 
 
 def _override(experiment: Experiment, pair: Pair, difference: Difference) -> str | None:
-    """Return the override that may give a stage of the plan the value of the finished stage, or an empty string if the
-    value follows from other settings, or None if there is no setting for the field."""
+    """Return the override that may give a stage of the plan the value of the finished stage, an empty string if the
+    value follows from other settings, or None if it has no setting."""
     stage, finished = pair
     part, _, name = difference.field.partition(".")
     parts = experiment.schedule.stages.items()

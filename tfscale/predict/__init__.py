@@ -1,5 +1,4 @@
-"""Prediction of the memory, time, energy and price of every stage of a plan, on this machine or on devices described in
-conf/device."""
+"""Prediction of the memory, time, energy and price of the stages of a plan, here or on devices of conf/device."""
 
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.families import Family, families

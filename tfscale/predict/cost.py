@@ -3,11 +3,9 @@
 The time of a step is the longer of arithmetic and communication, which overlap, plus the weight update, which waits for
 both. Arithmetic: model FLOPs divided by the measured FLOP/s of similar stages, or model and recomputed FLOPs divided by
 the assumed share of the peak. Communication: bytes divided by the full speed of the slowest link on the path, a lower
-bound. Update: the sum of the times of memory traffic, the optimizer's FLOPs at the speed of arithmetic, and
-communication between ranks. In memory, the optimizer reads weight, gradient and optimizer state, and writes weight and
-optimizer state. The times are added because Muon's matrix products start after its momentum is in memory, and their
-results are sent after they are computed. AdamW's FLOPs overlap with its memory traffic, but are so few that adding
-their time makes little difference.
+bound. Update: the sum of the times of memory traffic (weight, gradient and state are read, weight and state written),
+the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In Muon, each of the three waits for
+the one before. AdamW's FLOPs overlap with its memory traffic, but are few.
 """
 
 import socket
@@ -32,7 +30,6 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Duration of the whole step in seconds."""
         return max(self.compute, self.communication) + self.update
 
 
@@ -40,59 +37,57 @@ class Step:
 class Prediction:
     """Predicted memory, time, energy and price of a stage."""
 
-    parameters: int
-    tokens: int
-    batch_tokens: int
-    flops_per_token: int
-    """Model FLOPs of training per token."""
-    update_flops: int
-    """FLOPs of one optimizer update on all devices together."""
+    spec: StageSpec
     layout: Layout
-    accumulation: int
-    """Number of micro-batches per batch on each device."""
     memory: Memory
     machine: Machine
     step: Step | None
-    """Predicted duration of a step; None if the device is unknown."""
+    """Predicted duration of a step; None, like all times, energies and prices, if the device is unknown."""
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
-    elsewhere: bool = False
-    """True if the weights of the stage are imported, so that it takes no time."""
 
     @property
-    def steps(self) -> int:
-        """Number of optimizer steps in the stage."""
-        return self.tokens // self.batch_tokens
+    def flops_per_token(self) -> int:
+        """Model FLOPs of training per token."""
+        return flops(self.spec.model).training
 
     @property
     def flops(self) -> int:
         """Model FLOPs of the whole stage."""
-        return self.tokens * self.flops_per_token
+        return self.spec.tokens * self.flops_per_token
+
+    @property
+    def update_flops(self) -> int:
+        """FLOPs of one optimizer update on all devices together."""
+        return self.spec.optimizer.update_flops(self.spec.model)
 
     @property
     def optimizer_flops(self) -> int:
-        """FLOPs of all optimizer updates of the stage."""
-        return self.steps * self.update_flops
+        return self.spec.steps * self.update_flops
 
     @property
     def optimizer_share(self) -> float:
         """Optimizer's share of the FLOPs of a step."""
-        return self.update_flops / (self.batch_tokens * self.flops_per_token + self.update_flops)
+        return self.update_flops / (self.spec.batch_tokens * self.flops_per_token + self.update_flops)
+
+    @property
+    def accumulation(self) -> int:
+        """Number of micro-batches per batch on each device."""
+        return self.layout.accumulation(self.machine.rows(self.spec))
 
     @property
     def fits(self) -> bool:
-        """True if the stage fits into the device's memory."""
         return self.machine.holds(self.memory)
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of the stage in seconds; None if the device is unknown."""
-        return None if self.step is None else self.steps * self.step.seconds * (not self.elsewhere)
+        """Wall time of the stage in seconds, 0 if its weights are imported."""
+        return None if self.step is None else self.spec.steps * self.step.seconds * (self.spec.init_from is None)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Training speed of all devices together in tokens per second; None if the device is unknown."""
-        return None if self.step is None else self.batch_tokens / self.step.seconds
+        """Training speed of all devices together."""
+        return None if self.step is None else self.spec.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
@@ -104,45 +99,32 @@ class Prediction:
 
     @property
     def device_hours(self) -> float | None:
-        """Device-hours of the stage; None if the device is unknown."""
         return None if self.seconds is None else self.seconds * self.machine.devices / 3600
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling; None if the time
-        or the power limit is unknown."""
+        """Energy in kWh at the boards' power limit, without hosts, network and cooling; None if it is unknown."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
     @property
     def dollars(self) -> float | None:
-        """Price of the stage in US dollars at the device's price per hour; None if the time or the price per hour is
-        unknown."""
+        """Price in US dollars at the device's price per hour; None if this is unknown."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """Predict the cost of a stage on a machine.
-
-    Args:
-        speeds: speeds of finished stages, from `finished_speeds`; only those of similar stages are used.
-    """
+    """Predict the cost of a stage on a machine, at the speed of similar finished stages if there are any."""
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
-        parameters=parameters(spec.model),
-        tokens=spec.tokens,
-        batch_tokens=spec.batch_tokens,
-        flops_per_token=flops(spec.model).training,
-        update_flops=spec.optimizer.update_flops(spec.model),
+        spec=spec,
         layout=chosen,
-        accumulation=chosen.accumulation(machine.rows(spec)),
         memory=memory_of(spec, chosen, machine),
         machine=machine,
         step=_step(spec, machine, chosen, rate),
         measured=rate is not None,
-        elsewhere=spec.init_from is not None,
     )
 
 
@@ -178,7 +160,6 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
 
 
 def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> float:
-    """Return the time of the weight update in seconds."""
     optimizer, bandwidth, shards = spec.optimizer, machine.facts.bandwidth, machine.shards(chosen.sharding)
     moved = 3 * 4 + 2 * optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
     memory = parameters(spec.model) / shards * moved / (bandwidth * GIGA) if bandwidth else 0.0
@@ -189,11 +170,8 @@ def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> f
 
 
 def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
-    """Return the time in seconds in which ranks gather sharded matrices and send all updates to each other.
-
-    Args:
-        matrices: size of all matrices that are updated as a whole, in bytes; their updates have the same size.
-    """
+    """Return the time in seconds in which ranks gather sharded matrices, of this size in bytes, and send all updates,
+    of the same size, to each other."""
     if machine.devices == 1:
         return 0.0
     hosts = 1 if chosen.sharding == "hybrid" else machine.hosts
@@ -243,9 +221,8 @@ def _ring(count: float, members: int) -> float:
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bandwidth in bytes per second of a collective operation over `hosts` hosts. It is the bandwidth of the
-    link between two devices or, over several hosts, that of a host's network adapters together if this is lower. The
-    bandwidth is infinite if neither is known."""
+    """Return the bandwidth of a collective operation over `hosts` hosts in bytes per second: that of a link between two
+    devices or, over several hosts, of a host's network adapters if this is lower; infinite if neither is known."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

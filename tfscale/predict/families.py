@@ -11,43 +11,38 @@ from tfscale.plan.plan import Plan
 from tfscale.plan.specs import tokenformer, transformer
 from tfscale.predict.cost import Prediction
 from tfscale.stage.folder import is_done
-from tfscale.stage.spec import StageSpec
+from tfscale.stage.spec import StageSpec, steps_of
 
 
 @dataclass(frozen=True)
 class Family:
-    """Group of runs, such as all sizes of an arm, whose costs are summed."""
+    """Group of runs, such as all sizes of an arm, and the sums of their costs, each None if unknown for a run."""
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Budget of each size. `chain`: the tokens of the chain's stage. `base_tokens`: the tokens of the chain's base.
-    `cumulative_compute`: the chain's compute up to that size. `plan`: all planned stages. `left`: all unfinished
-    stages."""
+    """Budget of each size: the tokens of the chain's stage or of its base, or the chain's compute up to that size; or
+    all planned (`plan`) or unfinished (`left`) stages."""
     runs: tuple[Prediction, ...]
 
     @property
     def flops(self) -> int:
-        """Model FLOPs of all runs."""
         return sum(run.flops for run in self.runs)
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of all runs one after another, in seconds; None if the time of any run is unknown."""
+        """Wall time of all runs one after another, in seconds."""
         return _sum([run.seconds for run in self.runs])
 
     @property
     def device_hours(self) -> float | None:
-        """Device-hours of all runs; None if the time of any run is unknown."""
         return _sum([run.device_hours for run in self.runs])
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of the devices in all runs in kWh; None if the energy of any run is unknown."""
         return _sum([run.kilowatt_hours for run in self.runs])
 
     @property
     def dollars(self) -> float | None:
-        """Price of all runs in US dollars; None if the price of any run is unknown."""
         return _sum([run.dollars for run in self.runs])
 
 
@@ -57,22 +52,17 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
-    """Return the groups of runs whose costs are compared: the chain; every size of each model family from scratch, with
-    the tokens of the chain's base (300B in the paper) or with the chain's cumulative compute; and the plan.
-
-    Args:
-        reckon: function that predicts the cost of one stage.
-    """
+    """Return the groups of runs whose costs, predicted by `reckon`, are compared: the chain; every size of each model
+    family from scratch, with the tokens of the chain's base or with the chain's cumulative compute; and the plan."""
     chain = plan.chain.stages
     base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]
     for title, models in _models(plan):
-        full = [_scratch(stage.spec, model, base) for stage, model in zip(chain, models, strict=True)]
+        full, equal = [], []
+        for stage, model in zip(chain, models, strict=True):
+            full.append(_scratch(stage.spec, model, base))
+            equal.append(_scratch(stage.spec, model, cumulative_flops(plan.chain, stage) // flops(model).training))
         found.append(Family(title, "base_tokens", tuple(map(reckon, full))))
-        equal = [
-            _scratch(stage.spec, model, cumulative_flops(plan.chain, stage) // flops(model).training)
-            for stage, model in zip(chain, models, strict=True)
-        ]
         found.append(Family(title, "cumulative_compute", tuple(map(reckon, equal))))
     left = [stage for stage in plan.stages if not is_done(stage)]
     whole = "this plan" if len(plan.replicates) == 1 else f"this plan, {len(plan.replicates)} seeds"
@@ -93,5 +83,4 @@ def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
 
 
 def _scratch(spec: StageSpec, model: ModelConfig, tokens: int) -> StageSpec:
-    whole = max(1, round(tokens / spec.batch_tokens)) * spec.batch_tokens
-    return spec.from_scratch(model, whole)
+    return spec.from_scratch(model, steps_of(tokens, spec) * spec.batch_tokens)

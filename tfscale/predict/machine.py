@@ -1,9 +1,8 @@
 """Devices for which costs are predicted: the measured devices of this machine, or the devices named by `device=`."""
 
-import math
 import os
 import platform
-import time
+import timeit
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +35,7 @@ class Machine(Hardware):
     cluster: bool = False
     """True if devices are requested by whole hosts, as on a Slurm cluster."""
     measured: bool = True
-    """True if the peak was measured just now, False if it is taken from the datasheet."""
+    """True if the peak was measured just now, False if it is from the datasheet."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and assumed MFU of the device."""
     names: tuple[str, ...] = ()
@@ -49,20 +48,13 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `tfscale plan` assumes: the devices named by `device=` or, without this setting, the
-    devices that `tfscale run` would use.
-
-    Raises:
-        UserFault: the requested devices are missing, or their number is unknown.
-    """
-    if experiment.device.names:
-        return _named(experiment)
-    return running_machine(experiment)
+    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or `running_machine`. Raise
+    UserFault if devices are missing, or their number is unknown."""
+    return _described(experiment) if experiment.device.names else running_machine(experiment)
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `tfscale run` would use. On a cluster, whose devices cannot be inspected from here, these
-    are the devices named by `device=`, or unknown devices.
+    """Return the machine that `tfscale run` would use: on a cluster the devices named by `device=`, or unknown ones.
 
     Args:
         timed: True to measure the peak of a CPU, which imports torch; False to set this peak to None.
@@ -70,34 +62,21 @@ def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
     Raises:
         UserFault: the requested devices are missing.
     """
-    if experiment.launcher.kind == "slurm":
-        return _named(experiment) if experiment.device.names else _unknown(experiment)
-    return _here(experiment, timed)
+    return _described(experiment) if experiment.launcher.kind == "slurm" else _here(experiment, timed)
 
 
-def _named(experiment: Experiment) -> Machine:
+def _described(experiment: Experiment) -> Machine:
+    """Return the devices that the settings describe, whose kind is not known on a cluster without `device=`."""
     launcher, part = experiment.launcher, experiment.device
-    faults: list[Fault] = []
-    if launcher.device == "cpu":
-        rule = "must be auto or cuda, because device= names a GPU"
-        faults.append(Fault("launcher.device", "cpu", rule, "device=auto"))
-    if not launcher.ranks:
-        rule = "must be a number with device=..., because auto counts the devices of this machine"
-        faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
-    if not part.memory:
-        faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
-    precision = launcher.precision_on("cuda")
-    peak = peak_of(part, precision)
-    if peak is None:
-        rule = f"must be supported by {part.names[0]}, which has no peak for {precision} (device.peak)"
-        faults.append(Fault("launcher.precision", launcher.precision, rule, "launcher.precision=fp32"))
-    if faults:
+    kind: Literal["cpu", "cuda"] = "cuda" if part.names or launcher.slurm.gpus else "cpu"
+    precision = launcher.precision_on(kind)
+    peak = peak_of(part, precision) if part.names else None
+    if part.names and (faults := _faults(experiment, precision, peak)):
         raise UserFault(faults)
-    assert part.memory is not None
     return Machine(
-        device="cuda",
-        name=part.names[0],
-        memory=round(part.memory * GIGA),
+        device=kind,
+        name=part.names[0] if part.names else "an unknown device",
+        memory=round(part.memory * GIGA) if part.names and part.memory else None,
         peak=peak,
         precision=precision,
         devices=launcher.ranks,
@@ -110,22 +89,21 @@ def _named(experiment: Experiment) -> Machine:
     )
 
 
-def _unknown(experiment: Experiment) -> Machine:
-    launcher = experiment.launcher
-    kind: Literal["cpu", "cuda"] = "cuda" if launcher.slurm.gpus else "cpu"
-    return Machine(
-        device=kind,
-        name="an unknown device",
-        memory=None,
-        peak=None,
-        precision=launcher.precision_on(kind),
-        devices=launcher.ranks,
-        per_host=launcher.ranks // launcher.nodes,
-        most=MANY,
-        cluster=True,
-        measured=False,
-        facts=experiment.device,
-    )
+def _faults(experiment: Experiment, precision: str, peak: float | None) -> list[Fault]:
+    launcher, part = experiment.launcher, experiment.device
+    faults = []
+    if launcher.device == "cpu":
+        rule = "must be auto or cuda, because device= names a GPU"
+        faults.append(Fault("launcher.device", "cpu", rule, "device=auto"))
+    if not launcher.ranks:
+        rule = "must be a number with device=..., because auto counts the devices of this machine"
+        faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
+    if not part.memory:
+        faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
+    if peak is None:
+        rule = f"must be supported by {part.names[0]}, which has no peak for {precision} (device.peak)"
+        faults.append(Fault("launcher.precision", launcher.precision, rule, "launcher.precision=fp32"))
+    return faults
 
 
 def _here(experiment: Experiment, timed: bool) -> Machine:
@@ -178,7 +156,7 @@ def _cuda_devices() -> int:
 
 
 def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
-    """Return the settings of a device, with values that the user did not set taken from `known`."""
+    """Return the settings of a device, completed by those of `known`."""
     empty = [item.name for item in fields(part) if getattr(part, item.name) in (None, PeakPart())]
     return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
 
@@ -197,9 +175,5 @@ def _measured_peak(size: int, kind: str, precision: str) -> float:
 
 def _matmul_rate(square: "torch.Tensor") -> float:
     """Return the FLOP/s of the fastest of five products of a square matrix with itself."""
-    best = math.inf
-    for _ in range(5):
-        started = time.perf_counter()
-        (square @ square).sum().item()
-        best = min(best, time.perf_counter() - started)
-    return float(2 * square.shape[0] ** 3 / best)
+    seconds = min(timeit.repeat(lambda: (square @ square).sum().item(), repeat=5, number=1))
+    return float(2 * square.shape[0] ** 3 / seconds)

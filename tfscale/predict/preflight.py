@@ -15,8 +15,7 @@ from tfscale.plan.plan import Plan
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.fixes import cheapest_fix
 from tfscale.predict.machine import Machine, running_machine
-from tfscale.stage.folder import Stage, is_done
-from tfscale.stage.spec import StageSpec
+from tfscale.stage.folder import is_done
 from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400
@@ -26,7 +25,7 @@ SLOWEST_CPU = 1e9
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
-    """Return the faults that prevent a plan from running on this machine, with fixes. No file is written."""
+    """Return the faults that prevent a plan from running on this machine, with fixes."""
     found: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
@@ -37,15 +36,15 @@ def preflight(plan: Plan) -> list[Fault | str]:
         return [*found, *fault.faults]
     found += check_sharing(plan.experiment, machine.devices)
     speeds = finished_speeds(plan.runs)
-    predictions = [(stage, predict(stage.spec, machine, speeds)) for stage in left]
-    found += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
+    predictions = [predict(stage.spec, machine, speeds) for stage in left]
+    found += [f"memory: {shortage(prediction)}" for prediction in predictions if not prediction.fits]
     if machine.device == "cpu" and plan.experiment.launcher.device == "auto":
         found += _too_long(plan, predictions, speeds)
     return found
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
-    """Return faults that are known before a plan is made: a missing corpus or a runs folder that is not writable."""
+    """Return faults that are known before a plan is made: of the corpus and of the runs folder."""
     try:
         missing = _missing(corpus_of(experiment))
     except UserFault as fault:
@@ -54,20 +53,17 @@ def files_amiss(experiment: Experiment) -> list[Fault]:
 
 
 def _missing(corpus: Corpus) -> list[Fault]:
-    found = [Fault("data", None, fault) for fault in corpus.missing]
-    if found:
-        rule = (
-            "set data.path and data.tokenizer_path to the text and its tokenizer; data=wiki and data=docs need no files"
-        )
-        found.append(Fault("data", None, rule))
-    return found
+    if not corpus.missing:
+        return []
+    fix = "set data.path and data.tokenizer_path to the text and its tokenizer; data=wiki and data=docs need no files"
+    return [Fault("data", None, fault) for fault in (*corpus.missing, fix)]
 
 
-def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speeds: list[Speed]) -> list[str]:
-    if sum(prediction.flops for _, prediction in predictions) < LONGEST_CPU_SECONDS * SLOWEST_CPU:
+def _too_long(plan: Plan, predictions: Sequence[Prediction], speeds: list[Speed]) -> list[str]:
+    if sum(prediction.flops for prediction in predictions) < LONGEST_CPU_SECONDS * SLOWEST_CPU:
         return []
     machine = running_machine(plan.experiment)
-    seconds = sum(predict(stage.spec, machine, speeds).seconds or 0.0 for stage, _ in predictions)
+    seconds = sum(predict(prediction.spec, machine, speeds).seconds or 0.0 for prediction in predictions)
     if seconds <= LONGEST_CPU_SECONDS:
         return []
     return [
@@ -76,10 +72,9 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
     ]
 
 
-def shortage(spec: StageSpec, prediction: Prediction) -> str:
-    """Return a message which states that a stage does not fit into memory, and the settings with which it would
-    fit."""
-    machine, layout = prediction.machine, prediction.layout
+def shortage(prediction: Prediction) -> str:
+    """Return a message that a stage does not fit into memory, with settings with which it would fit."""
+    spec, machine, layout = prediction.spec, prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"
     if spec.run.micro_batch:
@@ -92,7 +87,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
     )
 
 
-def remarks(plan: Plan, machine: Machine) -> list[str]:
+def remarks(machine: Machine) -> list[str]:
     """Return notes on costs that cannot be predicted because properties of the machine are unknown."""
     said = []
     if machine.memory is None:

@@ -30,8 +30,8 @@ def flops_with_optimizer(spec: StageSpec) -> int:
 
 
 def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> float:
-    """Return the planned FLOPs of a tuning, without candidates that extend a range. If optim.embedding_ratio is tuned,
-    the sweeps of the learning rates are counted twice, because they are repeated if the ratio changes."""
+    """Return the planned FLOPs of a tuning, without candidates that extend a range. The learning rates count twice if
+    optim.embedding_ratio is tuned, because they are swept again if it changes."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
     rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning, flops_of)
     if not ratios:
@@ -46,8 +46,7 @@ def grid_flops(tuning: Tuning) -> float:
 
 
 def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
-    """Return the FLOPs of a full grid over the ranges of a finished tuning, including candidates that extended a
-    range."""
+    """Return the FLOPs of a full grid over the ranges of a finished tuning, with candidates that extended a range."""
     ratios = max([1, *(len(finding.values) for finding in findings if finding.tunable == tuning.ratio)])
     return ratios * sum(
         tuning.sweep.grid(finding.values) * training_flops(tuning, finding.tunable)
@@ -57,7 +56,7 @@ def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
 
 
 def training_flops(tuning: Tuning, tunable: Tunable, flops_of: Callable[[StageSpec], int] = model_flops) -> int:
-    """Return the FLOPs of training one candidate of a tunable with all tokens, for all seeds."""
+    """Return the FLOPs of training one candidate of a tunable with all tokens and seeds."""
     return sum(flops_of(stage.spec) for stage in trained_by(tunable, tuning.planned).values())
 
 

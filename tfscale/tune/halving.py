@@ -1,8 +1,8 @@
 """Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens, and the best
 candidates again with more tokens. Each number of tokens is called a rung.
 
-The search has no state. Each call starts from the beginning, requests losses in the same order, and stops at the first
-losses that are not known yet. Losses from earlier searches over other ranges are therefore reused.
+The search has no state. Each call starts again, and stops at the first losses that are not known yet, so losses of
+earlier searches over other ranges are reused.
 """
 
 import math
@@ -11,13 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Position, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
-"""Function that returns the loss in nats per token of a candidate value in a rung: inf if training diverged, None if
-the loss is not known yet."""
+"""Loss in nats per token of a candidate value in a rung: inf if training diverged, None if it is not known yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
     """Return the best candidate, or None if a loss that the search needs is not known yet. The search starts with the
-    candidates in `first` and may add others, whose values do not exceed `most`."""
+    candidates in `first` and may add others up to `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
     place: Position = "lowest"  # place of the best value in the last rung with several values
@@ -41,9 +40,8 @@ def _climb(
 ) -> dict[float, float] | None:
     """Return the losses in a rung by candidate value, or None if a requested loss is not known yet.
 
-    While the best value is the lowest or highest in the rung, the next value in that direction is added. It is added
-    even if an earlier rung eliminated it, because the best value can change with more tokens. If the rung has a single
-    value, another is added only if training with that value diverges.
+    While the best value is at an edge of the rung, the next value beyond is added, even if an earlier rung eliminated
+    it. A rung with a single value is extended only if training with it diverges.
     """
     losses = _request(kept, rung, loss_of)
     while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
@@ -56,12 +54,10 @@ def _climb(
 
 
 def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
-    """Search around the best value with all tokens, and return the result, or None if a requested loss is not known
-    yet.
+    """Search with all tokens among neighbours of the best value, which differ from it by a factor of sqrt(2).
 
-    The neighbours of the best value differ from it by a factor of sqrt(2). While the best value is at an edge, the
-    range is extended, first by a factor of sqrt(2) and then by factors of 2, because rungs with few tokens can prefer
-    rates that are much too low or too high.
+    While the best value is at an edge, the range is extended, first by a factor of sqrt(2) and then by factors of 2,
+    because rungs with few tokens can prefer rates that are much too low or too high.
     """
     losses = {best.value: best.loss}
     while True:
@@ -83,7 +79,6 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
 
 
 def _request(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float, float] | None:
-    """Request the losses of all values in a rung. Return the losses by value, or None if a loss is not known yet."""
     losses = {value: loss_of(value, rung) for value in values}
     known = {value: loss for value, loss in losses.items() if loss is not None}
     return known if len(known) == len(losses) else None

@@ -65,5 +65,4 @@ def _trial(tuning: Tuning, trial: Trial) -> dict[str, Any]:
 
 
 def _finite(loss: float | None) -> float | None:
-    """Return the loss, or None if the run diverged, because JSON has no infinity."""
-    return loss if loss is not None and loss < math.inf else None
+    return loss if loss is not None and loss < math.inf else None  # JSON has no infinity

@@ -7,15 +7,11 @@ from itertools import pairwise
 from typing import Literal
 
 Position = Literal["interior", "lowest", "highest"]
-"""Position of the best value in the range of a sweep. At an edge of the range (`lowest`, `highest`), there may be a
-better value beyond the edge."""
-
+"""Position of the best value in the range of a sweep. There may be a better value beyond `lowest` and `highest`."""
 DIGITS = 3
 """Number of significant digits of a candidate."""
-
 CLOSEST = 1.01
 """Minimum ratio of neighbouring candidates, so that they still differ after rounding."""
-
 MOST_RUNGS = 8
 MOST_REDUCTION = 100
 FINE_STEP = math.sqrt(2)
@@ -29,7 +25,7 @@ class Sweep:
     factors: tuple[float, ...]
     """Candidates as multiples of the current learning rate, in ascending order."""
     further: int
-    """Maximum number of values that extend the range in each rung while the best value is at an edge."""
+    """Maximum number of values that extend the range in each rung."""
     seeds: int
     """Number of runs per candidate, each with a different seed. Candidates are compared by the mean loss."""
     rungs: int = 1
@@ -50,8 +46,7 @@ class Sweep:
         return f"1/{round(1 / self.fraction(rung))}"
 
     def kept(self, candidates: int, rung: int) -> int:
-        """Return how many of the candidates in the first rung reach a rung: at least 2, or at least 1 for the last
-        rung."""
+        """Return how many of the candidates in the first rung reach a rung: at least 2, or 1 for the last one."""
         least = 1 if rung == self.rungs - 1 else 2
         return max(least, int(candidates // float(self.reduction) ** rung))
 
@@ -61,8 +56,7 @@ class Sweep:
         return halving + 2 * self.refine
 
     def grid(self, values: Sequence[float]) -> int:
-        """Return the number of candidates in a full grid with the range of `values` and the resolution of this
-        sweep."""
+        """Return the size of a full grid with the range of `values` and the resolution of this sweep."""
         fine = 1 + round(math.log(max(values) / min(values), FINE_STEP)) if self.refine else 0
         return max(len(values), fine)
 
@@ -78,12 +72,7 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Parse a list of positive numbers such as `0.5,1,2`. Return the numbers in ascending order, and the faults.
-
-    Args:
-        option: name of the option, for the faults.
-        most: largest allowed number.
-    """
+    """Return the numbers, above 0 and up to `most`, in a text such as `0.5,1,2` in ascending order, and the faults."""
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -98,9 +87,8 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
     numbers.sort()
     for lower, higher in pairwise(numbers):
         if higher < lower * CLOSEST:
-            faults.append(
-                f"{option}: {lower:g} and {higher:g} are too close; each must be at least 1% above the previous one"
-            )
+            rule = "each must be at least 1% above the previous one"
+            faults.append(f"{option}: {lower:g} and {higher:g} are too close; {rule}")
     if len(numbers) < 2 and not faults:
         faults.append(f"{option} {text}: must be at least two numbers; try 0.5,1,2")
     return tuple(numbers), faults
@@ -122,16 +110,11 @@ def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the initial candidate rates of a sweep, in ascending order."""
     return tuple(rate if factor == 1 else rounded(rate * factor) for factor in sorted(factors))
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the value with the lowest loss. If several values have this loss, return the lowest value.
-
-    Args:
-        losses: loss of each candidate value.
-    """
+    """Return the candidate value with the lowest loss. Of several such values, the lowest is returned."""
     values = sorted(losses)
     best = min(values, key=lambda value: (losses[value], value))
     place: Position = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
@@ -139,12 +122,9 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
-    """Return the next value that extends a range, or None if the best value is interior or the next value would be out
-    of bounds.
-
-    If the best value is at an edge, the next value is the nearest one beyond it in `tried`, the values of earlier
-    rungs. If there is none, the range is extended by the ratio of the two values nearest to the edge.
-    """
+    """Return the next value beyond the edge at which the best value is, or None if it is interior or the next value is
+    out of bounds. It is the nearest one in `tried`, the values of earlier rungs, or else continues the ratio of the
+    last two values."""
     best = choose(losses)
     if best.place == "interior":
         return None
@@ -157,10 +137,9 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
 
 
 def is_rate(rate: float) -> bool:
-    """Return whether a learning rate is in the allowed range, between 1e-30 and 1e30."""
+    """Return whether a learning rate is between 1e-30 and 1e30."""
     return 1e-30 < rate < 1e30
 
 
 def rounded(rate: float) -> float:
-    """Return a rate rounded to `DIGITS` significant digits."""
     return float(f"{rate:.{DIGITS}g}")

@@ -19,20 +19,19 @@ class Tunable:
     """Setting that can be tuned, with the stages that it affects: a learning rate, or optim.embedding_ratio."""
 
     key: str
-    """Name of the setting, such as schedule.stages.stage2.lr."""
+    """Key of the setting, such as schedule.stages.stage2.lr."""
     now: float
     """Current value of the setting or, if the setting is None, the value that applies instead."""
     trains: tuple[tuple[str, str], ...]
     """Pairs (arm, size) of the stages that are trained with this setting. The loss is averaged over these stages."""
     after: tuple[str, ...]
-    """Keys of the learning rates that must be chosen first, because they affect the stages that are trained with this
-    setting."""
+    """Keys of the learning rates that must be chosen first, because they affect these stages."""
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then the
-    rates of single baselines. To find the stages that depend on a rate, the plan is compared with a plan that has twice
-    this rate."""
+    """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then
+    those of single baselines. A stage depends on a rate if a plan with twice this rate has another stage in its place.
+    """
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -54,8 +53,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`. Its stages are all
-    stages of the given arms, and the stages of the chain from which these stages grow."""
+    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`, for the stages of the
+    given arms and those of the chain from which they grow."""
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
@@ -75,7 +74,6 @@ def trained_by(tunable: Tunable, plan: Plan) -> dict[str, Stage]:
 
 
 def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the current value of every learning rate that a schedule can set."""
     usual = experiment.optim.lr
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
@@ -90,10 +88,8 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the value of each learning rate that only one baseline uses. Such a baseline sets a rate, or
-    its kind has `own_rate`, because it would otherwise share the rates of the chain or of Transformers from scratch. If
-    the baseline sets no rate, the value is the rate of the last size or, if the chain has a trunk, of the first
-    stage."""
+    """Yield the key and the value of each learning rate that only one baseline uses, because it sets a rate or because
+    its kind has `own_rate`. By default the value is the rate of the last size or, of a trunk, of the first stage."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():
@@ -103,11 +99,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, float]) -> Experiment:
-    """Return a copy of the experiment with changed settings.
-
-    Args:
-        values: new values, by the keys of the settings.
-    """
+    """Return a copy of the experiment with other values of settings, given by key."""
     for key, value in values.items():
         experiment = _with(experiment, key.split("."), value)
     return experiment

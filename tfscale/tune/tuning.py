@@ -1,8 +1,8 @@
 """Tuning of a plan's learning rates by training runs at several rates.
 
-Every run is an ordinary stage. It differs from a stage of the plan in four ways: its learning rates; the validation
-tokens, which follow those of the plan; its seed and data order, which no replicate of the plan uses; and, except in the
-last rung, its number of tokens. Rates are therefore not chosen by losses that the comparison reports. The state of a
+Every run is an ordinary stage. It differs from a stage of the plan in its learning rates, in the validation tokens,
+which follow those of the plan, in its seed and data order, which no replicate of the plan uses, and, except in the last
+rung, in its number of tokens. Rates are therefore not chosen by losses that the comparison reports. The state of a
 tuning is read from the stages' folders, so a stopped tuning can be resumed.
 """
 
@@ -13,14 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from tfscale.config.schema import MOST_SEEDS, Experiment
+from tfscale.growth.operator import from_dict
 from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan, Replicate, make_plan
 from tfscale.plan.specs import Specs
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage, is_done, lineage
 from tfscale.stage.result import read_result
+from tfscale.stage.spec import StageSpec, steps_of
 from tfscale.tune.halving import search
-from tfscale.tune.rung import shortened
 from tfscale.tune.sweep import Choice, Sweep, candidates
 from tfscale.tune.tunables import MOST_RATIO, Tunable, ratio_of, trained_by, tunables, with_values
 
@@ -31,15 +32,13 @@ class Trial:
 
     value: float
     rung: int
-    """Index of the rung. In the last rung, the stages are trained with all tokens."""
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
     """Stages from which the trial's stages grow, parents before children."""
 
     @property
     def loss(self) -> float | None:
-        """Mean of the final validation losses in nats per token: inf if a run diverged, None while runs are
-        unfinished."""
+        """Mean of the final validation losses: inf if a run diverged, None while runs are unfinished."""
         losses = [last_loss(stage) for stage in self.stages]
         if math.inf in losses:
             return math.inf
@@ -48,7 +47,7 @@ class Trial:
 
     @property
     def left(self) -> list[Stage]:
-        """Stages that must be trained before the loss is known, parents before children."""
+        """Unfinished stages on which the loss depends, parents before children."""
         return [stage for stage in (*self.ancestors, *self.stages) if not is_done(stage)]
 
 
@@ -66,7 +65,6 @@ class Finding:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Tried values in ascending order."""
         return tuple(sorted({trial.value for trial in self.trials}))
 
 
@@ -78,13 +76,12 @@ class Tuning:
         self.experiment = _for_tuning(plan.experiment, sweep.seeds)
         """Experiment with validation tokens and seeds that the plan does not use."""
         self.planned = make_plan(self.experiment)
-        """Plan of `experiment` with the current values of the settings."""
         self.tunables = tuple(tunables(plan, arms))
         self.ratio = ratio_of(plan, arms, self.tunables)
         self._trials: dict[tuple[object, ...], Trial] = {}
 
     def findings(self) -> list[Finding]:
-        """Return the state of every sweep. Sweeps that depend on an unfinished sweep are omitted.
+        """Return the state of every sweep, without those that depend on an unfinished one.
 
         The learning rates are swept at the current optim.embedding_ratio, then the ratio is swept at the chosen rates.
         If the ratio changes, the rates are swept again.
@@ -102,24 +99,19 @@ class Tuning:
         arms = list(self._arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
-            Replicate(seed, arms[0].of_seed(seed), tuple(arm.of_seed(seed) for arm in arms[1:])) for seed in seeds
+            Replicate(arms[0].of_seed(seed), tuple(arm.of_seed(seed) for arm in arms[1:])) for seed in seeds
         )
         return replace(self.plan, experiment=self.experiment, replicates=replicates)
 
     @property
     def key(self) -> str:
-        """Hash that identifies the tuning, computed from the tunables, the sweep, and the stages at the current
-        rates."""
+        """Hash of the tunables, the sweep, and the stages at the current rates."""
         stages = [stage.key for stage in self.planned.stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
     def _rates(self, fixed: Mapping[str, float]) -> list[Finding]:
-        """Return the state of the sweeps of the learning rates. Sweeps that depend on an unfinished sweep are omitted.
-
-        Args:
-            fixed: values of other settings by key, such as a chosen optim.embedding_ratio.
-        """
+        """Return the state of the sweeps of the learning rates, with the values of other settings in `fixed`."""
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -140,11 +132,8 @@ class Tuning:
 
     def _trial(self, tunable: Tunable, value: float, rung: int, before: Mapping[str, float]) -> Trial:
         place = (tunable.key, value, rung, *sorted(before.items()))
-        if place not in self._trials:
-            self._trials[place] = self._planned_trial(tunable, value, rung, before)
-        return self._trials[place]
-
-    def _planned_trial(self, tunable: Tunable, value: float, rung: int, before: Mapping[str, float]) -> Trial:
+        if place in self._trials:
+            return self._trials[place]
         plan = make_plan(with_values(self.experiment, {**before, tunable.key: value}))
         every = {stage.key: stage for stage in plan.stages}
         trained = trained_by(tunable, plan)
@@ -153,8 +142,9 @@ class Tuning:
             descent = lineage(stage, lambda each: every.get(each.spec.parent or ""))
             ancestors |= {each.key: each for each in descent if each.key not in trained}
         specs = Specs(plan.experiment, plan.corpus)
-        stages = shortened(tuple(trained.values()), self.sweep.fraction(rung), specs)
-        return Trial(value, rung, stages, tuple(ancestors.values()))
+        stages = _shortened(tuple(trained.values()), self.sweep.fraction(rung), specs)
+        self._trials[place] = Trial(value, rung, stages, tuple(ancestors.values()))
+        return self._trials[place]
 
     def _arms(self, findings: Iterable[Finding]) -> Iterator[Arm]:
         """Yield each trial as an arm, such as `stage2.lr=0.0007 at 1/3`, with the stages to train for it."""
@@ -168,8 +158,6 @@ class Tuning:
 
 
 def _for_tuning(experiment: Experiment, seeds: int) -> Experiment:
-    """Return the experiment with the validation tokens that follow those of the plan, and with seeds that no replicate
-    uses."""
     data = experiment.data
     return replace(
         experiment,
@@ -184,15 +172,47 @@ def _for_tuning(experiment: Experiment, seeds: int) -> Experiment:
     )
 
 
+def _shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[Stage, ...]:
+    """Return versions of stages, parents before children, that are trained with a fraction of the tokens. A child grows
+    from the shorter version of its parent if the parent is among the stages.
+
+    Warm-up and decay are shortened in proportion, so a version is not the beginning of the longer stage. There, the
+    learning rate has not decayed yet, and a comparison would favour lower rates.
+    """
+    if fraction == 1:
+        return tuple(stages)
+    shorter: dict[str, Stage] = {}
+    for stage in stages:
+        spec = _shorter(stage.spec, fraction)
+        parent = shorter.get(spec.parent or "")
+        if parent is not None and spec.growth is not None:
+            spec = specs.child_of(parent, spec, from_dict(spec.growth, spec.model))
+        shorter[stage.key] = specs.stage(stage.size, spec)
+    return tuple(shorter.values())
+
+
+def _shorter(spec: StageSpec, fraction: float) -> StageSpec:
+    tokens = steps_of(round(fraction * spec.tokens), spec) * spec.batch_tokens
+    share, schedule, rates = tokens / spec.tokens, spec.lr_schedule, spec.rates
+    if rates is not None:
+        rates = replace(
+            rates,
+            old_ramp_tokens=round(share * rates.old_ramp_tokens),
+            frozen_tokens=round(share * rates.frozen_tokens),
+            new_ramp_tokens=round(share * rates.new_ramp_tokens),
+        )
+    schedule = replace(schedule, warmup_tokens=round(share * schedule.warmup_tokens))
+    return replace(spec, tokens=tokens, lr_schedule=schedule, rates=rates)
+
+
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the chosen values by key, without settings for which every run diverged. If a setting has two findings,
-    the last one is used."""
+    """Return the chosen values by key, by the last finding of each setting, unless every run diverged."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
     return {key: choice.value for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 
 
 def stages_left(findings: Iterable[Finding]) -> list[Stage]:
-    """Return the unfinished stages of all trials whose losses are not known yet, parents before children."""
+    """Return the unfinished stages of trials whose losses are not known yet, parents before children."""
     trials = [trial for finding in findings for trial in finding.trials if trial.loss is None]
     return list({stage.key: stage for trial in trials for stage in trial.left}.values())
 
@@ -206,8 +226,7 @@ def diverged(stage: Stage) -> bool:
 
 
 def last_loss(stage: Stage) -> float | None:
-    """Return the final validation loss of a stage in nats per token: inf if training diverged, None if the stage is
-    unfinished."""
+    """Return the final validation loss in nats per token: inf if training diverged, None if the stage is unfinished."""
     if is_done(stage):
         loss = read_result(stage.path).evaluation.loss
         return loss if math.isfinite(loss) else math.inf

@@ -9,7 +9,6 @@ from tfscale.orchestrate.launchers.attempt import Launcher
 
 
 def launcher_of(part: LauncherPart) -> Launcher:
-    """Return the launcher for the kind in the settings."""
     return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
 
 
@@ -20,8 +19,7 @@ def missing(part: LauncherPart) -> list[str]:
 
 
 def left_over() -> str | None:
-    """Return a message that the rank variables of a shell or another launcher are ignored, or None if no such
-    environment variables are set."""
+    """Return a message if there are rank variables of a shell or another launcher, which are ignored."""
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys() or os.environ.get("WORLD_SIZE") == "1":
         return None
     names = ", ".join(name for name in RANK_VARIABLES if name in os.environ)
@@ -29,7 +27,7 @@ def left_over() -> str | None:
 
 
 def _started_as_ranks() -> list[str]:
-    """Return a list with a fault if torchrun has started several tfscale processes, otherwise an empty list."""
+    """Return a fault if torchrun has started several tfscale processes."""
     size = os.environ.get("WORLD_SIZE", "")
     if "TORCHELASTIC_RUN_ID" not in os.environ or not size.isdecimal() or int(size) < 2:
         return []

@@ -3,18 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, Protocol
 
 from tfscale.stage.folder import Stage
 
 Phase = Literal["growing", "training"]
-NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-"""Default of `limits` in `Launcher.start`, with which every stage is trained to its end."""
 
 
 class LaunchFailed(Exception):
-    """Error raised when stages could not be started. The message states the reason."""
+    """Error raised when stages could not be started, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +19,8 @@ class Ending:
     """Result of an attempt to run a stage."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """Kind of result. `finished`: the process succeeded. `stopped`: it stopped on request, or because another process
-    works on the stage. `died`: it failed. `refused`: it failed because of the settings or an action of the user, so
-    that another attempt would not help."""
+    """Kind of result. `stopped`: on request, or because another process works on the stage. `refused`: because of the
+    settings or an action of the user, so that another attempt would not help."""
     how: str
     """Description of the result, such as `exit code 1`."""
 
@@ -34,21 +30,20 @@ class Attempt(Protocol):
 
     @property
     def phase(self) -> Phase:
-        """Current or last phase of the attempt: `growing` or `training`."""
+        """Current or last phase of the attempt."""
 
     @property
-    def log(self) -> Path:
-        """Log file of the attempt."""
+    def log(self) -> Path: ...
 
     @property
     def job(self) -> str | None:
         """ID of the job in the queue of a cluster, or None if the attempt is not a job."""
 
     def poll(self) -> Ending | None:
-        """Return the result of the attempt, or None while the attempt is running."""
+        """Return the result of the attempt, or None while it is running."""
 
     def is_running(self) -> bool:
-        """Return True if the attempt is running and updates the heartbeat file, unlike a job that waits in a queue."""
+        """Return False if the attempt is a job that waits in a queue and does not update the heartbeat file."""
 
     def stop(self) -> None:
         """Ask the attempt to save a checkpoint and end. A second call ends the attempt immediately."""
@@ -61,22 +56,15 @@ class Launcher(Protocol):
     """Number of stages that may run at the same time."""
     is_detached: bool
     """True if attempts continue when this process ends."""
+    poll_seconds: float
+    """Time between two polls of the attempts."""
 
-    def wait(self) -> None:
-        """Sleep for a short time, after which the attempts are polled again."""
-
-    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
-        """Start an attempt to run each stage. The folders of the stages must have been prepared.
-
-        Args:
-            limits: steps after which stages must stop with a checkpoint, by the key of the stage.
-
-        Raises:
-            LaunchFailed: no attempt was started.
-        """
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
+        """Start an attempt to run each stage, whose folder is prepared, or raise LaunchFailed. `limits` are steps after
+        which stages must stop with a checkpoint, by key."""
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return an attempt that another tfscale process started and that is still running, or None."""
+        """Return the running attempt of another tfscale process, or None."""
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:
-        """Return a message that states what happens to the running attempts after a request to stop."""
+        """Return a message on what happens to the running attempts after a request to stop."""

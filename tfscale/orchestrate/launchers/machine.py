@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,19 +13,17 @@ import psutil
 from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, USER_FAULT
-from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, Phase
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
 from tfscale.orchestrate.launchers.processes import built_for_devices, launch, stage_command
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
-
-PAUSE = 0.1
-"""Time in seconds between two polls of the processes."""
 
 
 class ThisMachine:
     """A launcher that runs stages on this machine, in processes that end with this process."""
 
     is_detached = False
+    poll_seconds = 0.1
 
     def __init__(self, part: LauncherPart) -> None:
         self.max_parallel = part.parallel
@@ -35,10 +32,7 @@ class ThisMachine:
         self._processes = processes_of(part, self._devices)
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
 
-    def wait(self) -> None:
-        time.sleep(PAUSE)
-
-    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         # on separate devices if there are enough
         return [self._start(stage, limits.get(stage.key)) for stage in stages]
 
@@ -106,7 +100,6 @@ class ProcessAttempt:
 
 
 def phase_of(stage: Stage) -> Phase:
-    """Return the phase that a stage runs next: `growing`, or `training` if no growth is needed or it is done."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
 
 
@@ -129,20 +122,15 @@ def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the CUDA devices of the stage in a slot. Stages share devices if there are too few.
-
-    Args:
-        slot: number of the slot. Each of the parallel stages has a slot.
-        processes: number of processes per stage.
-        devices: all CUDA devices, in the notation of CUDA_VISIBLE_DEVICES.
-    """
+    """Return which of the CUDA devices the stage in one slot of the parallel stages gets. Stages share devices if there
+    are too few."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))
 
 
 def missing_devices(part: LauncherPart) -> list[str]:
-    """Return a list with a fault if several processes would share a device, otherwise an empty list."""
+    """Return a fault if several processes would share a device."""
     devices = visible_devices(part)
     processes = processes_of(part, devices)
     if part.kind == "local" or not devices or part.parallel * processes <= len(devices):

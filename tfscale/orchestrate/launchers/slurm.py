@@ -1,5 +1,4 @@
-"""Launcher that runs stages as jobs of a Slurm cluster, submitted with submitit. The jobs do not depend on this
-process, which may end at any time, and another process can follow the same jobs."""
+"""Launcher that runs stages as Slurm jobs, which submitit submits, and which any tfscale process can follow."""
 
 import importlib.util
 import re
@@ -14,7 +13,7 @@ from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
-from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, LaunchFailed, Phase
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob
 from tfscale.stage.folder import Stage, is_done
@@ -29,8 +28,7 @@ JOBS_FOLDER = "slurm"
 JOB_NAME = "tfscale"
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
-"""Shortest and longest time in seconds between two queries of the queue. A submission resets the time to the
-shortest."""
+"""Shortest (after a submission) and longest time in seconds between two queries of the queue."""
 
 
 class Slurm:
@@ -38,15 +36,13 @@ class Slurm:
 
     max_parallel = 10_000  # the queue decides which stages run at the same time
     is_detached = True
+    poll_seconds = 1.0
 
     def __init__(self, part: LauncherPart) -> None:
         self._part = part
         self._queue = Queue()
 
-    def wait(self) -> None:
-        time.sleep(1.0)
-
-    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
         # without limits, because `budget` is refused with this launcher
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -90,7 +86,6 @@ class Slurm:
         return executor
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return the job that was submitted for the stage earlier, or None if it is no longer in the queue."""
         job = _job_of(stage)
         if job is None or self._queue.state(job) is None:
             return None
@@ -116,12 +111,10 @@ class JobAttempt:
 
     @property
     def phase(self) -> Phase:
-        """Current phase of the stage. The job grows the stage first, if necessary."""
         return phase_of(self.stage)
 
     @property
     def log(self) -> Path:
-        """Log file of the stage in its current phase."""
         return self.stage.path / f"{self.phase}.log"
 
     def poll(self) -> Ending | None:
@@ -143,14 +136,14 @@ class JobAttempt:
 
 
 class Queue:
-    """States of this user's jobs in the Slurm queue, which are read with squeue at intervals."""
+    """States of this user's jobs in the Slurm queue, read with squeue at intervals."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
         self._asked, self._since = float("-inf"), time.monotonic()
 
     def expire(self) -> None:
-        """Discard the known states, because jobs have been submitted."""
+        """Discard the known states, after jobs have been submitted."""
         self._states, self._asked, self._since = None, float("-inf"), time.monotonic()
 
     def state(self, job: str) -> str | None:

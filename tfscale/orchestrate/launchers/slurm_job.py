@@ -30,11 +30,7 @@ class StageJob:
         self.stage_dir, self.extensions = stage_dir, tuple(extensions)
 
     def __call__(self) -> None:
-        """Grow the stage if necessary, and train it.
-
-        Raises:
-            SystemExit: the stage has not finished. If the job reached the time limit, it has been queued again.
-        """
+        """Grow the stage if necessary, and train it. Raise SystemExit if the stage has not finished."""
         from submitit.helpers import TorchDistributedEnvironment
 
         load_extensions(self.extensions)
