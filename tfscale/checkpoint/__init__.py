@@ -17,20 +17,11 @@ not fit in addition to the model. Here, files are written one by one, and the he
 larger tensors the file contains.
 """
 
-from tfscale.checkpoint.contents import (
-    MANIFEST_FILE,
-    STATE_FILE,
-    BrokenCheckpoint,
-    Counters,
-    Part,
-    folder_name,
-)
-from tfscale.checkpoint.folder import latest, prune, sweep
+from tfscale.checkpoint.contents import MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Part, folder_name
 from tfscale.checkpoint.manifest import Entries, describe, read_manifest
-from tfscale.checkpoint.random import rng_tensors, set_rng
 from tfscale.checkpoint.ranks import Ranks
-from tfscale.checkpoint.reading import load_model, read, read_state, shapes, verify
-from tfscale.checkpoint.writing import check_room, write, write_aside, write_each
+from tfscale.checkpoint.reading import latest, load_model, read, read_state, shapes, verify
+from tfscale.checkpoint.writing import check_room, prune, sweep, write, write_aside, write_each
 
 __all__ = [
     "MANIFEST_FILE",
@@ -49,8 +40,6 @@ __all__ = [
     "read",
     "read_manifest",
     "read_state",
-    "rng_tensors",
-    "set_rng",
     "shapes",
     "sweep",
     "verify",

@@ -9,17 +9,10 @@ from tfscale.totals import NO_COST, Totals
 FORMAT = 1
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
-SAVED_OFFSETS_KEY, CUSTOM_METADATA_KEY = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys in a file's metadata under which torch's reader finds the offsets of the stored parts within the whole
-tensors."""
 
 
 class BrokenCheckpoint(Exception):
     """Error raised for a checkpoint that is damaged or incomplete. The message names the file and the fault."""
-
-
-class NoRoom(OSError):
-    """Error raised when the disk has less free space than a checkpoint needs."""
 
 
 @dataclass(frozen=True)

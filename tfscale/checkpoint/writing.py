@@ -14,17 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tfscale.checkpoint.contents import (
-    CUSTOM_METADATA_KEY,
-    FORMAT,
-    MANIFEST_FILE,
-    SAVED_OFFSETS_KEY,
-    STATE_FILE,
-    BrokenCheckpoint,
-    Counters,
-    NoRoom,
-    Part,
-)
+from tfscale.checkpoint.contents import FORMAT, MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Part
 from tfscale.checkpoint.manifest import Described, Entries, describe, read_json
 from tfscale.checkpoint.ranks import ALONE, Ranks
 from tfscale.files import sync
@@ -35,6 +25,13 @@ from tfscale.models.families import to_dict
 FILE_BYTES = 2**30
 """Maximum size of a file in bytes, unless one tensor is larger. Tensors on a device are copied to host memory one file
 at a time."""
+_SAVED_OFFSETS, _CUSTOM_METADATA = "saved_offsets", "DCP_SHARDING_INFO"
+"""Keys in a file's metadata under which torch's reader finds the offsets of the stored parts within the whole
+tensors."""
+
+
+class NoRoom(OSError):
+    """Error raised when the disk has less free space than a checkpoint needs."""
 
 
 def write(
@@ -116,10 +113,10 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
     parts = [(name, _part(value)) for name, value in tensors.items()]
     with Described() as described:
         for number, group in enumerate(grouped(parts, lambda named: named[1].data.nbytes, FILE_BYTES)):
-            offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group}
+            offsets = {name: {_SAVED_OFFSETS: list(part.offsets)} for name, part in group}
             content = {name: part.data.detach().contiguous() for name, part in group}
             path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
-            save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
+            save_file(content, path, {_CUSTOM_METADATA: json.dumps(offsets)})
             described.add(path)
         return described.entries()
 
@@ -201,3 +198,20 @@ def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def sweep(folder: Path) -> None:
+    """Remove incomplete checkpoints that were left by processes that were killed. The caller must hold the lock of the
+    stage, so that no other process writes a checkpoint."""
+    for left in folder.glob(".step-*.writing"):
+        shutil.rmtree(left)
+
+
+def prune(folder: Path, keep: int, every: int = 0) -> None:
+    """Remove all checkpoints except the newest `keep` and, if `every` is not 0, those at multiples of `every` steps.
+    The manifest is removed first, so that a partially removed checkpoint never appears to be complete."""
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        if every and int(old.name.removeprefix("step-")) % every == 0:
+            continue
+        (old / MANIFEST_FILE).unlink(missing_ok=True)
+        shutil.rmtree(old)
