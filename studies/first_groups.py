@@ -21,7 +21,7 @@ from tfscale.models.counts import flops, parameters
 from tfscale.models.first_groups import with_first_groups
 from tfscale.plan.arms import Arm
 from tfscale.stage.folder import Stage, is_done
-from tfscale.training.nested_dropout import groups_at
+from tfscale.training.calendar import groups_at
 
 SHORT = ("schedule=progressive_tiny", "schedule.stages.stage1.tokens=500K", "schedule.growth_tokens=50K",
          "launcher.compile=off")  # fmt: skip

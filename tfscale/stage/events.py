@@ -41,7 +41,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tfscale.totals import Totals
 
@@ -53,40 +53,29 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. When `write` returns, other processes can read the event as a complete line."""
+    """Append-only log of events. When `write` returns, other processes can read the event as a complete line. On ranks
+    other than the leading rank, `stage_dir` is None and nothing is written."""
 
-    def __init__(self, stage_dir: Path) -> None:
-        path = stage_dir / METRICS_FILE
-        _end_torn_line(path)
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, stage_dir: Path | None) -> None:
+        self._file: TextIO | None = None
+        if stage_dir is not None:
+            _end_torn_line(stage_dir / METRICS_FILE)
+            self._file = (stage_dir / METRICS_FILE).open("a", encoding="utf-8")
 
     def write(self, event: str, **values: Any) -> None:
-        self._file.write(json.dumps({"event": event, **values}) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, **values}) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Write all events to disk, so that they survive a power failure."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self.sync()
-        self._file.close()
-
-
-class NoLog(EventLog):
-    """Event log that writes nothing, for ranks other than the leading rank."""
-
-    def __init__(self) -> None:
-        pass
-
-    def write(self, event: str, **values: Any) -> None:
-        """Do nothing, because only the leading rank writes events."""
-
-    def sync(self) -> None:
-        """Do nothing, because only the leading rank writes events."""
-
-    def close(self) -> None:
-        """Do nothing, because only the leading rank writes events."""
+        if self._file is not None:
+            self.sync()
+            self._file.close()
 
 
 def _end_torn_line(path: Path) -> None:

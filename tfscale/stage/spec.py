@@ -148,8 +148,7 @@ class StageSpec:
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
-    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.nested_dropout`).
-    These steps are counted with the FLOPs of a step of the whole model."""
+    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.calendar`). These steps are counted with the FLOPs of a step of the whole model."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     trial: TrialSpec | None = None

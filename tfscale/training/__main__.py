@@ -75,8 +75,8 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
     immediately, because it can no longer communicate with the other ranks."""
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
+    from tfscale.training.device import is_out_of_memory
     from tfscale.training.non_finite import NonFinite
-    from tfscale.training.out_of_memory import is_out_of_memory
 
     try:
         return 0 if _stage(stage_dir, preempted, world) else PREEMPTED

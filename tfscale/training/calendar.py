@@ -3,6 +3,10 @@ stopping rule, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
+import torch
+
+from tfscale.models.first_groups import number_of_groups
+from tfscale.models.init import stream
 from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
@@ -18,6 +22,16 @@ def evaluations_of(spec: StageSpec) -> int:
     pass, which is a third of the cost of a training token.
     """
     return max(5, min(10, 3 * spec.tokens // (10 * spec.data.heldout_tokens)))
+
+
+def groups_at(spec: StageSpec, step: int) -> int | None:
+    """Return the number of leading groups of parameter tokens that a step of a stage uses, or None for all groups
+    (nested dropout, similar to that of units by Rippel et al., arXiv 1402.0915). The number is a pure function of the
+    seed and the step, so it is the same on all ranks and in a resumed stage."""
+    if spec.nested_dropout == 0:
+        return None
+    drawn, place = torch.rand(2, generator=stream(spec.seed, f"nested_dropout:{step}"), dtype=torch.float64).tolist()
+    return 1 + int(place * (number_of_groups(spec.model) - 1)) if drawn < spec.nested_dropout else None
 
 
 class Calendar:

@@ -35,14 +35,8 @@ class Device:
 
     @property
     def queues(self) -> bool:
-        """True if the device executes work asynchronously from a queue, so that the host can prepare the next step
-        during the current one. This is not the case on a CPU, where a thread would take cores from training."""
-        return self.kind == "cuda"
-
-    @property
-    def saves_beside_training(self) -> bool:
-        """True if a thread writes checkpoints during training. This is the case on CUDA; on a CPU, the thread would
-        take cores from training."""
+        """True if the device executes work asynchronously from a queue, so that the host can prepare the next step and
+        write checkpoints in the meantime. On a CPU, threads of the host would take cores from training."""
         return self.kind == "cuda"
 
     @property
@@ -140,6 +134,18 @@ def _free_memory() -> int:
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES")
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_out_of_memory(fault: BaseException | None) -> bool:
+    """Return whether an error or its cause is an out-of-memory error. torch.compile wraps errors that occur while it
+    benchmarks kernels (`BackendCompilerFailed`, `InductorError`)."""
+    if fault is None:
+        return False
+    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(fault, RuntimeError) and "DefaultCPUAllocator" in str(fault):  # it raises a RuntimeError
+        return True
+    return is_out_of_memory(getattr(fault, "inner_exception", None)) or is_out_of_memory(fault.__cause__)
 
 
 def environment(device: Device) -> Environment:

@@ -1,5 +1,6 @@
-"""Events that training writes to metrics.jsonl (`tfscale.stage.events`)."""
+"""Signs of progress that training writes: events in metrics.jsonl (`tfscale.stage.events`), and a heartbeat."""
 
+import math
 import os
 import statistics
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.checkpoint import Counters
-from tfscale.stage.events import EventLog, NoLog
+from tfscale.stage.events import HEARTBEAT, EventLog
 from tfscale.stage.layout import Layout
 from tfscale.stage.result import FinalEvaluation
 from tfscale.stage.spec import StageSpec
@@ -35,7 +36,7 @@ class Journal:
     """Writer of a stage's training events. Only the leading rank writes events."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
-        self.log = EventLog(stage_dir) if world.leads else NoLog()
+        self.log = EventLog(stage_dir if world.leads else None)
         self._spec, self._device, self._world = spec, device, world
         self._logged_at = (0, 0.0)  # step and seconds of the last training event
 
@@ -81,3 +82,19 @@ class Journal:
         self._logged_at = (counters.step, counters.totals.seconds)
         elapsed = counters.totals.seconds - seconds
         return (counters.step - step) * self._spec.batch_tokens / elapsed if elapsed > 0 else None
+
+
+class Heartbeat:
+    """Heartbeat file that a running stage touches at most once per second. The supervisor of the stage watches the
+    modification time of the file."""
+
+    def __init__(self, stage_dir: Path) -> None:
+        self._path = stage_dir / HEARTBEAT
+        self._last = -math.inf
+
+    def __call__(self) -> None:
+        """Touch the heartbeat file, unless it was touched less than a second ago."""
+        now = time.monotonic()
+        if now - self._last >= 1:
+            self._path.touch()
+            self._last = now

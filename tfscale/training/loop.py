@@ -20,24 +20,38 @@ from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layo
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.result import FinalEvaluation, Result, StageSpeed, write_result
 from tfscale.stage.spec import StageSpec, key_of
-from tfscale.training.calendar import Calendar
-from tfscale.training.costs import Costs
+from tfscale.training.calendar import Calendar, groups_at
+from tfscale.training.costs import Costs, EnergyMeter
 from tfscale.training.device import Device, hardware_of
-from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
-from tfscale.training.heartbeat import Heartbeat
-from tfscale.training.journal import WINDOW, Journal
-from tfscale.training.nested_dropout import groups_at
+from tfscale.training.journal import WINDOW, Heartbeat, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.parallel import reducing_gradients
 from tfscale.training.preemption import Preemption
 from tfscale.training.probe import probe_micro_batch, warm_up
-from tfscale.training.reading import Reading
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update, reads_late
 from tfscale.training.world import World, split_rows
+
+
+class Reading:
+    """Asynchronous copy of a tensor to the host. A CUDA device makes the copy after the work that is already queued.
+    The host waits for the copy only in `values`, which does not wait for work that was queued later."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor.detach().to("cpu", non_blocking=True)  # in page-locked memory if it comes from CUDA
+        self._copied = torch.cuda.Event() if tensor.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def values(self) -> list[float]:
+        """Wait for the copy of a one-dimensional tensor, and return the values."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        values: list[float] = self._copy.tolist()
+        return values
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ class Trainer:
         self.journal = Journal(stage_dir, spec, device, world)
         if device.compiled:
             self.journal.write("compiled", seconds=compile_seconds)
-        self.saver = Saver(stage_dir, spec, self.journal.log, world, device.saves_beside_training)
+        self.saver = Saver(stage_dir, spec, self.journal.log, world, device.queues)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, FinalEvaluation] = {}
         self.calendar = Calendar(spec, parent_loss(spec, stage_dir))

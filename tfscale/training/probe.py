@@ -14,8 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tfscale.checkpoint import Ranks
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
-from tfscale.training.device import Device
-from tfscale.training.out_of_memory import is_out_of_memory
+from tfscale.training.device import Device, is_out_of_memory
 from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92

@@ -15,8 +15,7 @@ from tfscale.stage.layout import Layout
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.optimizer import ModelOptimizer
-from tfscale.training.parallel import parallelize
-from tfscale.training.sharding import initialise_shares, part_of
+from tfscale.training.parallel import initialise_shares, parallelize, part_of
 from tfscale.training.world import World
 
 

@@ -1,7 +1,6 @@
 """Methods of updating the weights, either after or during the backward pass."""
 
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,29 +12,6 @@ from tfscale.training.rates import RowRates
 from tfscale.training.state import StageState
 
 
-class Update(Protocol):
-    """Interface for the part of a training step that computes gradients and updates the weights."""
-
-    row_rates: RowRates
-    """Learning rates of the old and new rows of grown weights. The caller must call `row_rates.begin` before each
-    step."""
-
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of a micro-batch, given its loss."""
-
-    def finish(self, loss: Tensor) -> GradientNorms:
-        """Clip the gradients if clipping is enabled, update the weights unless the backward pass has already updated
-        them, and discard the gradients. This is a collective call.
-
-        Args:
-            loss: mean loss of the whole batch over all ranks. If the loss or the gradient norm is non-finite, the
-                weights are not updated.
-
-        Returns:
-            The gradient norms before clipping.
-        """
-
-
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
     """Return whether the host may queue a step before it has read the loss of the previous step. This requires that the
     device can skip an update, and that no value on the host depends on whether the update was skipped."""
@@ -43,7 +19,7 @@ def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
     return device.queues and state.optimizer.skips and not per_row_bias
 
 
-def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
+def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
     """Return the update method that the setting `launcher.update` of a stage selects. `InBackward` adds hooks to the
     model.
 
@@ -67,9 +43,19 @@ class Whole:
         self._limit = clip or torch.inf
 
     def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of a micro-batch, given its loss."""
         loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
+        """Clip the gradients, update the weights unless the loss or a gradient is non-finite, and discard the
+        gradients. This is a collective call.
+
+        Args:
+            loss: mean loss of the whole batch over all ranks.
+
+        Returns:
+            The gradient norms before clipping.
+        """
         norms = gradient_norms(self._weights)
         finite = (loss + norms.total).isfinite()
         if self._late or finite:
@@ -106,10 +92,12 @@ class InBackward:
         parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
+        """Run the backward pass and update the weights, unless the loss is non-finite."""
         if loss.isfinite():
             loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
+        """Return the gradient norms of the step."""
         if not self._norms:
             return GradientNorms(loss.new_tensor(torch.nan), loss.new_empty(0), ())
         each = torch.stack([self._norms[name] for name in self._names])
