@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
-from tfscale.models.first_groups import number_of_groups
 from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
-from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.tokenformer import TokenFormerConfig, number_of_groups
 from tfscale.ranges import Probability
 from tfscale.stage.spec import RateSpec
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 from tfscale.faults import Fault
 from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import parameters
-from tfscale.models.nearest import nearest
+from tfscale.models.counts import nearest, parameters
 from tfscale.models.transformer import TransformerConfig
 
 if TYPE_CHECKING:

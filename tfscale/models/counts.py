@@ -5,6 +5,9 @@ halving for the causal mask (as in the paper's Table 3 and in torch.utils.flop_c
 forward passes. A test compares the FLOPs of matrix products with torch.utils.flop_counter.
 """
 
+import math
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 from tfscale.models.config import ModelConfig
@@ -22,6 +25,13 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     2 L d (n_q + n_k + n_v + n_o + n_ffn) + 2 d (paper, Table 3)."""
     d = config.d_model
     return config.n_layer * (config.block_matrices + config.block_vectors) + 2 * d
+
+
+def nearest(amount: Callable[[int], int], wanted: int, most: int) -> int:
+    """Return the integer i from 1 to `most` for which `amount(i)`, such as a number of parameters, is nearest to
+    `wanted` in ratio. The function `amount` must be increasing."""
+    above = 1 + bisect_left(range(1, most), wanted, key=amount)
+    return min((max(1, above - 1), above), key=lambda number: abs(math.log(amount(number) / wanted)))
 
 
 @dataclass(frozen=True)

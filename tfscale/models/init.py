@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.tokenformer import with_first_groups
 
 
 def stream(seed: int, name: str) -> torch.Generator:
@@ -44,3 +45,13 @@ def build_model(config: ModelConfig, seed: int | None = None, device: torch.devi
     if seed is not None:
         init_weights(model, seed)
     return model
+
+
+def first_groups_model(model: LanguageModel, count: int) -> LanguageModel:
+    """Return the model with only the first `count` groups of parameter tokens of each layer. Its weights are the first
+    rows of the weights of `model` and share their memory. Immediately after a growth by groups, the groups that existed
+    before the growth form the parent model."""
+    smaller = build_model(with_first_groups(model.config, count), device="meta")
+    rows = {name: model.get_parameter(name)[: len(weight)] for name, weight in smaller.named_parameters()}
+    smaller.load_state_dict(rows, assign=True)
+    return smaller

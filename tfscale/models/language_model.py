@@ -88,9 +88,8 @@ class LanguageModel(nn.Module):
             positions = torch.arange(start, start + x.shape[1], device=x.device)
         rotation = rotary_table(self.config, positions, x.dtype)
         layers = past.layers if past else [None] * len(self.blocks)
-        again = self._recompute == "blocks" and torch.is_grad_enabled()
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = checkpointed(block, x, rotation, layer) if again else block(x, rotation, layer)
+            x = checkpointed(block, x, rotation, layer, when=self._recompute == "blocks")
         normed: Tensor = self.final_norm(x)
         return normed
 

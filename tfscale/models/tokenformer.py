@@ -174,3 +174,19 @@ class TokenFormerConfig(ModelConfig):
 def _joins(execution: Execution) -> bool:
     """Return whether `joined_pattention` computes the Pattention layers."""
     return execution.kernels or (execution.compiled and execution.activation_bytes == 2)
+
+
+def number_of_groups(config: ModelConfig) -> int:
+    """Return the number of groups in each layer. Return 1 if the model has no groups, or if the number differs between
+    layers, because it is then unknown which groups were added by the same growth."""
+    if not isinstance(config, TokenFormerConfig):
+        return 1
+    numbers = {len(config.qkv), len(config.out), len(config.ffn)}
+    return numbers.pop() if len(numbers) == 1 else 1
+
+
+def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
+    """Return the config of the model with only the first `count` groups of each layer. `count` must be from 1 to
+    `number_of_groups(config)`."""
+    assert isinstance(config, TokenFormerConfig)
+    return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])

@@ -5,7 +5,7 @@ also use these classes, so torch is imported only where it is needed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +42,25 @@ class WholeUpdate:
     of values of the update to the other ranks."""
     flops: int
     """FLOPs of the update, which only one rank computes."""
+
+
+HELD = 1 << 24
+"""Number of values at which a chunk of whole matrices is full. Each chunk is updated before the next chunk is gathered,
+so the whole matrices of all weights are never in memory at the same time."""
+
+
+def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:
+    """Yield slices of the weights that are updated together as whole matrices. All slices except the last have at least
+    `HELD` values and one weight per rank.
+
+    Args:
+        sizes: number of values of each weight.
+    """
+    begin = 0
+    for end in range(1, len(sizes) + 1):
+        if end == len(sizes) or (end - begin >= ranks and sum(sizes[begin:end]) >= HELD):
+            yield slice(begin, end)
+            begin = end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from tfscale.optimizers.chunks import chunks
+from tfscale.optimizers.base import chunks
 from tfscale.optimizers.eager import EagerOptimizer
 from tfscale.optimizers.sharded import first_row, local, whole
 

@@ -15,7 +15,7 @@ from tfscale.extensions import require_extensions
 from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
-from tfscale.models.first_groups import number_of_groups
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.optimizers import base as optimizers
 from tfscale.optimizers.base import Optimizer
 from tfscale.ranges import Count, Fraction, Natural, NonNegative, Positive, Probability
@@ -148,7 +148,8 @@ class StageSpec:
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
-    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.calendar`). These steps are counted with the FLOPs of a step of the whole model."""
+    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.calendar`). These
+    steps are counted with the FLOPs of a step of the whole model."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     trial: TrialSpec | None = None

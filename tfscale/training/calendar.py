@@ -5,8 +5,8 @@ from collections.abc import Container, Mapping
 
 import torch
 
-from tfscale.models.first_groups import number_of_groups
 from tfscale.models.init import stream
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
