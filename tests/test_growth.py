@@ -11,7 +11,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import Counters
 from tfscale.checkpoint.slots import slots_in, slots_of
 from tfscale.growth.grow_checkpoint import grow_checkpoint
-from tfscale.growth.logits_check import compare_logits
+from tfscale.growth.grow_stage import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model, first_groups_model

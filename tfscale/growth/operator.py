@@ -144,12 +144,37 @@ class Growth(ABC):
         return plain
 
 
+@dataclass(frozen=True)
+class Continued(Growth):
+    """Growth operator for continued training of a model of any family. It changes neither the model nor the optimizer
+    state."""
+
+    kind: ClassVar[str] = "continued"
+
+    def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
+        if target != parent:
+            raise ValueError("the model must not change if training continues")
+        return parent
+
+    def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
+        return True
+
+    def grow_tensor(
+        self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
+    ) -> "Tensor":
+        return old
+
+
+CONTINUED = Continued("none", lr="continue", data="continue")
+"""Settings for continued training with the last learning rate, optimizer state and data position of the parent
+stage."""
+
 GROWTHS: Registry[type[Growth]] = Registry(
     "growth.kind",
     {
         "tokens": "tfscale.growth.tokenformer_recipe:GrowthRecipe",
         "transformer": "tfscale.growth.transformer_recipe:TransformerGrowth",
-        "continued": "tfscale.growth.continued:Continued",
+        "continued": "tfscale.growth.operator:Continued",
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}

@@ -9,7 +9,7 @@ with the continued training, so all later costs include the rejected growth.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tfscale.growth.continued import CONTINUED
+from tfscale.growth.operator import CONTINUED
 from tfscale.plan.arms import Arm
 from tfscale.plan.branches import settled
 from tfscale.plan.specs import Specs
