@@ -25,15 +25,13 @@ FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
-    """Reporter with which any rank can record its failure as an event of the stage."""
+    """Reporter with which any rank can record its failure as an event of the stage.
+
+    Args:
+        record: function that writes an `end` event with a reason and a message, called only on the leading rank.
+    """
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
-        """Connect to the key-value store. On the leading rank, start a thread that polls the store.
-
-        Args:
-            record: function that writes an `end` event with a reason and a message. It is called only on the leading
-                rank.
-        """
         self._world, self._record = world, record
         self._lock = threading.Lock()
         self._over = False
@@ -62,8 +60,7 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether any rank has reported a failure. If so, later errors on this rank may be consequences of that
-        failure."""
+        """Return whether any rank has reported a failure, of which later errors on this rank may be consequences."""
         if self._world.size == 1:
             return False
         try:
@@ -72,8 +69,7 @@ class Alarm:
             return False
 
     def leave(self) -> None:
-        """Tell the waiting ranks to stop waiting, without recording an event. The leading rank calls this method if
-        another process works on the stage."""
+        """Tell the ranks to stop waiting, without recording an event, because another process works on the stage."""
         if self._world.size > 1:
             self._store.set(RECORDED, "")
 

@@ -48,17 +48,12 @@ class Calendar:
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due after a step because of the number of training tokens. Checkpoints that
-        are due because of the time are not considered."""
+        """Return whether a checkpoint is due after a step because of the number of training tokens."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
     def evaluates(self, step: int, done: Container[int]) -> bool:
-        """Return whether an evaluation is due after a step.
-
-        Args:
-            done: steps that have already been evaluated.
-        """
+        """Return whether an evaluation is due after a step, given the steps that have already been evaluated."""
         if step in done:
             return False
         if step == 0:
@@ -67,20 +62,14 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update the end of the stage from the evaluations so far.
-
-        Args:
-            losses: validation losses in nats per token, by step.
-
-        Returns:
-            True if the end has changed.
-        """
+        """Update the end of the stage from the validation losses so far, in nats per token by step. Return True if the
+        end has changed."""
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:
-        """Return whether an action that is due every `tokens` tokens is due after `step`. With 0 tokens, the action is
-        due `parts` times per stage."""
+        """Return whether an action is due after `step` that is due every `tokens` tokens or, with 0 tokens, `parts`
+        times per stage."""
         if step == 0:
             return False
         if tokens:

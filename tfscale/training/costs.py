@@ -25,8 +25,7 @@ class EnergyMeter:
 
     @property
     def works(self) -> bool:
-        """True if the energy counter is available, which requires pynvml and a device of the Volta generation or
-        later."""
+        """True if there is a counter, which requires pynvml and a device of the Volta generation or later."""
         return self._handle is not None
 
     def joules(self) -> float:
@@ -79,13 +78,8 @@ class Costs:
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
-        """Return the counters after a step, without the energy of the step.
-
-        Args:
-            updated: True if the step updated the weights.
-            timed: True if the step was measured; False for a step that is skipped because it was non-finite before a
-                rollback.
-        """
+        """Return the counters after a step, without its energy. `timed` is False for a step that is skipped because it
+        was non-finite before a rollback."""
         before, seconds = counters.totals, self._seconds if timed else 0.0
         used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
         of_updates = before.spent_on_updates

@@ -51,11 +51,8 @@ class Device:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory so far in bytes: the memory used by the process (CPU) or allocated on the device
-        (CUDA)."""
-        if self.kind == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return process_peak_memory()
+        """Return the peak memory so far in bytes, used by the process (CPU) or allocated on the device (CUDA)."""
+        return torch.cuda.max_memory_allocated() if self.kind == "cuda" else process_peak_memory()
 
     def reset_peak_memory(self) -> None:
         """Reset the peak memory on CUDA. The peak memory of a process on a CPU cannot be reset."""
@@ -63,8 +60,7 @@ class Device:
             torch.cuda.reset_peak_memory_stats()
 
     def reserved_memory(self) -> int | None:
-        """Return the peak memory in bytes that the CUDA allocator has reserved so far, including gaps, or None on a
-        CPU."""
+        """Return the peak memory in bytes that the CUDA allocator has reserved, including gaps, or None on a CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 

@@ -29,10 +29,9 @@ class Evaluation:
 
     figures: FinalEvaluation
     block_tokens: tuple[int, ...]
-    """Number of tokens in each block of consecutive sequences. With B blocks and S sequences, sequence s is in block s
-    * B // S. Blocks are consecutive because the tokens of one document depend on each other."""
+    """Number of tokens in each block of consecutive sequences (`tfscale.stage.heldout`)."""
     block_losses: tuple[float, ...]
-    """Sum of the token losses in each block of sequences, in nats."""
+    """Sum of the token losses in each block, in nats."""
 
 
 def evaluate(

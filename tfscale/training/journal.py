@@ -48,11 +48,7 @@ class Journal:
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step.
-
-        Args:
-            counters: counters after the step, with the recent losses before the step.
-        """
+        """Write a `train` event with the measurements of a step. The counters contain the losses before the step."""
         self.write(
             "train",
             **self._position(counters),
@@ -85,15 +81,13 @@ class Journal:
 
 
 class Heartbeat:
-    """Heartbeat file that a running stage touches at most once per second. The supervisor of the stage watches the
-    modification time of the file."""
+    """File that a running stage touches at most once per second, and whose modification time its supervisor watches."""
 
     def __init__(self, stage_dir: Path) -> None:
         self._path = stage_dir / HEARTBEAT
         self._last = -math.inf
 
     def __call__(self) -> None:
-        """Touch the heartbeat file, unless it was touched less than a second ago."""
         now = time.monotonic()
         if now - self._last >= 1:
             self._path.touch()

@@ -37,8 +37,8 @@ from tfscale.training.world import World, split_rows
 
 
 class Reading:
-    """Asynchronous copy of a tensor to the host. A CUDA device makes the copy after the work that is already queued.
-    The host waits for the copy only in `values`, which does not wait for work that was queued later."""
+    """Copy of a tensor to the host, which a CUDA device makes after the work that is already queued. The host waits for
+    the copy only in `values`, which does not wait for work that was queued later."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._copy = tensor.detach().to("cpu", non_blocking=True)  # in page-locked memory if it comes from CUDA
@@ -65,8 +65,7 @@ class _Started:
 
 
 class Trainer:
-    """Trainer of one stage. Training starts from the newest checkpoint, if there is one, and continues to the end of
-    the stage."""
+    """Trainer of one stage, from its newest checkpoint, if there is one, to its end."""
 
     def __init__(
         self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
@@ -171,8 +170,8 @@ class Trainer:
         return _Started(rate, norms.names, Reading(values))
 
     def _settle(self) -> bool:
-        """Wait for the results of the current step, if they have not been read yet, and record the step. Return False
-        if the stage has been rolled back to a checkpoint. This is a collective call."""
+        """Wait for the results of the step under way, if any, and record the step. Return False if the stage has been
+        rolled back to a checkpoint. This is a collective call."""
         started, self._under_way = self._under_way, None
         if started is None:
             return True
@@ -196,14 +195,8 @@ class Trainer:
         return True
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time.
-
-        Args:
-            inputs, targets: [rows, context], the share of the batch on this rank.
-
-        Returns:
-            The contribution of this rank to the mean loss.
-        """
+        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time, and return the
+        contribution of this rank to the mean loss. The inputs and targets are those of this rank, [rows, context]."""
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))

@@ -39,16 +39,8 @@ class Objective(nn.Module):
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
     """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
-    data parallelism in this order.
-
-    Args:
-        model: model to train. A model that is going to be sharded may be on the meta device; its weights are then
-            initialised after sharding.
-
-    Returns:
-        An `Objective`, which DDP wraps if the model is replicated on several ranks. Its backward passes compute the
-        mean of the gradients over the ranks.
-    """
+    data parallelism in this order. Its backward passes compute the mean of the gradients over the ranks. A model that
+    is going to be sharded may be on the meta device."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()
@@ -67,12 +59,9 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if `last` is True.
-
-    Gradients that are not sharded (DDP) are reduced once per batch. Sharded gradients are reduced within a replica of
-    the model after every micro-batch, because a rank has no memory for full gradients, and over the replicas (HSDP)
-    once per batch.
-    """
+    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if it is the last of
+    a batch. Sharded gradients are also reduced within a replica of the model after every micro-batch, because a rank
+    has no memory for full gradients."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     if is_sharded(objective):
@@ -98,12 +87,7 @@ def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
     """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 if autocast
     would cast them. The tied embedding and the final norm are gathered once per step, in float32 like the computation
-    between blocks.
-
-    Args:
-        hybrid: True to shard within each host, so that each host has a replica of the model, and False to shard over
-            all ranks.
-    """
+    between blocks. With `hybrid`, each host has a replica of the model, which is sharded within the host."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

@@ -54,8 +54,7 @@ def _factor_of_new(rates: RateSpec, tokens: int) -> float:
 
 
 class RowRates:
-    """Separate learning rates for old and new rows of weights, or one learning rate for all rows if `rates` is None.
-    Calling an instance returns a context manager for an update."""
+    """Separate learning rates for old and new rows of weights, or one learning rate for all rows if `rates` is None."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
@@ -94,8 +93,7 @@ class RowRates:
             rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the old rows and the new rows of a weight that are stored on this rank, as two lists of at most one
-        tensor."""
+        """Return the old rows and the new rows of a weight on this rank, as two lists of at most one tensor."""
         rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
             return [rows], []

@@ -33,8 +33,7 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due after `step`, because of the number of training tokens (`by_tokens`) or
-        because of the time since the last checkpoint."""
+        """Return whether a checkpoint is due, because of the number of tokens or of the time since the last one."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
@@ -54,11 +53,7 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is complete.
-
-        Raises:
-            OSError: the checkpoint could not be written.
-        """
+        """Wait until the checkpoint that is being written, if any, is complete, or raise OSError."""
         if self._write is not None:
             write, self._write = self._write, None
             write.result()

@@ -42,8 +42,7 @@ class StageState:
         self.counters = Counters(optimizer=self._spec.optimizer.name)
 
     def tensors(self) -> dict[str, Tensor | Part]:
-        """Return the tensors that this rank writes to a checkpoint, by name. Only the leading rank writes the states of
-        the random generators, which no training step uses."""
+        """Return the tensors that this rank writes to a checkpoint, by name."""
         slots = self.optimizer.state() if self.counters.optimizer_step else {}  # a skipped update allocates slots
         whole = self._weights() | slots | rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}

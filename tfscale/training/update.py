@@ -20,12 +20,8 @@ def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
 
 
 def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
-    """Return the update method that the setting `launcher.update` of a stage selects. `InBackward` adds hooks to the
-    model.
-
-    Args:
-        late: True to let the device decide whether to skip an update, so that the host does not wait for the loss.
-    """
+    """Return the update method that `launcher.update` selects. With `late`, the device decides whether to skip an
+    update, so that the host does not wait for the loss."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -33,8 +29,7 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InB
 
 
 class Whole:
-    """Update method that updates all weights after the backward pass has computed all gradients, so that the update of
-    a non-finite step can be skipped."""
+    """Update of all weights after the backward pass, which can be skipped in a non-finite step."""
 
     def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
         self.row_rates = row_rates
@@ -67,8 +62,7 @@ class Whole:
 
 
 class InBackward:
-    """Update method that updates each weight as soon as the backward pass has computed its gradient, and then frees the
-    gradient.
+    """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
 
     In addition to the gradient of the tied embedding, only the gradients of one layer exist at a time. The host waits
     for the forward pass, so that a non-finite loss is detected before any update. A non-finite gradient corrupts the
