@@ -12,9 +12,7 @@ The folder is written under another name, synced and then renamed. Therefore a f
 complete. No file can contain code.
 
 The layout is that of the safetensors storage of torch.distributed.checkpoint, whose reader supports any number of
-ranks. The writer of torch.distributed.checkpoint is not used, because it first copies all tensors in memory, which may
-not fit in addition to the model. Here, files are written one by one, and the header of each file states which parts of
-larger tensors the file contains.
+ranks. Its writer is not used, because it first copies all tensors in memory.
 """
 
 from tfscale.checkpoint.contents import MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Part, folder_name

@@ -35,8 +35,7 @@ class Counters:
 
 
 def folder_name(step: int) -> str:
-    """Return the folder name of the checkpoint at a step. The alphabetical order of the names is the order of the
-    steps."""
+    """Return the name of the checkpoint's folder at a step. The alphabetical order is the order of the steps."""
     return f"step-{step:012d}"
 
 

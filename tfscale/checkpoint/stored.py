@@ -17,13 +17,11 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader that reads the headers of files only once. It checks that the stored parts fill each tensor, because the
-    values in a gap would be uninitialised."""
+    """Reader that reads headers only once and checks that there are no gaps, whose values would be uninitialised."""
 
     _metadata: Metadata | None = None
 
     def read_metadata(self) -> Metadata:
-        """Return the names and shapes of all tensors, and the offsets of their stored parts."""
         if self._metadata is not None:
             return self._metadata
         metadata = super().read_metadata()
@@ -42,11 +40,7 @@ class Stored:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return the shapes of the tensors by name.
-
-        Raises:
-            BrokenCheckpoint: a file is not a safetensors file.
-        """
+        """Return the shapes of the tensors by name, or raise BrokenCheckpoint for a file that is not safetensors."""
         try:
             metadata = self._reader.read_metadata()
         except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:

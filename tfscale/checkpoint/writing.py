@@ -37,10 +37,7 @@ class NoRoom(OSError):
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Write a checkpoint. Each rank writes its own share of the tensors.
-
-    Returns:
-        The size of the tensors of all ranks in bytes.
+    """Write a checkpoint, to which each rank adds its own share of the tensors, and return its size in bytes.
 
     Raises:
         OSError: the disk of a rank is full or unavailable. Existing files are not changed.
@@ -58,12 +55,11 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Write a checkpoint: call `fill` on every rank with a temporary folder, add the other files, and rename the folder
-    last.
+    """Write a checkpoint of `needed` bytes in a temporary folder, and rename the folder last.
 
     Args:
-        fill: function that writes and syncs safetensors files, and returns their entries for the manifest.
-        needed: number of bytes that all ranks together will write.
+        fill: function that writes and syncs the safetensors files of a rank, and returns their entries for the
+            manifest.
 
     Raises:
         OSError: the checkpoint could not be written. Existing files are not changed, and no partial files are left.
@@ -109,7 +105,6 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
 
 
 def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
-    """Write the tensors of this rank to files named after the rank, and return the entries of the files."""
     parts = [(name, _part(value)) for name, value in tensors.items()]
     with Described() as described:
         for number, group in enumerate(grouped(parts, lambda named: named[1].data.nbytes, FILE_BYTES)):
@@ -122,12 +117,8 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
 
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
-    """Write tensors in the order of the iterable, each into a separate file. While a tensor is computed, the previous
-    tensor is written, and the files of earlier tensors are synced and hashed. During the call, torch is limited to one
-    thread.
-
-    Returns:
-        The entries of the files for the manifest.
+    """Write each tensor to a separate file, and return the entries of the files for the manifest. While a tensor is
+    computed, the previous one is written, and those before it are synced and hashed. torch is limited to one thread.
 
     Raises:
         OSError, SafetensorError: a tensor could not be written.
@@ -165,11 +156,7 @@ def _part(value: Tensor | Part) -> Part:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Check that the disk of `folder` has at least `needed` bytes of free space.
-
-    Raises:
-        NoRoom: the disk is too full. The message states the required and the free space.
-    """
+    """Raise NoRoom if the disk of `folder` has less than `needed` bytes of free space."""
     existing = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -201,8 +188,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove incomplete checkpoints that were left by processes that were killed. The caller must hold the lock of the
-    stage, so that no other process writes a checkpoint."""
+    """Remove incomplete checkpoints of processes that were killed. The caller must hold the lock of the stage."""
     for left in folder.glob(".step-*.writing"):
         shutil.rmtree(left)
 

@@ -52,18 +52,13 @@ def grow_checkpoint(
     trained_with: Optimizer | None = None,
     spent: Totals | None = None,
 ) -> OptimizerState:
-    """Write the checkpoint at step 0 of a stage that grows from `parent`, and return the initial optimizer state.
-
-    The totals of the child stage start from those of the parent stage; the step count starts at 0. Peak memory is a few
-    times the size of the largest tensor, because each tensor is written while the next one is computed.
+    """Write the checkpoint at step 0 of a stage that grows from the checkpoint `parent`, and return the initial
+    optimizer state. Peak memory is a few times the size of the largest tensor.
 
     Args:
-        parent: folder of a complete checkpoint.
-        child: folder to write.
         config: config of the child, from `growth.grown_config`.
         optimizer: optimizer of the child.
-        trained_with: optimizer of the parent, or None if the child has the same optimizer. If `growth` carries the
-            optimizer state over and the two optimizers have the same name, the slots are grown like the weights.
+        trained_with: optimizer of the parent, or None if it is that of the child.
         spent: initial totals of the child, or None for the totals in the parent's checkpoint.
 
     Raises:
@@ -99,13 +94,6 @@ def grow_checkpoint(
 
 
 def _state_after(growth: Growth, parent: Optimizer, child: Optimizer, shapes: Shapes, updates: int) -> OptimizerState:
-    """Return the initial optimizer state of a grown stage.
-
-    Args:
-        parent, child: optimizers of the parent and of the stage.
-        shapes: shapes of the tensors in the parent's checkpoint.
-        updates: number of updates of the parent's optimizer.
-    """
     before = parent.name if slots_in(shapes) else None
     carried = growth.carries and before == child.name
     slots = kinds(slots_of(child, shapes))

@@ -141,12 +141,8 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
-
-    Args:
-        rounded: True if weights of the child are fractions of the parent's weights, rounded to float32. This increases
-            the tolerance.
-    """
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. The
+    tolerance is larger if weights of the child are `rounded` fractions of the parent's weights."""
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
     before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)

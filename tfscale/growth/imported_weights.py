@@ -21,8 +21,7 @@ from tfscale.totals import Totals
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training an imported model on `tokens` tokens. The training time is unknown and counts as 0
-    seconds."""
+    """Return the cost of training an imported model on `tokens` tokens, with an unknown time that counts as 0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 

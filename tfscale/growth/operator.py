@@ -1,14 +1,7 @@
 """Base class and registry of growth operators, which turn a trained model into a larger model.
 
-`tfscale.growth.tokenformer_recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a
-Transformer wider or deeper, and `tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension
-can register its own operator:
-
-    @GROWTHS.register("interleave")
-    @dataclass(frozen=True)
-    class Interleave(Growth): ...
-
-Planning also uses these classes, so torch is imported only where it is needed.
+`tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. Planning also uses these classes, so torch is
+imported only where it is needed.
 """
 
 import json
@@ -85,8 +78,7 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config of the child, whose size should be that of `target`. If the operator can produce exactly
-        `target`, the result is `target`.
+        """Return the config of the child: `target`, or the nearest size that the operator can produce.
 
         Raises:
             ValueError: the parent cannot grow to this size.
@@ -94,8 +86,7 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding. If so, a comparison of the logits verifies
-        the growth."""
+        """Return whether this growth preserves all logits up to rounding, which is then verified."""
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         """Return the name of the parent's weight from which the child's weight `name` is computed."""
@@ -121,9 +112,8 @@ class Growth(ABC):
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that the spec of a grown stage contains. By default, these are all settings except
-        `peak`, which is included in the learning rate of the stage. All returned settings except `name` are part of the
-        stage's key."""
+        """Return the settings in the spec of a grown stage, which are part of its key, except `name`. By default, these
+        are all settings except `peak`, which is included in the learning rate of the stage."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:

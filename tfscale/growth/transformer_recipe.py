@@ -108,8 +108,6 @@ class TransformerGrowth(Growth):
         return self.method == "hypercloning" or self.noise == 0
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
-        """Return the name of the parent's weight from which the child's weight `name` is copied. The copied layers are
-        stacked repeatedly, in their order."""
         copied = self._copied(parent)
 
         def original(layer: int) -> int:

@@ -98,8 +98,7 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise shifted so that it sums to zero over the copies of each input, and rescaled to its previous
-    standard deviation."""
+    """Return the noise with a sum of zero over the copies of each input and an unchanged standard deviation."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)
