@@ -72,9 +72,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. The forward
-        pass of the block takes hidden states [batch, time, d_model], a `tfscale.models.rotary.Rotation` or None, and a
-        `tfscale.models.cache.LayerPast` or None, and returns hidden states."""
+        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. Its inputs and
+        outputs are those of `Block.forward`."""
 
     @property
     @abstractmethod
@@ -124,9 +123,9 @@ class ModelConfig(ABC):
         parametrization."""
 
     def initial_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name`. It is `init_std(name)` with
-        the standard parametrization. Otherwise, the standard deviation of a matrix of a block is multiplied by
-        sqrt(d_model / fan-in), because `init_std` assumes a fan-in of d_model."""
+        """Return the standard deviation of the initial values of the matrix called `name`. With the parametrization by
+        fan-in, that of a matrix of a block is multiplied by sqrt(d_model / fan-in), because `init_std` assumes a fan-in
+        of d_model."""
         if self.base_fan_in is None or not is_block_matrix(name, 2):
             return self.init_std(name)
         return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)
@@ -144,8 +143,7 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Names and values of the dimensions that distinguish the sizes of this model family, as two strings for a
-        table."""
+        """Names and values, for a table, of the dimensions that distinguish the sizes of this model family."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
@@ -155,6 +153,5 @@ class ModelConfig(ABC):
 
 
 def rotary_dims(config: ModelConfig) -> int:
-    """Return the number of head dimensions with rotary position embeddings: the configured fraction of the dimensions,
-    rounded down to an even number."""
+    """Return the number of head dimensions with rotary position embeddings, rounded down to an even number."""
     return int(config.d_model // config.n_head * config.rotary) // 2 * 2

@@ -103,8 +103,8 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the estimated peak memory of a training step on one device. `python -m benchmarks memory` compares this
-    estimate with measurements."""
+    """Return the estimated peak memory of a training step, which `python -m benchmarks memory` compares with
+    measurements."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

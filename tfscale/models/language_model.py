@@ -51,8 +51,8 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def using_first_groups(self, count: int | None) -> Iterator[None]:
-        """Return a context manager in which every Pattention uses only its first `count` groups, or all groups if
-        `count` is None. The rows of other groups get gradients of zero."""
+        """Return a context manager in which every Pattention uses only its first `count` groups, or all if it is None.
+        The rows of other groups get gradients of zero."""
         if count is None:  # setting an attribute would compile every block again
             yield
             return
@@ -98,8 +98,7 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy of the next tokens `targets` [batch, time] in nats, averaged or summed over the
-        tokens."""
+        """Return the cross-entropy in nats of the next tokens `targets` [batch, time], averaged or summed over them."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 

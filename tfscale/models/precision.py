@@ -25,8 +25,7 @@ def without_autocast(x: Tensor) -> AbstractContextManager[None]:
 
 
 def _is_autocast_enabled(kind: str) -> bool:
-    """Return whether autocast is enabled on a type of device. The meta device, which has no autocast, is recognised by
-    name, because torch 2.11 cannot compile `torch.amp.is_autocast_available`."""
+    # The meta device has no autocast. torch 2.11 cannot compile `torch.amp.is_autocast_available`.
     return kind != "meta" and torch.is_autocast_enabled(kind)
 
 

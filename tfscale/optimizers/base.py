@@ -1,8 +1,5 @@
-"""Base class for optimizer settings and the registry of optimizers.
-
-The package includes two optimizers, `tfscale.optimizers.adamw` and `tfscale.optimizers.muon`. Planning and validation
-also use these classes, so torch is imported only where it is needed.
-"""
+"""Base class for optimizer settings and the registry of optimizers. Planning also uses these classes, so torch is
+imported only where it is needed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,12 +47,8 @@ so the whole matrices of all weights are never in memory at the same time."""
 
 
 def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:
-    """Yield slices of the weights that are updated together as whole matrices. All slices except the last have at least
-    `HELD` values and one weight per rank.
-
-    Args:
-        sizes: number of values of each weight.
-    """
+    """Yield slices of the weights, of the given numbers of values, that are updated together as whole matrices. All
+    slices except the last have at least `HELD` values and one weight per rank."""
     begin = 0
     for end in range(1, len(sizes) + 1):
         if end == len(sizes) or (end - begin >= ranks and sum(sizes[begin:end]) >= HELD):
@@ -116,8 +109,7 @@ class Optimizer(ABC):
         return ()
 
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:
-        """Return the number of bytes that an update allocates in addition to the slots, which is 0 for an update in
-        place."""
+        """Return the number of bytes that an update allocates in addition to the slots."""
         return 0
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional

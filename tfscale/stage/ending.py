@@ -30,8 +30,7 @@ def needs_loss_at(spec: StageSpec, step: int) -> bool:
 
 
 def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
-    """Return the last validation loss, in nats per token, of the parent of a stage with a trial, or None if the stage
-    has no trial.
+    """Return the last validation loss, in nats per token, of the parent of a stage with a trial; otherwise None.
 
     Raises:
         ValueError: the parent is not finished, or its `done.json` is damaged.
@@ -70,11 +69,8 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
-    """Return True if a stopping rule is met.
-
-    `plateau` is met if the loss has fallen by less than `ending.least` over the last `ending.looks` evaluations.
-    `predicted_gain` is met if the remaining budget would lower the loss by less than `ending.least`, according to a
-    curve fitted to the evaluations.
+    """Return True if a stopping rule is met: `plateau` if the loss has fallen by less than `ending.least` over the last
+    `ending.looks` evaluations, and `predicted_gain` if the remaining budget would lower it by less than `ending.least`.
 
     Args:
         looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.

@@ -22,12 +22,8 @@ Each line is one event:
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
-`step` and `tokens` count within the stage. The totals are cumulative over the lineage, including parents:
-total_tokens, total_flops (model FLOPs), total_seconds (in training steps; without compilation, evaluation and
-checkpoints), total_device_seconds (total_seconds times the number of devices), total_joules if every device of the
-lineage has measured its energy, and total_optimizer_flops (optimizer updates) if these FLOPs were recorded for the
-whole lineage.
-Losses are in nats per token.
+`step` and `tokens` count within the stage. The totals are those of `tfscale.totals`, with the prefix `total_`; those
+that are unknown are missing. Losses are in nats per token.
 
 If there are several processes, the leading process writes the events. It writes the `end` event before any process
 exits, regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end`
@@ -68,7 +64,7 @@ class EventLog:
             self._file.flush()
 
     def sync(self) -> None:
-        """Write all events to disk, so that they survive a power failure."""
+        """Write all events to disk."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 

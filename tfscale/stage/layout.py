@@ -52,8 +52,7 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if the memory of a device is sufficient for a step that needs `needed`, or if the memory is
-        unknown."""
+        """Return True if the memory of a device is sufficient for a step that needs `needed`, or unknown."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
@@ -81,22 +80,15 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     """Return the layout of a stage, and choose a value for each setting that is `auto`.
 
     Weights are sharded only if the whole weights and one sequence do not fit on a device. Activation checkpointing is
-    used only if one sequence would not fit otherwise. If the memory of the devices is unknown, one sequence is assumed
-    to fit.
+    used only if one sequence would not fit otherwise. If the memory is unknown, one sequence is assumed to fit.
 
-    The micro-batch is determined by the first of these rules that applies:
-
-    1. all sequences of the device's batch with `update=in_backward`, which needs the whole batch;
-    2. `micro_batch` if it is set;
-    3. the micro-batch of the previous layout;
-    4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
-       `tfscale.training.probe` then tests this micro-batch.
-
-    After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
+    The micro-batch is the device's whole batch with `update=in_backward`, else `micro_batch` if it is set, else that of
+    the previous layout, else the device's batch, halved until it fits according to the memory model. On CUDA,
+    `tfscale.training.probe` then tests it. After an out-of-memory error, the orchestrator sets half of it.
 
     Args:
-        previous: layout of the last process of the stage with the same number of devices. The choices of this layout
-            are kept, so that a resumed stage sums the same numbers in the same order.
+        previous: layout of the last process of the stage with the same number of devices, whose choices are kept, so
+            that a resumed stage sums the same numbers in the same order.
         lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
@@ -151,13 +143,8 @@ def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield a fault for each setting that conflicts with updating weights in the backward pass. The gradient of each
-    weight is freed as soon as the weight is updated. Therefore gradient accumulation, data parallelism, and other
-    settings that need all gradients at once are not supported.
-
-    Args:
-        rows: number of sequences of a batch that each device processes.
-    """
+    """Yield a fault for each setting that conflicts with updating weights in the backward pass of the `rows` sequences
+    of a device's batch, where the gradient of each weight is freed as soon as the weight is updated."""
     if run.update != "in_backward":
         return
     why = "launcher.update=in_backward"

@@ -159,14 +159,11 @@ class StageSpec:
     The cost of the stage's lineage includes the parent."""
     parent_ending: bool = False
     """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The last position
-    and the last learning rate of the parent then follow from the key of the parent and are not part of the key of this
-    stage."""
+    and learning rate of the parent then follow from its key and are not part of the key of this stage."""
     init_from: str | None = None
-    """SHA-256 of imported weights, or None. A stage with imported weights was trained elsewhere and is only evaluated
-    here, and `tokens` is 0 if the number of training tokens is unknown."""
+    """SHA-256 of imported weights, which were trained elsewhere, or None. Then `tokens` may be 0 for unknown."""
     init_dir: str | None = None
-    """Folder of the imported stage from which the weights are copied, or None for the imported stage itself. The folder
-    is not part of the key."""
+    """Folder of the imported stage from which the weights are copied, not part of the key, or None for that stage."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
@@ -177,8 +174,7 @@ class StageSpec:
 
     @property
     def rejected(self) -> bool:
-        """True if the growth was rejected. This requires that `tokens` is the actual number of training tokens
-        (`as_it_ended`)."""
+        """True if the growth was rejected, if `tokens` is the actual number of training tokens (`as_it_ended`)."""
         return self.trial is not None and self.tokens == self.trial.tokens
 
     @property
@@ -236,8 +232,7 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def key_fields(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that determine what a stage computes, with values for JSON. Fields that describe how or where
-    the stage is run are omitted."""
+    """Return the fields that determine what a stage computes (`tfscale.stage.how`), with values for JSON."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
@@ -291,11 +286,7 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """Return the spec in the folder of a stage, after checking it.
-
-    Raises:
-        ValueError: the file is missing or not a valid stage. The message names the file.
-    """
+    """Return the spec in the folder of a stage, or raise ValueError if it is missing or not valid."""
     path = stage_dir / STAGE_FILE
     try:
         spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -311,7 +302,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """Yield the faults in a `stage.yaml` that was edited. A file that `tfscale run` wrote has no faults."""
+    """Yield the faults in a `stage.yaml` that was edited."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"

@@ -36,15 +36,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         preempted = Preemption(arguments.stop_at)
-    except UserFault as fault:
-        print(fault, file=sys.stderr)
-        return USER_FAULT
-    preempted.watch_signals()
-    if arguments.supervised:
-        preempted.watch_parent()
-    try:
+        preempted.watch_signals()
+        if arguments.supervised:
+            preempted.watch_parent()
         load_extensions(arguments.extensions)
-    except ValueError as fault:
+    except (UserFault, ValueError) as fault:
         print(fault, file=sys.stderr)
         return USER_FAULT
     return _train(arguments.stage_dir, preempted)
