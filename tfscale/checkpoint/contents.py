@@ -22,8 +22,7 @@ class Counters:
     step: int = 0
     """Number of training steps of this stage, including steps whose update was skipped."""
     optimizer_step: int = 0
-    """Number of optimizer updates, which the bias correction uses. It includes the updates of the parent if growth
-    carries the optimizer state over."""
+    """Number of optimizer updates, including those of the parent if growth carries the optimizer state over."""
     before: Totals = NO_COST
     """Cost of the lineage (the stage and its ancestors) when this stage began."""
     totals: Totals = NO_COST

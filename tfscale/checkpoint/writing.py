@@ -26,8 +26,7 @@ FILE_BYTES = 2**30
 """Maximum size of a file in bytes, unless one tensor is larger. Tensors on a device are copied to host memory one file
 at a time."""
 _SAVED_OFFSETS, _CUSTOM_METADATA = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys in a file's metadata under which torch's reader finds the offsets of the stored parts within the whole
-tensors."""
+"""Keys in a file's metadata under which torch's reader finds the offsets of the parts within the whole tensors."""
 
 
 class NoRoom(OSError):

@@ -28,11 +28,9 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Maximum number of validation tokens on which the logits of parent and child are compared. The tokens form whole
-sequences, at least one."""
+"""Maximum number of validation tokens, in at least one sequence, on which logits of parent and child are compared."""
 FLOAT64_PARAMETERS = 100_000_000
-"""Maximum number of parameters of a model that is compared in float64. Larger models are compared in float32 to save
-memory."""
+"""Maximum number of parameters of a model that is compared in float64; float32 saves memory for larger models."""
 
 
 class NotPreserved(Exception):
@@ -48,8 +46,7 @@ class LogitsComparison:
     """Mean loss in nats per token after the growth; `loss_before` is the mean loss before the growth."""
     max_logit_difference: float
     tolerance: float
-    """Largest difference of logits that rounding can explain, given the magnitude of the parent's logits and the
-    precision."""
+    """Largest difference of logits that rounding can explain, given their magnitude and the precision."""
     precision: str
     tokens: int
 

@@ -107,8 +107,7 @@ class Growth(ABC):
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if all rows have the
-        same learning rate."""
+        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if they are equal."""
         return None
 
     def key_settings(self) -> dict[str, Any]:
@@ -123,8 +122,7 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json without the measurements. The values have JSON types, such as lists instead
-        of tuples."""
+        """Return the content of growth.json without the measurements. The values have JSON types."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},
@@ -136,8 +134,7 @@ class Growth(ABC):
 
 @dataclass(frozen=True)
 class Continued(Growth):
-    """Growth operator for continued training of a model of any family. It changes neither the model nor the optimizer
-    state."""
+    """Growth operator for continued training, which changes neither the model nor the optimizer state."""
 
     kind: ClassVar[str] = "continued"
 
@@ -156,8 +153,7 @@ class Continued(Growth):
 
 
 CONTINUED = Continued("none", lr="continue", data="continue")
-"""Settings for continued training with the last learning rate, optimizer state and data position of the parent
-stage."""
+"""Continued training with the last learning rate, optimizer state and data position of the parent."""
 
 GROWTHS: Registry[type[Growth]] = Registry(
     "growth.kind",

@@ -1,5 +1,4 @@
-"""Growth operator for Transformers, which increases their width or depth. Growth by parameter tokens is compared with
-this baseline."""
+"""Growth operator for Transformers in width or depth, the baseline for growth by parameter tokens."""
 
 import re
 from collections.abc import Iterator

@@ -40,8 +40,7 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""For each weight, by the suffix of its name: the axis of each dimension, or None for a dimension that does not
-grow."""
+"""Axis of each dimension, or None if it does not grow, for each weight by the suffix of its name."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:

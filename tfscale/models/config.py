@@ -23,8 +23,7 @@ differ strongly from those configs (`residual_std`, `init_std`)."""
 @dataclass(frozen=True)
 class ModelConfig(ABC):
     """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block
-    and the parameter, FLOP and memory counts of the block. Tests compare these counts with measurements of built
-    models."""
+    and its counts of parameters, FLOPs and memory, which tests compare with measurements of built models."""
 
     n_layer: int
     d_model: int
@@ -119,13 +118,11 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def init_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name` in the standard
-        parametrization."""
+        """Return the initial standard deviation of the matrix called `name` in the standard parametrization."""
 
     def initial_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name`. With the parametrization by
-        fan-in, that of a matrix of a block is multiplied by sqrt(d_model / fan-in), because `init_std` assumes a fan-in
-        of d_model."""
+        """Return the initial standard deviation of the matrix called `name`. With the parametrization by fan-in,
+        it is multiplied by sqrt(d_model / fan-in) in blocks, because `init_std` assumes a fan-in of d_model."""
         if self.base_fan_in is None or not is_block_matrix(name, 2):
             return self.init_std(name)
         return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)

@@ -44,8 +44,7 @@ class Flops:
     """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit these
-    element-wise operations."""
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit them."""
 
     @property
     def forward(self) -> int:
@@ -69,8 +68,7 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The remaining memory is for allocations that
-`memory` does not include."""
+"""Fraction of a device's memory that a planned training step may use, besides what `memory` does not include."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,7 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the estimated peak memory of a training step, which `python -m benchmarks memory` compares with
-    measurements."""
+    """Return the estimated peak memory of a training step (`python -m benchmarks memory` measures it)."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

@@ -71,8 +71,7 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return the id of a token sampled from the distribution that logits [vocab_size] and the sampling settings
-    define."""
+    """Return the id of a token sampled from the distribution of logits [vocab_size] with the sampling settings."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:

@@ -19,8 +19,7 @@ from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
-    """Causal language model with tied embeddings. Use `tfscale.models.init.build_model` to build and initialise a
-    model."""
+    """Causal language model with tied embeddings, which `tfscale.models.init.build_model` builds and initialises."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -34,6 +34,5 @@ class Matrix:
 
 
 def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return whether the weight called `name`, which has the given number of dimensions, is a matrix of a block. The
-    embedding, gains and biases are not."""
+    """Return whether the weight called `name` is a matrix of a block, as the embedding, gains and biases are not."""
     return dimensions == 2 and name.startswith("blocks.")

@@ -50,9 +50,8 @@ def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, ki
 
 
 def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the weights of the values for scores [..., n or more], in the same shape. Each group of parameter tokens
-    is normalised separately. If there are more than n scores, the additional scores belong to padding and are included
-    in the last group."""
+    """Return the weights of the values for scores [..., n or more], in the same shape, with each group normalised
+    separately. Scores beyond n belong to padding and are included in the last group."""
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind)
     ends = [*accumulate(group.n for group in groups)]
@@ -62,8 +61,7 @@ def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return Theta (the paper's Eq. 4) of the scores [..., n] of one group, which are the weights [..., n] of the
-    values."""
+    """Return Theta (the paper's Eq. 4) of the scores [..., n] of one group: the weights [..., n] of the values."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":

@@ -133,8 +133,7 @@ class TokenFormerConfig(ModelConfig):
         return values * width * rows * n + per_weight * 2 * n * self.d_model
 
     def _scores(self, execution: Execution) -> tuple[int, int, int]:
-        """Return the numbers of scores per token of queries, keys and values together, output and feed-forward. Joined
-        weights are padded."""
+        """Return the numbers of scores per token of query, key and value together, output and feed-forward."""
         joined = _joins(execution)
         qkv, out, ffn = (aligned(n, self.norm_activation) if joined else n for n in self.tokens)
         return 3 * qkv, out, ffn
@@ -181,7 +180,6 @@ def number_of_groups(config: ModelConfig) -> int:
 
 
 def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
-    """Return the config of the model with only the first `count` groups of each layer. `count` must be from 1 to
-    `number_of_groups(config)`."""
+    """Return the config with only the first `count` groups of each layer, from 1 to `number_of_groups(config)`."""
     assert isinstance(config, TokenFormerConfig)
     return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])

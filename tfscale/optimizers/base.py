@@ -26,8 +26,7 @@ class Slot:
     name: str
     """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
     degree: int
-    """Power of the gradient that the slot averages: 1 for a first moment, 2 for a second moment. Growth rescales the
-    slot by this power."""
+    """Power of the gradient that the slot averages (1: first moment, 2: second moment), for rescaling by growth."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ class Optimizer(ABC):
         """
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the optimizer state of a weight after `step` updates, with zeros in the slots. The caller replaces the
-        zeros with the values of a checkpoint."""
+        """Return the state of a weight after `step` updates, with zeros in the slots, which the caller overwrites."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}

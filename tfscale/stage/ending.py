@@ -84,9 +84,8 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Return the predicted decrease of the loss, in nats per token, if training continued to `tokens` tokens. The
-    prediction is a least-squares fit of the curve E + A / tokens^b to `looks`. If the curve does not fall, the result
-    is 0."""
+    """Return the predicted decrease of the loss, in nats per token, if training continued to `tokens` tokens, by a
+    least-squares fit of the curve E + A / tokens^b to `looks`, or 0 if the curve does not fall."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]

@@ -21,8 +21,7 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Maximum relative difference between the mean loss over all blocks and the loss of the evaluation, which are summed in
-different orders."""
+"""Maximum relative difference between the mean loss over all blocks and that of the evaluation, due to rounding."""
 
 
 @dataclass(frozen=True, eq=False)

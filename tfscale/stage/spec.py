@@ -46,8 +46,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, followed by the schedule
-    `kind`."""
+    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, and then `kind`."""
 
     kind: Literal["cosine", "wsd", "constant"]
     warmup_tokens: Natural
@@ -117,8 +116,7 @@ class RunSpec(RunOptions):
     data_dir: str = field(kw_only=True)
     """Folder of the prepared corpus, absolute or relative to the folder of the stage."""
     lanes: Count = 1
-    """Number of batches that an evaluation on a CPU processes at the same time, each with `threads` threads, if memory
-    allows."""
+    """Number of batches that an evaluation on a CPU processes at once if memory allows, each with `threads` threads."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +199,7 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Names in `stage.yaml` of fields that have other names in Python. The key of a stage is a hash that includes the names
-in the file."""
+"""Names of fields in `stage.yaml`, and so in the key of a stage, that have other names in Python."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 

@@ -1,5 +1,4 @@
-"""Schedule of a stage's logging, evaluations, checkpoints and end, which depends only on the stage's spec and, with a
-stopping rule, on the evaluations."""
+"""Schedule of a stage, which depends only on the stage's spec and, with a stopping rule, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
@@ -62,8 +61,7 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update the end of the stage from the validation losses so far, in nats per token by step. Return True if the
-        end has changed."""
+        """Update the end of the stage from the validation losses by step. Return True if the end has changed."""
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 

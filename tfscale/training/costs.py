@@ -1,5 +1,4 @@
-"""Measurement of the cost of training steps: tokens, FLOPs of the model and of the optimizer, seconds and energy. The
-cost is added to the totals of a stage."""
+"""Measurement of the cost of training steps: tokens, FLOPs of the model and of the optimizer, seconds and energy."""
 
 import time
 from dataclasses import replace
@@ -29,8 +28,7 @@ class EnergyMeter:
         return self._handle is not None
 
     def joules(self) -> float:
-        """Return the current value of the energy counter in joules, or 0 if there is no counter. Only differences
-        between values are meaningful."""
+        """Return the value of the counter in joules, or 0 without a counter. Only differences have a meaning."""
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
@@ -54,8 +52,7 @@ def _open(device: Device) -> tuple[Any, Any]:
 
 
 class Costs:
-    """Meter of the cost of training steps. Energy is included only if the devices of all ranks measure it. The
-    constructor is a collective call."""
+    """Cost of training steps, with energy only if all ranks measure it. The constructor is a collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
         self._world, self._tokens = world, spec.batch_tokens
@@ -64,8 +61,7 @@ class Costs:
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = 0.0
         self._joules: float | None = None
-        """Energy counter in joules at the beginning of the first step since the last call of `add_energy` or
-        `drop_energy`."""
+        """Energy counter in joules at the beginning of the first step that has not been added or dropped."""
 
     def begin(self) -> None:
         """Start measuring the time and energy of a step."""

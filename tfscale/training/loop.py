@@ -138,8 +138,7 @@ class Trainer:
         return False
 
     def _train_step(self) -> None:
-        """Train on the next batch. If `self.late` is true, read the loss of the previous step while the device computes
-        this step."""
+        """Train on the next batch. If `self.late` is true, read the previous loss while the device computes."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
                 self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)
@@ -298,8 +297,7 @@ class Trainer:
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """Return the layout that the stage last used with the current number of ranks, or None if it has not used this
-    number."""
+    """Return the layout that the stage last used with the current number of ranks, or None if there is none."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))

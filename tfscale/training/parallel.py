@@ -30,8 +30,7 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
-        """Return the loss in nats, summed over all tokens [batch, time]. With `each`, return the loss [batch] of each
-        sequence, without gradients."""
+        """Return the loss of tokens [batch, time] in nats, summed or, with `each`, by sequence without gradients."""
         if each:
             return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
@@ -106,8 +105,7 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Initialise the shares that this rank has of all weights of a sharded model. Each rank computes the full initial
-    values of one weight at a time."""
+    """Initialise this rank's shares of a sharded model. Each rank computes the full values of one weight at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():

@@ -18,8 +18,7 @@ from tfscale.training.device import Device, is_out_of_memory
 from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
-"""Fraction of a device's free memory that a measured dry step may take. The remaining memory allows for
-fragmentation."""
+"""Fraction of a device's free memory that a measured dry step may take, to allow for fragmentation."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
