@@ -1,8 +1,7 @@
 """Reader of the tensors of a checkpoint, based on torch.distributed.checkpoint, which takes a second to import."""
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -56,15 +55,8 @@ class Stored:
             BrokenCheckpoint: a tensor is missing or has a different shape.
         """
         try:
-            with _one_process():
+            with warnings.catch_warnings():  # there is no process group, which is intended
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
                 load(dict(into), storage_reader=self._reader, no_dist=True)
         except (CheckpointException, SafetensorError, OSError) as error:
             raise BrokenCheckpoint(f"{self._folder}: {error}") from error
-
-
-@contextmanager
-def _one_process() -> Iterator[None]:
-    # DCP warns that there is no process group, which is intended.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

@@ -4,8 +4,8 @@ Planning and training use the same rules. Planning knows at most the total memor
 the free memory. This module does not need torch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfscale.faults import Fault
@@ -14,7 +14,7 @@ from tfscale.models.execution import Execution, Recompute
 from tfscale.optimizers.base import Optimizer
 from tfscale.stage.run_options import Precision, RunOptions
 from tfscale.stage.spec import StageSpec
-from tfscale.untrusted import check_fields
+from tfscale.untrusted import check_fields, from_known
 
 Sharding = Literal["none", "full", "hybrid"]
 """Kind of sharding of weights, gradients and optimizer state. none: no sharding (DDP). full: sharding over all devices
@@ -125,10 +125,10 @@ def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
     return _memory(spec, hardware, layout.sharding, layout.recompute, layout.micro_batch)
 
 
-def layout_of(event: Mapping[str, Any]) -> Layout | None:
+def layout_of(event: dict[str, Any]) -> Layout | None:
     """Return the layout that a `start` event records, or None if the event has no valid layout."""
     try:
-        layout = Layout(**{field.name: event[field.name] for field in fields(Layout) if field.name in event})
+        layout = from_known(Layout, event)
         check_fields(layout)
     except (TypeError, ValueError):
         return None

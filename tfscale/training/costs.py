@@ -1,6 +1,7 @@
 """Measurement of the cost of training steps: tokens, FLOPs of the model and of the optimizer, seconds and energy."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,18 @@ class EnergyMeter:
     not."""
 
     def __init__(self, device: Device) -> None:
-        self._nvml, self._handle = _open(device)
+        self._handle: Any = None
+        if device.kind != "cuda":
+            return
+        with suppress(ImportError):
+            import pynvml
+
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+                handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+                pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+                self._nvml, self._handle = pynvml, handle
 
     @property
     def works(self) -> bool:
@@ -32,23 +44,6 @@ class EnergyMeter:
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
-
-
-def _open(device: Device) -> tuple[Any, Any]:
-    if device.kind != "cuda":
-        return None, None
-    try:
-        import pynvml
-    except ImportError:
-        return None, None
-    try:
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError:
-        return None, None
-    return pynvml, handle
 
 
 class Costs:
@@ -77,20 +72,14 @@ class Costs:
         """Return the counters after a step, without its energy. `timed` is False for a step that is skipped because it
         was non-finite before a rollback."""
         before, seconds = counters.totals, self._seconds if timed else 0.0
-        used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
-        of_updates = before.spent_on_updates
-        if of_updates is not None:
-            of_updates += self._update_flops * updated
-        totals = Totals(
-            tokens=before.tokens + self._tokens,
-            flops=before.flops + self._flops,
-            seconds=before.seconds + seconds,
-            device_seconds=before.device_seconds + seconds * self._world.size,
-            joules=used if self._energy_known else None,
-            optimizer_flops=of_updates,
+        if not before.tokens:
+            before = replace(before, joules=0.0)  # a lineage starts without energy use
+        joules = 0.0 if self._energy_known else None
+        spent = Totals(
+            self._tokens, self._flops, seconds, seconds * self._world.size, joules, self._update_flops * updated
         )
         return replace(
-            counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=totals
+            counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=before + spent
         )
 
     def add_energy(self, counters: Counters) -> Counters:

@@ -1,14 +1,14 @@
 """Training loop of a stage."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters
+from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
 from tfscale.faults import InvalidInput
@@ -34,6 +34,7 @@ from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update, reads_late
 from tfscale.training.world import World, split_rows
+from tfscale.untrusted import from_known
 
 
 class Reading:
@@ -261,10 +262,7 @@ class Trainer:
             )
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
-        self.evaluations = {
-            event["step"]: FinalEvaluation(**{item.name: event[item.name] for item in fields(FinalEvaluation)})
-            for event in self.world.share(past)
-        }
+        self.evaluations = {event["step"]: from_known(FinalEvaluation, event) for event in self.world.share(past)}
         self._decide()
 
     def _finish(self) -> None:
@@ -276,10 +274,11 @@ class Trainer:
         self.world.barrier()  # the first rank that exits ends the other ranks
 
     def _write_result(self) -> None:
-        self.saver.prune()
+        self.saver.prune(keep=1)
         self.journal.write("end", step=self.step, reason="done")
         self.journal.log.close()
         counters = self.state.counters
+        spent = counters.totals - counters.before
         result = Result(
             key=key_of(self.spec),
             step=counters.step,
@@ -291,7 +290,7 @@ class Trainer:
             non_finite=self.non_finite.count,
             peak_memory=self.device.peak_memory(),
             reserved_memory=self.device.reserved_memory(),
-            speed=StageSpeed(parameters(self.spec.model), _flops_per_second(counters)),
+            speed=StageSpeed(parameters(self.spec.model), spent.flops / spent.seconds if spent.seconds > 0 else 0.0),
         )
         write_result(self.stage_dir, result)
 
@@ -313,9 +312,3 @@ def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
     if entries > spec.model.vocab_size:
         known = spec.model.vocab_size
         raise ValueError(f"{data.folder}: the vocabulary has {entries} entries, but the model has only {known}")
-
-
-def _flops_per_second(counters: Counters) -> float:
-    totals, before = counters.totals, counters.before
-    seconds = totals.seconds - before.seconds
-    return (totals.flops - before.flops) / seconds if seconds > 0 else 0.0
