@@ -1,8 +1,5 @@
-"""Functions that read and verify checkpoints.
-
-The reader of tensors is imported inside functions, because its import is slow and a stage that starts from scratch does
-not need it.
-"""
+"""Functions that read and verify checkpoints. The reader of tensors is imported where it is used, because its import is
+slow and a stage that starts from scratch does not need it."""
 
 import reprlib
 import shutil

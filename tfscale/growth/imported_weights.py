@@ -1,8 +1,5 @@
-"""Import of weights for the first stage of a chain, which replaces the training of that stage.
-
-The stage has its own folder and key. It is evaluated on the validation text of the plan like any other stage, and its
-cost is computed from the number of training tokens in the schedule.
-"""
+"""Import of weights for the first stage of a chain, which replaces the training of that stage. Its cost is computed
+from the number of training tokens in the schedule."""
 
 import hashlib
 import shutil

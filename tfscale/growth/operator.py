@@ -96,8 +96,7 @@ class Growth(ABC):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the tensor of the child that corresponds to a tensor of its parent, as a pure function of the
-        arguments.
+        """Return a tensor of the child, as a pure function of the arguments.
 
         Args:
             name: name of the child's weight.

@@ -72,10 +72,8 @@ class TransformerGrowth(Growth):
         """Return the config whose number of parameters is nearest to `wanted` in ratio, among the parent's config and
         all configs that the method can grow it to.
 
-        Width grows by whole heads: by any number of heads with `net2net`, and by doubling with `hypercloning`. The head
-        size does not change, because rotary position embeddings depend on it, and d_ff grows along with d_model.
-        `g_stack` multiplies the number of layers, and `middle` multiplies the number of layers between the first and
-        the last.
+        Width grows by whole heads, and d_ff along with d_model. The head size does not change, because rotary position
+        embeddings depend on it.
         """
         copied = len(self._copied(parent))
 

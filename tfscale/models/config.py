@@ -1,7 +1,4 @@
-"""Base class for model configs, which determine the modules, the parameter counts and the growth of a model.
-
-Planning also uses these classes, so torch is imported only where a module is built.
-"""
+"""Base class for model configs. Planning also uses these classes, so torch is imported only to build a module."""
 
 import math
 from abc import ABC, abstractmethod

@@ -114,12 +114,9 @@ _Softmax = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor]
 
 
 def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return the losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits may be
-    overwritten. If `gradient` is False, the second value is None.
-
-    `total` [tokens, 1] is the denominator of the softmax. The caller divides by it after reducing the gradient to
-    d_model values per token, which takes fewer divisions.
-    """
+    """Return the losses [tokens, 1], the gradient of the logits times `total`, or None, and `total`. The logits may be
+    overwritten. `total` [tokens, 1] is the denominator of the softmax, by which the caller divides after reducing the
+    gradient to d_model values per token, which takes fewer divisions."""
     scores = logits.to(wide(logits.dtype))
     scores -= scores.amax(-1, keepdim=True)
     at_target = scores.gather(1, target)

@@ -33,11 +33,8 @@ class Sampling:
 
 
 class Reader:
-    """Incremental reader of a text, which returns the logits of the next token.
-
-    The model reads at most one context of tokens. When the context is full, the window slides: the second half of the
-    context is read again with a new cache, which makes room for many more tokens.
-    """
+    """Incremental reader of a text, which returns the logits of the next token. When the context is full, its second
+    half is read again with a new cache, which makes room for many more tokens."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)

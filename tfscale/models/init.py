@@ -1,8 +1,5 @@
-"""Initialisation of model weights.
-
-Each tensor has its own random stream, determined by the seed and the tensor's name, so initial values do not depend on
-the order of layers, the device or the number of ranks.
-"""
+"""Initialisation of model weights. Each tensor has its own random stream, determined by the seed and the tensor's name,
+so initial values do not depend on the order of layers, the device or the number of ranks."""
 
 import hashlib
 

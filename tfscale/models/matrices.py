@@ -5,11 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out.
-
-    The rows of a Pattention's values correspond to the inputs of the map. The rows of all other weights correspond to
-    the outputs.
-    """
+    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
 
     fan_in: int
     """Number of inputs of each linear map, over which an output is summed."""

@@ -30,18 +30,14 @@ _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
 def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
-    """Return GELU(norm(x K^T)) V for each projection. The result can be differentiated once.
+    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. It can be differentiated once.
 
     Args:
         x: [tokens, d_in].
-        keys: [projections, n, d_in], with the dtype of x. If n is larger than the sum of the group sizes, the rows
-            after the last group must be zero.
-        values: [projections, n, d_out].
+        keys, values: [projections, n, d_in] and [projections, n, d_out], with the dtype of x. If n is larger than the
+            sum of the group sizes, the rows after the last group must be zero.
         recompute: True to recompute the scores in the backward pass. (With torch's own activation checkpointing, torch
             2.11 would store the scores of a custom autograd function like this one.)
-
-    Returns:
-        [tokens, projections, d_out].
     """
     out: Tensor = _KernelPattention.apply(x, keys, values, groups, recompute)  # type: ignore[no-untyped-call]
     return out

@@ -93,8 +93,7 @@ def joined_pattention(
     casts the weights again. Otherwise, a copy of all weights, including those that are sharded, would be kept for it.
 
     Args:
-        kernels: True to use the kernels of `norm_gelu_kernels` if `kind` is `l2_norm_gelu`. Otherwise, PyTorch
-            functions are used, which torch.compile can fuse.
+        kernels: True to use `norm_gelu_kernels` if `kind` is `l2_norm_gelu`.
     """
     if not (kernels and kind == "l2_norm_gelu"):
         return checkpointed(_joined, x, projections, groups, kind, when=recompute)

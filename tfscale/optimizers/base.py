@@ -79,15 +79,12 @@ class Optimizer(ABC):
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
-        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer.
-
-        The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule preserves the
-        ratio.
+        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer. The learning
+        rate of a parameter group may be a multiple of `lr`, which the learning-rate schedule preserves.
 
         Args:
             weights: all weights of a model or a single one, by name; they may be sharded over ranks.
-            model: config of the model, whose `matrix` gives fan-in and fan-out of each matrix and whose `base_fan_in`
-                gives the parametrization.
+            model: config of the model, which gives the fan-in of each matrix and the parametrization.
         """
 
     @abstractmethod
@@ -112,13 +109,9 @@ class Optimizer(ABC):
         return 0
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
-        """Exclude the first rows of a weight when the next update of the other rows is computed. The caller undoes the
-        update of the first rows. The default does nothing, because the update of a row usually depends on no other row.
-
-        Args:
-            part: torch optimizer of the weight, from `build`.
-            rows: number of frozen rows of the whole weight; 0: none.
-        """
+        """Exclude the first `rows` rows of a weight when `part`, its torch optimizer, computes the next update of the
+        other rows. The caller undoes the update of the first rows. The default does nothing, because the update of a
+        row usually depends on no other row."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
         """Return the state of a weight after `step` updates, with zeros in the slots, which the caller overwrites."""

@@ -30,11 +30,8 @@ def needs_loss_at(spec: StageSpec, step: int) -> bool:
 
 
 def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
-    """Return the last validation loss, in nats per token, of the parent of a stage with a trial; otherwise None.
-
-    Raises:
-        ValueError: the parent is not finished, or its `done.json` is damaged.
-    """
+    """Return the last validation loss, in nats per token, of the parent of a stage with a trial; otherwise None. Raise
+    ValueError if the parent is not finished."""
     if spec.trial is None or spec.parent_dir is None:
         return None
     return read_result(stage_dir / spec.parent_dir).evaluation.loss

@@ -1,7 +1,5 @@
 """heldout.json: the final validation loss by blocks of the validation text, for confidence intervals over documents.
 
-Training writes the file together with the final evaluation. Older versions did not write the file.
-
     {"step": ..., "tokens": [...], "losses": [...]}
 
 The sequences of the evaluation are divided into blocks of consecutive sequences, because the tokens of one document

@@ -1,8 +1,5 @@
-"""Names of the fields that describe how or where a stage was run, rather than what the stage computes.
-
-These fields are excluded from the key of a stage and from data that is shared: exports, reports, submissions, and
-copies in experiment trackers.
-"""
+"""Names of the fields that describe how or where a stage was run, rather than what it computes. They are excluded from
+the key of a stage and from data that is shared: exports, reports, submissions, and copies in trackers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,8 +1,5 @@
-"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
-
-Planning and training use the same rules. Planning knows at most the total memory of a device, whereas training knows
-the free memory. This module does not need torch.
-"""
+"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch. Planning, which
+knows at most the total memory of a device, uses the same rules as training, so this module does not need torch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

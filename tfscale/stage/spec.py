@@ -1,8 +1,5 @@
-"""Specification (spec) of one stage, stored in `stage.yaml`.
-
-The orchestrator writes the file, and `python -m tfscale.training` executes the spec. The file is in the JSON subset of
-YAML, so that the training package needs no YAML parser.
-"""
+"""Specification (spec) of one stage. The orchestrator writes it to `stage.yaml`, in the JSON subset of YAML, so that
+`python -m tfscale.training` needs no YAML parser."""
 
 import hashlib
 import json

@@ -36,16 +36,12 @@ class Alarm:
         self._lock = threading.Lock()
         self._over = False
         if world.size > 1:
-            self._store = self._connect()
+            # With a shared connection, calls would block while a call of another thread waits.
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
+            self._store = PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             if world.leads:
                 threading.Thread(target=self._watch, daemon=True).start()
-
-    @staticmethod
-    def _connect() -> PrefixStore:
-        # With a shared connection, calls would block while a call of another thread waits.
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
-        return PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
     def ring(self, reason: str, message: str) -> None:
         """Report a failure, and wait until the leading rank has recorded it or no longer responds."""

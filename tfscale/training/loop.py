@@ -124,19 +124,23 @@ class Trainer:
             if (stop or save or evaluates or ends) and not self._settle():
                 continue
             if stop or (evaluates and not self._evaluate()):
+                finished = False
                 break
             if self.step == self.calendar.steps:
-                self._finish()
-                return True
+                finished = True
+                break
             if save:
                 self._save()
             self._train_step()
         if self.saver.step != self.step:
             self._save()
         self.saver.wait()
-        self.journal.write("end", step=self.step, reason="preempted")
+        if not finished:
+            self.journal.write("end", step=self.step, reason="preempted")
+        elif self.world.leads:
+            self._write_result()
         self.world.barrier()  # the first rank that exits ends the other ranks
-        return False
+        return finished
 
     def _train_step(self) -> None:
         """Train on the next batch. If `self.late` is true, read the previous loss while the device computes."""
@@ -265,14 +269,6 @@ class Trainer:
         self.evaluations = {event["step"]: from_known(FinalEvaluation, event) for event in self.world.share(past)}
         self._decide()
 
-    def _finish(self) -> None:
-        if self.saver.step != self.step:
-            self._save()
-        self.saver.wait()
-        if self.world.leads:
-            self._write_result()
-        self.world.barrier()  # the first rank that exits ends the other ranks
-
     def _write_result(self) -> None:
         self.saver.prune(keep=1)
         self.journal.write("end", step=self.step, reason="done")
@@ -303,11 +299,7 @@ def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
-    """Check that the model's embedding has a row for every token in the vocabulary of the corpus.
-
-    Raises:
-        ValueError: the corpus's vocabulary is larger than the model's.
-    """
+    """Raise ValueError if the vocabulary of the corpus is larger than the model's."""
     entries = data.manifest.tokenizer.vocab_size
     if entries > spec.model.vocab_size:
         known = spec.model.vocab_size

@@ -16,12 +16,8 @@ CLIP_MARGIN = 1e-5
 
 
 class ModelOptimizer:
-    """Optimizer of all weights of a model, which consists of one or more torch optimizers.
-
-    Args:
-        config: config of the model.
-        one_per_weight: True to build a separate optimizer for each weight, which allows updates of single weights.
-    """
+    """Optimizer of all weights of a model, which consists of one or more torch optimizers. With `one_per_weight`, each
+    weight has an optimizer of its own, which allows updates of single weights."""
 
     def __init__(
         self, model: nn.Module, settings: Optimizer, config: ModelConfig, one_per_weight: bool = False

@@ -89,11 +89,7 @@ def rng_tensors() -> dict[str, Tensor]:
 
 
 def set_rng(states: Mapping[str, Tensor]) -> None:
-    """Restore the states of random generators that `rng_tensors` returned.
-
-    Raises:
-        BrokenCheckpoint: a tensor is missing or is not the state of a generator.
-    """
+    """Restore the states that `rng_tensors` returned, or raise BrokenCheckpoint if one is missing or invalid."""
     try:
         torch.set_rng_state(states["rng/cpu"])
         if "rng/cuda" in states:

@@ -42,15 +42,8 @@ class Whole:
         loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
-        """Clip the gradients, update the weights unless the loss or a gradient is non-finite, and discard the
-        gradients. This is a collective call.
-
-        Args:
-            loss: mean loss of the whole batch over all ranks.
-
-        Returns:
-            The gradient norms before clipping.
-        """
+        """Clip the gradients, update the weights unless the mean `loss` of the batch or a gradient is non-finite, discard
+        the gradients, and return their norms before clipping. This is a collective call."""
         norms = gradient_norms(self._weights)
         finite = (loss + norms.total).isfinite()
         if self._late or finite:
