@@ -106,17 +106,9 @@ class TransformerGrowth(Growth):
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         copied = self._copied(parent)
-
-        def original(layer: int) -> int:
-            if layer < copied.start:
-                return layer
-            from_end = child.n_layer - layer
-            kept_at_end = parent.n_layer - copied.stop
-            return (
-                parent.n_layer - from_end if from_end <= kept_at_end else copied[(layer - copied.start) % len(copied)]
-            )
-
-        return _LAYER.sub(lambda layer: str(original(int(layer[0]))), name)
+        stacked = [copied[i % len(copied)] for i in range(child.n_layer - parent.n_layer + len(copied))]
+        originals = [*range(copied.start), *stacked, *range(copied.stop, parent.n_layer)]
+        return _LAYER.sub(lambda layer: str(originals[int(layer[0])]), name)
 
     def _copied(self, parent: ModelConfig) -> range:
         """Return the indices of the parent's layers that a growth in depth copies."""

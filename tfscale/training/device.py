@@ -120,16 +120,14 @@ def hardware_of(device: Device, world: World) -> Hardware:
 def free_memory(device: Device, processes: int) -> int:
     """Return the number of bytes that a training process can allocate if `processes` training processes run on this
     host. On CUDA, each process has its own device."""
-    return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
-
-
-def _free_memory() -> int:
+    if device.kind == "cuda":
+        return torch.cuda.mem_get_info()[0]
     # The system's file cache counts as free, because it is released on demand.
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) // processes
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES")
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE") // processes
 
 
 def is_out_of_memory(fault: BaseException | None) -> bool:

@@ -1,7 +1,7 @@
 """Training loop of a stage."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
 from tfscale.training.journal import WINDOW, Heartbeat, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
+from tfscale.training.optimizer import GradientNorms
 from tfscale.training.parallel import reducing_gradients
 from tfscale.training.preemption import Preemption
 from tfscale.training.probe import probe_micro_batch, warm_up
@@ -37,32 +38,24 @@ from tfscale.training.world import World, split_rows
 from tfscale.untrusted import from_known
 
 
-class Reading:
-    """Copy of a tensor to the host, which a CUDA device makes after the work that is already queued. The host waits for
-    the copy only in `values`, which does not wait for work that was queued later."""
+class _Started:
+    """Training step whose results a CUDA device may still compute. They are copied to the host after the work that is
+    already queued. The host waits for them only in `results`, which does not wait for work that was queued later."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._copy = tensor.detach().to("cpu", non_blocking=True)  # in page-locked memory if it comes from CUDA
-        self._copied = torch.cuda.Event() if tensor.is_cuda else None
+    def __init__(self, rate: float, loss: Tensor, norms: GradientNorms) -> None:
+        self.rate, self.names = rate, norms.names
+        values = torch.cat([torch.stack([loss, norms.total.double()]), norms.each.double()])
+        self._copy = values.to("cpu", non_blocking=True)  # in page-locked memory if it comes from CUDA
+        self._copied = torch.cuda.Event() if values.is_cuda else None
         if self._copied is not None:
             self._copied.record()
 
-    def values(self) -> list[float]:
-        """Wait for the copy of a one-dimensional tensor, and return the values."""
+    def results(self) -> list[float]:
+        """Return the loss, the gradient norm over all ranks, and the norms of each weight's gradient on this rank."""
         if self._copied is not None:
             self._copied.synchronize()
         values: list[float] = self._copy.tolist()
         return values
-
-
-@dataclass(frozen=True)
-class _Started:
-    """Training step whose results the host has not read yet, because the device may still compute them."""
-
-    rate: float
-    names: tuple[str, ...]
-    reading: Reading
-    """Loss, gradient norm over all ranks, and norms on this rank of the gradients of the weights in `names`."""
 
 
 class Trainer:
@@ -170,8 +163,7 @@ class Trainer:
         with self.state.model.using_first_groups(groups_at(spec, step)):
             loss = self.world.sum_of(self._gradients(inputs, targets))
         norms = self.update.finish(loss)
-        values = torch.cat([torch.stack([loss, norms.total.double()]), norms.each.double()])
-        return _Started(rate, norms.names, Reading(values))
+        return _Started(rate, loss, norms)
 
     def _settle(self) -> bool:
         """Wait for the results of the step under way, if any, and record the step. Return False if the stage has been
@@ -179,7 +171,7 @@ class Trainer:
         started, self._under_way = self._under_way, None
         if started is None:
             return True
-        loss, norm, *norms = started.reading.values()
+        loss, norm, *norms = started.results()
         self.costs.end()
         good = math.isfinite(loss) and math.isfinite(norm)
         if not good:
