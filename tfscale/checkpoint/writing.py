@@ -41,8 +41,11 @@ def write(
     Raises:
         OSError: the disk of a rank is full or unavailable. Existing files are not changed.
     """
-    size = ranks.sum(sum((value.data if isinstance(value, Part) else value).nbytes for value in tensors.values()))[0]
-    write_aside(folder, config, counters, lambda aside: _write_files(aside, tensors, ranks), ranks, int(size))
+    parts = {
+        name: value if isinstance(value, Part) else Part(value, (0,) * value.dim()) for name, value in tensors.items()
+    }
+    [size] = ranks.sum(sum(part.data.nbytes for part in parts.values()))
+    write_aside(folder, config, counters, lambda aside: _write_files(aside, parts, ranks), ranks, int(size))
     return int(size)
 
 
@@ -103,10 +106,9 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
     return OSError(f"{folder}: the checkpoint could not be written, with {free:,.1f} MB of free space: {reason}")
 
 
-def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
-    parts = [(name, _part(value)) for name, value in tensors.items()]
+def _write_files(aside: Path, parts: Mapping[str, Part], ranks: Ranks) -> Entries:
     with Described() as described:
-        for number, group in enumerate(grouped(parts, lambda named: named[1].data.nbytes, FILE_BYTES)):
+        for number, group in enumerate(grouped(parts.items(), lambda named: named[1].data.nbytes, FILE_BYTES)):
             offsets = {name: {_SAVED_OFFSETS: list(part.offsets)} for name, part in group}
             content = {name: part.data.detach().contiguous() for name, part in group}
             path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
@@ -148,10 +150,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _part(value: Tensor | Part) -> Part:
-    return value if isinstance(value, Part) else Part(value, (0,) * value.dim())
 
 
 def check_room(folder: Path, needed: int) -> None:
