@@ -43,7 +43,7 @@ def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Co
 
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
-    """Return how the slots in a checkpoint with the given counters differ from those of an optimizer, with a fix.
+    """Return how the slots in a checkpoint differ from those of an optimizer, and how to fix the difference.
     Return None if they are the same or, before the first update, if there are none."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):

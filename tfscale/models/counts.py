@@ -68,7 +68,7 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use, besides what `memory` does not include."""
+"""Fraction of a device's memory that a planned training step may use. The rest is for what `memory` leaves out."""
 
 
 @dataclass(frozen=True)

@@ -30,5 +30,5 @@ class Matrix:
 
 
 def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return whether the weight called `name` is a matrix of a block, as the embedding, gains and biases are not."""
+    """Return whether the weight called `name` is a matrix of a block, unlike the embedding, gains and biases."""
     return dimensions == 2 and name.startswith("blocks.")

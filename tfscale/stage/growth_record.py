@@ -22,7 +22,7 @@ def is_grown(stage_dir: Path) -> bool:
 
 
 def read_growth(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of growth.json, or None for a stage that has not grown (`tfscale.files.read_object`)."""
+    """Return the content of growth.json, or None for a stage that has not grown. Raise ValueError if it is damaged."""
     return read_object(stage_dir / GROWTH_FILE) if (stage_dir / GROWTH_FILE).exists() else None
 
 
@@ -38,5 +38,5 @@ def optimizer_note(stage_dir: Path) -> str | None:
 
 
 def read_import(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of import.json, or None for a stage whose weights were not imported."""
+    """Return the content of import.json, or None for a stage without one. Raise ValueError if it is damaged."""
     return read_object(stage_dir / IMPORT_FILE) if (stage_dir / IMPORT_FILE).exists() else None

@@ -156,7 +156,7 @@ class StageSpec:
     """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The last position
     and learning rate of the parent then follow from its key and are not part of the key of this stage."""
     init_from: str | None = None
-    """SHA-256 of imported weights, which were trained elsewhere, or None. Then `tokens` may be 0 for unknown."""
+    """SHA-256 of weights that were trained elsewhere, or None. `tokens` is 0 if their number of tokens is unknown."""
     init_dir: str | None = None
     """Folder of the imported stage from which the weights are copied, not part of the key, or None for that stage."""
     extensions: tuple[str, ...] = ()
