@@ -12,7 +12,7 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""Margin below the clipping limit, below which torch clamps the clipping factor, limit / (norm + 1e-6), to 1."""
+"""Distance of a norm below the limit at which torch clamps the clipping factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:
