@@ -24,7 +24,7 @@ from tfscale.bench.contest import Contestant, measure_case
 from tfscale.bench.rows import Found
 from tfscale.bench.settings import Settings
 from tfscale.models.parameter_tokens import Groups, TokenGroup
-from tfscale.models.pattention import pattention, plain_pattention
+from tfscale.models.pattention import pattentions, plain_pattention
 
 PART = "pattention"
 WIDTH = 768
@@ -106,8 +106,10 @@ def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
     groups = (TokenGroup(n, math.sqrt(n)),)
     compiled = partial(torch.compile, dynamic=False) if settings.on_cuda else lambda function: function
     return {
-        OURS: compiled(lambda x, k, v: pattention(x, k, v, groups, "l2_norm_gelu")),
-        "recomputing": compiled(lambda x, k, v: pattention(x, k, v, groups, "l2_norm_gelu", recompute=True)),
+        OURS: compiled(lambda x, k, v: pattentions(x, [(k, v)], groups, "l2_norm_gelu").squeeze(-2)),
+        "recomputing": compiled(
+            lambda x, k, v: pattentions(x, [(k, v)], groups, "l2_norm_gelu", recompute=True).squeeze(-2)
+        ),
         "plain": lambda x, k, v: plain_pattention(x, k, v, groups, "l2_norm_gelu"),
         OFFICIAL: lambda x, k, v: official(x, k, v, groups),
         "MLP": compiled(lambda x, k, v: F.linear(F.gelu(F.linear(x, k)), v.T)),

@@ -20,7 +20,7 @@ from tfscale.analysis.family import Bound, Verdict
 from tfscale.bench.rows import Note
 from tfscale.cli.doctor import Finding
 from tfscale.cli.list_ import Choice
-from tfscale.growth.optimizer_state import OptimizerState
+from tfscale.growth.grow_checkpoint import OptimizerState
 from tfscale.orchestrate.progress import Overview
 from tfscale.plan.unreached import Difference
 from tfscale.predict.cost import Step

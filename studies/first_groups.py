@@ -18,10 +18,10 @@ from studies.training import loss_of, planned, train
 from tfscale.interop.finished import model_of, open_finished, with_groups
 from tfscale.interop.perplexity import score_heldout
 from tfscale.models.counts import flops, parameters
-from tfscale.models.first_groups import with_first_groups
+from tfscale.models.tokenformer import with_first_groups
 from tfscale.plan.arms import Arm
 from tfscale.stage.folder import Stage, is_done
-from tfscale.training.nested_dropout import groups_at
+from tfscale.training.calendar import groups_at
 
 SHORT = ("schedule=progressive_tiny", "schedule.stages.stage1.tokens=500K", "schedule.growth_tokens=50K",
          "launcher.compile=off")  # fmt: skip

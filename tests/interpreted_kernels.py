@@ -7,9 +7,8 @@ from itertools import product
 import torch
 
 from tfscale.models import norm_gelu_kernels
-from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.parameter_tokens import Groups, TokenGroup
-from tfscale.models.pattention import plain_pattention
+from tfscale.models.pattention import joined_pattention, plain_pattention
 
 TOKENS, IN, OUT = 3, 6, 4
 SHAPES: tuple[tuple[Groups, int, bool], ...] = (

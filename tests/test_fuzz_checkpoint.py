@@ -20,6 +20,7 @@ from tfscale.models.init import build_model
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.totals import Totals
+from tfscale.training.state import rng_tensors, set_rng
 
 GROUP = (TokenGroup(6, 2.0),)
 CONFIG = TokenFormerConfig(1, 8, 2, vocab_size=11, context=4, qkv=GROUP, out=GROUP, ffn=GROUP)
@@ -31,7 +32,7 @@ TOKENS = torch.tensor([[1, 2, 3]])
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / checkpoint.folder_name(3)
-    tensors = {**WEIGHTS, **checkpoint.rng_tensors()}
+    tensors = {**WEIGHTS, **rng_tensors()}
     checkpoint.write(folder, CONFIG, Counters(3, 3, Totals(), Totals(3, 3, 1.5, 1.5), (2.0, 1.0)), tensors)
     return folder
 
@@ -83,7 +84,7 @@ def is_usable(folder: Path) -> bool:
         checkpoint.read_state(folder)
         rng = {"rng/cpu": torch.empty_like(random)}
         checkpoint.read(folder, rng)
-        checkpoint.set_rng(rng)
+        set_rng(rng)
         model(TOKENS % model.config.vocab_size)
     except BrokenCheckpoint as fault:
         assert_readable(fault)
@@ -175,7 +176,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8
 @st.composite
 def other_tensors(draw: st.DrawFn) -> dict[str, torch.Tensor]:
     """Draw the tensors of the checkpoint, with some reshaped, converted, renamed, removed or added."""
-    tensors = {**WEIGHTS, **checkpoint.rng_tensors()}
+    tensors = {**WEIGHTS, **rng_tensors()}
     for _ in range(draw(st.integers(1, 3))):
         name = draw(st.sampled_from(sorted(tensors)))
         match draw(st.sampled_from(["shape", "rows", "scalar", "type", "missing", "renamed", "new", "nan"])):
@@ -231,4 +232,4 @@ def test_the_copy_that_the_changes_start_from_is_whole(whole: Path) -> None:
     assert is_whole(whole)
     assert is_usable(whole)
     file = next(whole.glob("*.safetensors"))
-    assert set(load_file(file)) == {*WEIGHTS, *checkpoint.rng_tensors()}
+    assert set(load_file(file)) == {*WEIGHTS, *rng_tensors()}

@@ -11,14 +11,13 @@ from tfscale import checkpoint
 from tfscale.checkpoint import Counters
 from tfscale.checkpoint.slots import slots_in, slots_of
 from tfscale.growth.grow_checkpoint import grow_checkpoint
-from tfscale.growth.logits_check import compare_logits
+from tfscale.growth.grow_stage import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.execution import Recompute
-from tfscale.models.first_groups import first_groups_model, number_of_groups
-from tfscale.models.init import build_model
+from tfscale.models.init import build_model, first_groups_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau
-from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.tokenformer import TokenFormerConfig, number_of_groups
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.muon import Muon

@@ -15,7 +15,7 @@ from tfscale.cli.compare import compare_plan
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.growth.grow_checkpoint import grow_checkpoint
-from tfscale.growth.logits_check import compare_logits
+from tfscale.growth.grow_stage import compare_logits
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_models_pattention import pattention
 from torch.nn import functional as F
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
 from tfscale.models.init import build_model, init_tensor
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
-from tfscale.models.pattention import Pattention, QKVPattention, pattention
+from tfscale.models.pattention import Pattention, QKVPattention
 from tfscale.models.rotary import rotary_table, rotate, rotated_heads
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig

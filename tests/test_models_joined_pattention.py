@@ -16,9 +16,8 @@ from torch import Tensor
 
 from benchmarks.partition import mock_gpu
 from tfscale.models.init import build_model
-from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.parameter_tokens import NormActivation
-from tfscale.models.pattention import Pattention, QKVPattention, plain_pattention
+from tfscale.models.pattention import Pattention, QKVPattention, joined_pattention, plain_pattention
 from tfscale.stage.layout import Layout
 from tfscale.stage.spec import RunSpec
 from tfscale.training.device import Device, resolve

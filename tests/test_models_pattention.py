@@ -8,7 +8,7 @@ from tfscale.models import tiles
 from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model
 from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, default_tau
-from tfscale.models.pattention import Pattention, pattention, pattentions, plain_pattention
+from tfscale.models.pattention import Pattention, pattentions, plain_pattention
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
 
@@ -35,6 +35,12 @@ def operands(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     shapes = ((5, 8, IN), (n, IN), (n, OUT))
     x, keys, values = (torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes)
     return x, keys, values
+
+
+def pattention(
+    x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool = False
+) -> Tensor:
+    return pattentions(x, [(keys, values)], groups, kind, recompute).squeeze(-2)
 
 
 def results(out: Tensor, operands: tuple[Tensor, ...]) -> list[Tensor]:

@@ -11,9 +11,8 @@ from tfscale import checkpoint
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import read_result
-from tfscale.training.costs import Costs
+from tfscale.training.costs import Costs, EnergyMeter
 from tfscale.training.device import Device
-from tfscale.training.energy import EnergyMeter
 from tfscale.training.optimizer import GradientNorms
 from tfscale.training.world import World
 from tfscale.verify import verify_stage

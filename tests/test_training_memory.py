@@ -16,7 +16,7 @@ from tfscale.bench.sizes import tokenformer
 from tfscale.models.counts import memory
 from tfscale.models.execution import Execution
 from tfscale.models.init import build_model
-from tfscale.optimizers import chunks
+from tfscale.optimizers import base
 from tfscale.optimizers.muon import Muon
 from tfscale.stage.layout import Layout
 from tfscale.training.device import Device
@@ -51,7 +51,7 @@ class Live(TorchDispatchMode):
 
 @pytest.mark.parametrize("held", [1, 1 << 11, 1 << 24])
 def test_the_memory_of_an_update_by_muon_is_counted(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
-    monkeypatch.setattr(chunks, "HELD", held)
+    monkeypatch.setattr(base, "HELD", held)
     model = build_model(CONFIG, seed=0)
     updates = ModelOptimizer(model, MUON, CONFIG)
     for _ in range(2):  # in the second update, the slots exist

@@ -14,7 +14,7 @@ from tfscale.faults import UserFault
 from tfscale.plan.checks import check_experiment
 from tfscale.plan.plan import make_plan
 from tfscale.stage.spec import key_of, read_spec, spec_to_dict, write_spec
-from tfscale.training.nested_dropout import groups_at
+from tfscale.training.calendar import groups_at
 
 DROPOUT = ("growth=grouped", "launcher.compile=off", "growth.nested_dropout=0.5")
 

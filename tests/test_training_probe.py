@@ -9,8 +9,7 @@ from stages import planned, trainer_of
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 
-from tfscale.training.device import Device, free_memory
-from tfscale.training.out_of_memory import is_out_of_memory
+from tfscale.training.device import Device, free_memory, is_out_of_memory
 from tfscale.training.probe import dry_step, measure_peak
 
 CPU = Device("cpu", bf16=False, compiled=False)

@@ -17,7 +17,7 @@ from tfscale.training.world import World
 class Beside(Device):
     """CPU device that saves during training, as CUDA devices do."""
 
-    saves_beside_training = True
+    queues = True
 
 
 BESIDE = Beside("cpu", bf16=False, compiled=False)

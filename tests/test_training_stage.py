@@ -20,7 +20,7 @@ from stages import (
 )
 
 from tfscale.faults import PREEMPTED
-from tfscale.growth.logits_check import NotPreserved
+from tfscale.growth.grow_stage import NotPreserved
 from tfscale.models.counts import flops as count
 from tfscale.models.init import build_model
 from tfscale.stage.events import read_events

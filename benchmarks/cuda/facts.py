@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.findings import MACHINE
+from tfscale.training.costs import EnergyMeter
 from tfscale.training.device import Device, environment
-from tfscale.training.energy import EnergyMeter
 
 WIDTH = 768
 ROWS = (576, 2140, 2144, 2176, 8560, 4850, 4864, 8620, 8640, 34480)

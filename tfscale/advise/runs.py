@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tfscale.analysis.curves import StageCurve, joined, read_stage
-from tfscale.growth.continued import Continued
+from tfscale.growth.operator import Continued
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import non_embedding_parameters
 from tfscale.stage import how

@@ -12,25 +12,14 @@ The folder is written under another name, synced and then renamed. Therefore a f
 complete. No file can contain code.
 
 The layout is that of the safetensors storage of torch.distributed.checkpoint, whose reader supports any number of
-ranks. The writer of torch.distributed.checkpoint is not used, because it first copies all tensors in memory, which may
-not fit in addition to the model. Here, files are written one by one, and the header of each file states which parts of
-larger tensors the file contains.
+ranks. Its writer is not used, because it first copies all tensors in memory.
 """
 
-from tfscale.checkpoint.contents import (
-    MANIFEST_FILE,
-    STATE_FILE,
-    BrokenCheckpoint,
-    Counters,
-    Part,
-    folder_name,
-)
-from tfscale.checkpoint.folder import latest, prune, sweep
+from tfscale.checkpoint.contents import MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Part, folder_name
 from tfscale.checkpoint.manifest import Entries, describe, read_manifest
-from tfscale.checkpoint.random import rng_tensors, set_rng
 from tfscale.checkpoint.ranks import Ranks
-from tfscale.checkpoint.reading import load_model, read, read_state, shapes, verify
-from tfscale.checkpoint.writing import check_room, write, write_aside, write_each
+from tfscale.checkpoint.reading import latest, load_model, read, read_state, shapes, verify
+from tfscale.checkpoint.writing import check_room, prune, sweep, write, write_aside, write_each
 
 __all__ = [
     "MANIFEST_FILE",
@@ -49,8 +38,6 @@ __all__ = [
     "read",
     "read_manifest",
     "read_state",
-    "rng_tensors",
-    "set_rng",
     "shapes",
     "sweep",
     "verify",

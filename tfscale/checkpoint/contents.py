@@ -9,17 +9,10 @@ from tfscale.totals import NO_COST, Totals
 FORMAT = 1
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
-SAVED_OFFSETS_KEY, CUSTOM_METADATA_KEY = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys in a file's metadata under which torch's reader finds the offsets of the stored parts within the whole
-tensors."""
 
 
 class BrokenCheckpoint(Exception):
     """Error raised for a checkpoint that is damaged or incomplete. The message names the file and the fault."""
-
-
-class NoRoom(OSError):
-    """Error raised when the disk has less free space than a checkpoint needs."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +22,7 @@ class Counters:
     step: int = 0
     """Number of training steps of this stage, including steps whose update was skipped."""
     optimizer_step: int = 0
-    """Number of optimizer updates, which the bias correction uses. It includes the updates of the parent if growth
-    carries the optimizer state over."""
+    """Number of optimizer updates, including those of the parent if growth carries the optimizer state over."""
     before: Totals = NO_COST
     """Cost of the lineage (the stage and its ancestors) when this stage began."""
     totals: Totals = NO_COST
@@ -42,8 +34,7 @@ class Counters:
 
 
 def folder_name(step: int) -> str:
-    """Return the folder name of the checkpoint at a step. The alphabetical order of the names is the order of the
-    steps."""
+    """Return the name of the checkpoint's folder at a step. The alphabetical order is the order of the steps."""
     return f"step-{step:012d}"
 
 

@@ -1,11 +1,9 @@
-"""Functions that read and verify checkpoints.
-
-The reader of tensors is imported inside functions, because its import is slow and a stage that starts from scratch does
-not need it.
-"""
+"""Functions that read and verify checkpoints. The reader of tensors is imported where it is used, because its import is
+slow and a stage that starts from scratch does not need it."""
 
 import reprlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +43,22 @@ def verify(folder: Path) -> None:
             raise BrokenCheckpoint(
                 f"{folder / name}: the content has changed since it was written (the SHA-256 differs)"
             )
+
+
+def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
+    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer checkpoints that are
+    broken, and call `report` with a message about each."""
+    for found in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            verify(found)
+        except BrokenCheckpoint as fault:
+            aside = found.with_name(f"broken-{found.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            found.rename(aside)
+            report(f"renamed to {aside.name}: {fault}")
+            continue
+        return found
+    return None
 
 
 def read_state(folder: Path) -> tuple[ModelConfig, Counters]:

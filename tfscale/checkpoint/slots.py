@@ -37,19 +37,14 @@ def kinds(slots: frozenset[str]) -> tuple[str, ...]:
 
 
 def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Counters) -> None:
-    """Check that a checkpoint with the given counters contains exactly the slots of an optimizer.
-
-    Raises:
-        BrokenCheckpoint: slots are missing, or the checkpoint contains other slots.
-    """
+    """Raise BrokenCheckpoint unless a checkpoint contains exactly the slots of an optimizer (`slots_fault`)."""
     if fault := slots_fault(shapes, optimizer, counters):
         raise BrokenCheckpoint(f"{folder}: {fault}")
 
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
-    """Return a message that describes how the slots in a checkpoint with the given counters differ from the slots of an
-    optimizer, and how to fix the difference. Return None if the checkpoint contains exactly the optimizer's slots or,
-    before the first update, no slots."""
+    """Return how the slots in a checkpoint differ from those of an optimizer, and how to fix the difference.
+    Return None if they are the same or, before the first update, if there are none."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None

@@ -1,8 +1,7 @@
 """Reader of the tensors of a checkpoint, based on torch.distributed.checkpoint, which takes a second to import."""
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,13 +16,11 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader that reads the headers of files only once. It checks that the stored parts fill each tensor, because the
-    values in a gap would be uninitialised."""
+    """Reader that reads headers only once and checks that there are no gaps, whose values would be uninitialised."""
 
     _metadata: Metadata | None = None
 
     def read_metadata(self) -> Metadata:
-        """Return the names and shapes of all tensors, and the offsets of their stored parts."""
         if self._metadata is not None:
             return self._metadata
         metadata = super().read_metadata()
@@ -42,11 +39,7 @@ class Stored:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return the shapes of the tensors by name.
-
-        Raises:
-            BrokenCheckpoint: a file is not a safetensors file.
-        """
+        """Return the shapes of the tensors by name, or raise BrokenCheckpoint for a file that is not safetensors."""
         try:
             metadata = self._reader.read_metadata()
         except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:
@@ -62,15 +55,8 @@ class Stored:
             BrokenCheckpoint: a tensor is missing or has a different shape.
         """
         try:
-            with _one_process():
+            with warnings.catch_warnings():  # there is no process group, which is intended
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
                 load(dict(into), storage_reader=self._reader, no_dist=True)
         except (CheckpointException, SafetensorError, OSError) as error:
             raise BrokenCheckpoint(f"{self._folder}: {error}") from error
-
-
-@contextmanager
-def _one_process() -> Iterator[None]:
-    # DCP warns that there is no process group, which is intended.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

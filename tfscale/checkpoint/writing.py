@@ -14,17 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tfscale.checkpoint.contents import (
-    CUSTOM_METADATA_KEY,
-    FORMAT,
-    MANIFEST_FILE,
-    SAVED_OFFSETS_KEY,
-    STATE_FILE,
-    BrokenCheckpoint,
-    Counters,
-    NoRoom,
-    Part,
-)
+from tfscale.checkpoint.contents import FORMAT, MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Part
 from tfscale.checkpoint.manifest import Described, Entries, describe, read_json
 from tfscale.checkpoint.ranks import ALONE, Ranks
 from tfscale.files import sync
@@ -35,21 +25,27 @@ from tfscale.models.families import to_dict
 FILE_BYTES = 2**30
 """Maximum size of a file in bytes, unless one tensor is larger. Tensors on a device are copied to host memory one file
 at a time."""
+_SAVED_OFFSETS, _CUSTOM_METADATA = "saved_offsets", "DCP_SHARDING_INFO"
+"""Keys in a file's metadata under which torch's reader finds the offsets of the parts within the whole tensors."""
+
+
+class NoRoom(OSError):
+    """Error raised when the disk has less free space than a checkpoint needs."""
 
 
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Write a checkpoint. Each rank writes its own share of the tensors.
-
-    Returns:
-        The size of the tensors of all ranks in bytes.
+    """Write a checkpoint, to which each rank adds its own share of the tensors, and return its size in bytes.
 
     Raises:
         OSError: the disk of a rank is full or unavailable. Existing files are not changed.
     """
-    size = ranks.sum(sum((value.data if isinstance(value, Part) else value).nbytes for value in tensors.values()))[0]
-    write_aside(folder, config, counters, lambda aside: _write_files(aside, tensors, ranks), ranks, int(size))
+    parts = {
+        name: value if isinstance(value, Part) else Part(value, (0,) * value.dim()) for name, value in tensors.items()
+    }
+    [size] = ranks.sum(sum(part.data.nbytes for part in parts.values()))
+    write_aside(folder, config, counters, lambda aside: _write_files(aside, parts, ranks), ranks, int(size))
     return int(size)
 
 
@@ -61,12 +57,11 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Write a checkpoint: call `fill` on every rank with a temporary folder, add the other files, and rename the folder
-    last.
+    """Write a checkpoint of `needed` bytes in a temporary folder, and rename the folder last.
 
     Args:
-        fill: function that writes and syncs safetensors files, and returns their entries for the manifest.
-        needed: number of bytes that all ranks together will write.
+        fill: function that writes and syncs the safetensors files of a rank, and returns their entries for the
+            manifest.
 
     Raises:
         OSError: the checkpoint could not be written. Existing files are not changed, and no partial files are left.
@@ -111,26 +106,20 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
     return OSError(f"{folder}: the checkpoint could not be written, with {free:,.1f} MB of free space: {reason}")
 
 
-def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
-    """Write the tensors of this rank to files named after the rank, and return the entries of the files."""
-    parts = [(name, _part(value)) for name, value in tensors.items()]
+def _write_files(aside: Path, parts: Mapping[str, Part], ranks: Ranks) -> Entries:
     with Described() as described:
-        for number, group in enumerate(grouped(parts, lambda named: named[1].data.nbytes, FILE_BYTES)):
-            offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group}
+        for number, group in enumerate(grouped(parts.items(), lambda named: named[1].data.nbytes, FILE_BYTES)):
+            offsets = {name: {_SAVED_OFFSETS: list(part.offsets)} for name, part in group}
             content = {name: part.data.detach().contiguous() for name, part in group}
             path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
-            save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
+            save_file(content, path, {_CUSTOM_METADATA: json.dumps(offsets)})
             described.add(path)
         return described.entries()
 
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
-    """Write tensors in the order of the iterable, each into a separate file. While a tensor is computed, the previous
-    tensor is written, and the files of earlier tensors are synced and hashed. During the call, torch is limited to one
-    thread.
-
-    Returns:
-        The entries of the files for the manifest.
+    """Write each tensor to a separate file, and return the entries of the files for the manifest. While a tensor is
+    computed, the previous one is written, and those before it are synced and hashed. torch is limited to one thread.
 
     Raises:
         OSError, SafetensorError: a tensor could not be written.
@@ -163,16 +152,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _part(value: Tensor | Part) -> Part:
-    return value if isinstance(value, Part) else Part(value, (0,) * value.dim())
-
-
 def check_room(folder: Path, needed: int) -> None:
-    """Check that the disk of `folder` has at least `needed` bytes of free space.
-
-    Raises:
-        NoRoom: the disk is too full. The message states the required and the free space.
-    """
+    """Raise NoRoom if the disk of `folder` has less than `needed` bytes of free space."""
     existing = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -201,3 +182,19 @@ def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def sweep(folder: Path) -> None:
+    """Remove incomplete checkpoints of processes that were killed. The caller must hold the lock of the stage."""
+    for left in folder.glob(".step-*.writing"):
+        shutil.rmtree(left)
+
+
+def prune(folder: Path, keep: int, every: int = 0) -> None:
+    """Remove all checkpoints except the newest `keep` and, if `every` is not 0, those at multiples of `every` steps.
+    The manifest is removed first, so that a partially removed checkpoint never appears to be complete."""
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        if every and int(old.name.removeprefix("step-")) % every == 0:
+            continue
+        (old / MANIFEST_FILE).unlink(missing_ok=True)
+        shutil.rmtree(old)

@@ -6,8 +6,8 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
+from tfscale.growth.grow_checkpoint import OptimizerState
 from tfscale.growth.grow_stage import grow_finished_stage
-from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.folder import find_stage

@@ -13,8 +13,7 @@ from tfscale.end_with_input import end_with_input
 from tfscale.exit import exit_quickly
 from tfscale.extensions import add_extension_argument, load_extensions
 from tfscale.faults import PREEMPTED
-from tfscale.growth.grow_stage import grow_stage
-from tfscale.growth.logits_check import NotPreserved
+from tfscale.growth.grow_stage import NotPreserved, grow_stage
 from tfscale.stage.lock import StageHeld
 
 

@@ -1,7 +1,8 @@
 """Conversion of the checkpoint of a parent stage to the initial checkpoint of its child stage by a growth operator.
 Tensors are converted one at a time on the CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,14 +10,36 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters
-from tfscale.checkpoint.slots import check_slots
+from tfscale.checkpoint.slots import Shapes, check_slots, kinds, slots_in, slots_of
 from tfscale.checkpoint.stored import Stored
 from tfscale.growth.operator import Growth
-from tfscale.growth.optimizer_state import OptimizerState, state_after
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
 from tfscale.optimizers.base import Optimizer, Slot
 from tfscale.totals import Totals
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """Initial optimizer state of a grown stage, stored as `optimizer` in growth.json.
+
+    All weights share one number of updates, which AdamW uses for its bias correction. If the optimizer changes between
+    a parent and its child, the parent's number would be wrong for every slot that starts empty. In this case no slots
+    are carried over, not even those of weights that both optimizers update in the same way.
+    """
+
+    parent: str | None
+    """Name of the optimizer whose state the parent's checkpoint contains, or None if it contains no optimizer state."""
+    child: str
+    """Name of the optimizer of the grown stage."""
+    carried: bool
+    """True if all slots are grown from the parent's slots; False if all slots start empty."""
+    slots: tuple[str, ...]
+    """Kinds of the slots of the grown stage's optimizer, such as `exp_avg`."""
+    updates: int
+    """Initial number of optimizer updates, which is 0 if the slots start empty."""
+    note: str | None
+    """Message that explains why the slots start empty although the recipe carries them over; otherwise None."""
 
 
 def grow_checkpoint(
@@ -29,18 +52,13 @@ def grow_checkpoint(
     trained_with: Optimizer | None = None,
     spent: Totals | None = None,
 ) -> OptimizerState:
-    """Write the checkpoint at step 0 of a stage that grows from `parent`, and return the initial optimizer state.
-
-    The totals of the child stage start from those of the parent stage; the step count starts at 0. Peak memory is a few
-    times the size of the largest tensor, because each tensor is written while the next one is computed.
+    """Write the checkpoint at step 0 of a stage that grows from the checkpoint `parent`, and return the initial
+    optimizer state. Peak memory is a few times the size of the largest tensor.
 
     Args:
-        parent: folder of a complete checkpoint.
-        child: folder to write.
         config: config of the child, from `growth.grown_config`.
         optimizer: optimizer of the child.
-        trained_with: optimizer of the parent, or None if the child has the same optimizer. If `growth` carries the
-            optimizer state over and the two optimizers have the same name, the slots are grown like the weights.
+        trained_with: optimizer of the parent, or None if it is that of the child.
         spent: initial totals of the child, or None for the totals in the parent's checkpoint.
 
     Raises:
@@ -58,7 +76,7 @@ def grow_checkpoint(
     stored = Stored(parent)
     shapes = stored.shapes()
     check_slots(parent, shapes, trained_with or optimizer, old)
-    state = state_after(growth, trained_with or optimizer, optimizer, shapes, old.optimizer_step)
+    state = _state_after(growth, trained_with or optimizer, optimizer, shapes, old.optimizer_step)
 
     def grown() -> Iterator[tuple[str, Tensor]]:
         for name, weight in build_model(config, device="meta").named_parameters():
@@ -73,3 +91,17 @@ def grow_checkpoint(
     counters = Counters(0, state.updates, before=before, totals=before, optimizer=optimizer.name)
     checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))
     return state
+
+
+def _state_after(growth: Growth, parent: Optimizer, child: Optimizer, shapes: Shapes, updates: int) -> OptimizerState:
+    before = parent.name if slots_in(shapes) else None
+    carried = growth.carries and before == child.name
+    slots = kinds(slots_of(child, shapes))
+    note = _note(before, child.name, slots) if growth.carries and not carried else None
+    return OptimizerState(before, child.name, carried, slots, updates if carried else 0, note)
+
+
+def _note(before: str | None, after: str, slots: Sequence[str]) -> str:
+    changed = f"the optimizer changes from {before} to {after}"
+    reason = "the parent's checkpoint contains no optimizer state" if before is None else changed
+    return f"{reason}, so all slots of {after} ({', '.join(slots)}) start empty and the number of updates starts at 0"

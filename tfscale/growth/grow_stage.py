@@ -2,31 +2,53 @@
 
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
-from tfscale.growth.grow_checkpoint import grow_checkpoint
+from tfscale.files import write_json
+from tfscale.growth.grow_checkpoint import OptimizerState, grow_checkpoint
 from tfscale.growth.imported_weights import take_over
-from tfscale.growth.logits_check import LogitsComparison, NotPreserved, compare_logits
 from tfscale.growth.operator import Growth, from_dict
-from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
+from tfscale.models.counts import parameters
 from tfscale.stage.folder import weights_dir
-from tfscale.stage.growth_record import is_grown, write_growth
+from tfscale.stage.growth_record import GROWTH_FILE, is_grown
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Maximum number of validation tokens on which the logits of parent and child are compared. The tokens form whole
-sequences, at least one."""
+"""Maximum number of validation tokens, in at least one sequence, on which logits of parent and child are compared."""
+FLOAT64_PARAMETERS = 100_000_000
+"""Maximum number of parameters of a model that is compared in float64; float32 saves memory for larger models."""
+
+
+class NotPreserved(Exception):
+    """Error raised if a function-preserving growth has changed the logits."""
+
+
+@dataclass(frozen=True)
+class LogitsComparison:
+    """Comparison of the logits and losses of a parent stage and its child stage on the same tokens."""
+
+    loss_before: float
+    loss_after: float
+    """Mean loss in nats per token after the growth; `loss_before` is the mean loss before the growth."""
+    max_logit_difference: float
+    tolerance: float
+    """Largest difference of logits that rounding can explain, given their magnitude and the precision."""
+    precision: str
+    tokens: int
 
 
 def grow_stage(stage_dir: Path) -> None:
@@ -71,7 +93,7 @@ def grow_stage(stage_dir: Path) -> None:
                 f"{result.max_logit_difference:.3g} (rounding can explain up to {result.tolerance:.3g}); the new "
                 "checkpoint was removed"
             )
-        write_growth(stage_dir, report)
+        write_json(stage_dir / GROWTH_FILE, report)
         if state.note:
             print(f"note: {state.note}")
 
@@ -110,6 +132,36 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
     start = spec.data.heldout_start
     inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences, start)))
     return compare_logits(parent, child, inputs, targets, rounded)
+
+
+@torch.inference_mode()
+def compare_logits(
+    parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
+) -> LogitsComparison:
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. The
+    tolerance is larger if weights of the child are `rounded` fractions of the parent's weights."""
+    config, _ = checkpoint.read_state(child)
+    dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
+    before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)
+    scale = before.abs().max().item()
+    return LogitsComparison(
+        loss_before=_loss(before, targets),
+        loss_after=_loss(after, targets),
+        max_logit_difference=(after - before).abs().max().item(),
+        # Summing n products in another order changes a value by a few hundred units in the last place.
+        tolerance=max(1e4 * torch.finfo(dtype).eps, 1e2 * torch.finfo(torch.float32).eps * rounded) * max(scale, 1.0),
+        precision=str(dtype).removeprefix("torch."),
+        tokens=targets.numel(),
+    )
+
+
+def _logits(folder: Path, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    logits: Tensor = checkpoint.load_model(folder).to(dtype)(inputs)
+    return logits
+
+
+def _loss(logits: Tensor, targets: Tensor) -> float:
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
 
 
 def _report(

@@ -1,8 +1,5 @@
-"""Import of weights for the first stage of a chain, which replaces the training of that stage.
-
-The stage has its own folder and key. It is evaluated on the validation text of the plan like any other stage, and its
-cost is computed from the number of training tokens in the schedule.
-"""
+"""Import of weights for the first stage of a chain, which replaces the training of that stage. Its cost is computed
+from the number of training tokens in the schedule."""
 
 import hashlib
 import shutil
@@ -11,17 +8,17 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.checkpoint.slots import kinds, slots_in
+from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
-from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
+from tfscale.stage.growth_record import IMPORT_FILE, read_import
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 from tfscale.totals import Totals
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training an imported model on `tokens` tokens. The training time is unknown and counts as 0
-    seconds."""
+    """Return the cost of training an imported model on `tokens` tokens, with an unknown time that counts as 0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
@@ -67,4 +64,4 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     record = read_import(source)
     if record is None:
         raise BrokenCheckpoint(f"{source / IMPORT_FILE}: the file does not exist")
-    write_import(stage_dir, record)
+    write_json(stage_dir / IMPORT_FILE, record)

@@ -1,14 +1,7 @@
 """Base class and registry of growth operators, which turn a trained model into a larger model.
 
-`tfscale.growth.tokenformer_recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a
-Transformer wider or deeper, and `tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension
-can register its own operator:
-
-    @GROWTHS.register("interleave")
-    @dataclass(frozen=True)
-    class Interleave(Growth): ...
-
-Planning also uses these classes, so torch is imported only where it is needed.
+`tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. Planning also uses these classes, so torch is
+imported only where it is needed.
 """
 
 import json
@@ -85,8 +78,7 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config of the child, whose size should be that of `target`. If the operator can produce exactly
-        `target`, the result is `target`.
+        """Return the config of the child: `target`, or the nearest size that the operator can produce.
 
         Raises:
             ValueError: the parent cannot grow to this size.
@@ -94,8 +86,7 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding. If so, a comparison of the logits verifies
-        the growth."""
+        """Return whether this growth preserves all logits up to rounding, which is then verified."""
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         """Return the name of the parent's weight from which the child's weight `name` is computed."""
@@ -105,8 +96,7 @@ class Growth(ABC):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the tensor of the child that corresponds to a tensor of its parent, as a pure function of the
-        arguments.
+        """Return a tensor of the child, as a pure function of the arguments.
 
         Args:
             name: name of the child's weight.
@@ -116,14 +106,12 @@ class Growth(ABC):
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if all rows have the
-        same learning rate."""
+        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if they are equal."""
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that the spec of a grown stage contains. By default, these are all settings except
-        `peak`, which is included in the learning rate of the stage. All returned settings except `name` are part of the
-        stage's key."""
+        """Return the settings in the spec of a grown stage, which are part of its key, except `name`. By default, these
+        are all settings except `peak`, which is included in the learning rate of the stage."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
@@ -133,8 +121,7 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json without the measurements. The values have JSON types, such as lists instead
-        of tuples."""
+        """Return the content of growth.json without the measurements. The values have JSON types."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},
@@ -144,12 +131,35 @@ class Growth(ABC):
         return plain
 
 
+@dataclass(frozen=True)
+class Continued(Growth):
+    """Growth operator for continued training, which changes neither the model nor the optimizer state."""
+
+    kind: ClassVar[str] = "continued"
+
+    def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
+        if target != parent:
+            raise ValueError("the model must not change if training continues")
+        return parent
+
+    def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
+        return True
+
+    def grow_tensor(
+        self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
+    ) -> "Tensor":
+        return old
+
+
+CONTINUED = Continued("none", lr="continue", data="continue")
+"""Continued training with the last learning rate, optimizer state and data position of the parent."""
+
 GROWTHS: Registry[type[Growth]] = Registry(
     "growth.kind",
     {
         "tokens": "tfscale.growth.tokenformer_recipe:GrowthRecipe",
         "transformer": "tfscale.growth.transformer_recipe:TransformerGrowth",
-        "continued": "tfscale.growth.continued:Continued",
+        "continued": "tfscale.growth.operator:Continued",
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}

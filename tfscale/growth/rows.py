@@ -1,5 +1,4 @@
-"""Pure functions that compute the rows that a growth adds to a weight, and the scale of copied rows of weights and
-optimizer slots."""
+"""Pure functions that compute the rows that a growth adds to a weight, and the scale of copied rows."""
 
 from functools import partial
 from typing import Literal, assert_never
@@ -22,8 +21,7 @@ def share_of_copies(name: str, degree: int, copies: int) -> float:
 
 
 def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
-    """Return the rows plus random noise, whose standard deviation is `noise` times that of the rows. The noise is a
-    function of (seed, name)."""
+    """Return the rows plus random noise of `noise` times their standard deviation, a function of (seed, name)."""
     if noise == 0:
         return rows
     drawn = torch.randn(rows.shape, generator=stream(seed, name))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
-from tfscale.models.first_groups import number_of_groups
 from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
-from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.tokenformer import TokenFormerConfig, number_of_groups
 from tfscale.ranges import Probability
 from tfscale.stage.spec import RateSpec
 
@@ -190,8 +189,7 @@ class GrowthRecipe(Growth):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the grown tensor. The old rows of each group are followed by their copies, and the new rows come last.
-        Tensors that are not parameter tokens are returned unchanged."""
+        """Return the grown tensor. The old rows of each group are followed by their copies, and new rows come last."""
         from torch import cat
 
         from tfscale.growth.rows import noisy, share_of_copies
@@ -284,5 +282,4 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
-    """Return the number of copies of each old token in the grown layer, which is 1 unless the recipe splits tokens."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1

@@ -1,5 +1,4 @@
-"""Growth operator for Transformers, which increases their width or depth. Growth by parameter tokens is compared with
-this baseline."""
+"""Growth operator for Transformers in width or depth, the baseline for growth by parameter tokens."""
 
 import re
 from collections.abc import Iterator
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 from tfscale.faults import Fault
 from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import parameters
-from tfscale.models.nearest import nearest
+from tfscale.models.counts import nearest, parameters
 from tfscale.models.transformer import TransformerConfig
 
 if TYPE_CHECKING:
@@ -74,10 +72,8 @@ class TransformerGrowth(Growth):
         """Return the config whose number of parameters is nearest to `wanted` in ratio, among the parent's config and
         all configs that the method can grow it to.
 
-        Width grows by whole heads: by any number of heads with `net2net`, and by doubling with `hypercloning`. The head
-        size does not change, because rotary position embeddings depend on it, and d_ff grows along with d_model.
-        `g_stack` multiplies the number of layers, and `middle` multiplies the number of layers between the first and
-        the last.
+        Width grows by whole heads, and d_ff along with d_model. The head size does not change, because rotary position
+        embeddings depend on it.
         """
         copied = len(self._copied(parent))
 
@@ -109,20 +105,10 @@ class TransformerGrowth(Growth):
         return self.method == "hypercloning" or self.noise == 0
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
-        """Return the name of the parent's weight from which the child's weight `name` is copied. The copied layers are
-        stacked repeatedly, in their order."""
         copied = self._copied(parent)
-
-        def original(layer: int) -> int:
-            if layer < copied.start:
-                return layer
-            from_end = child.n_layer - layer
-            kept_at_end = parent.n_layer - copied.stop
-            return (
-                parent.n_layer - from_end if from_end <= kept_at_end else copied[(layer - copied.start) % len(copied)]
-            )
-
-        return _LAYER.sub(lambda layer: str(original(int(layer[0]))), name)
+        stacked = [copied[i % len(copied)] for i in range(child.n_layer - parent.n_layer + len(copied))]
+        originals = [*range(copied.start), *stacked, *range(copied.stop, parent.n_layer)]
+        return _LAYER.sub(lambda layer: str(originals[int(layer[0])]), name)
 
     def _copied(self, parent: ModelConfig) -> range:
         """Return the indices of the parent's layers that a growth in depth copies."""

@@ -40,8 +40,7 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""For each weight, by the suffix of its name: the axis of each dimension, or None for a dimension that does not
-grow."""
+"""Axis of each dimension, or None if it does not grow, for each weight by the suffix of its name."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
@@ -98,8 +97,7 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise shifted so that it sums to zero over the copies of each input, and rescaled to its previous
-    standard deviation."""
+    """Return the noise with a sum of zero over the copies of each input and an unchanged standard deviation."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)

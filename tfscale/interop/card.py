@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tfscale.interop.finished import FinishedStage
 from tfscale.interop.sources import release
 from tfscale.models.counts import parameters
-from tfscale.models.first_groups import number_of_groups
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.stage.evaluations import read_evaluations
 
 

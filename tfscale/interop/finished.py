@@ -10,8 +10,9 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.faults import Fault, UserFault, user_faults
 from tfscale.models.config import ModelConfig
-from tfscale.models.first_groups import first_groups_model, number_of_groups, with_first_groups
+from tfscale.models.init import first_groups_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.tokenformer import number_of_groups, with_first_groups
 from tfscale.stage.folder import as_it_ended
 from tfscale.stage.result import FinalEvaluation, Result, read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec

@@ -13,13 +13,9 @@ class LayerPast(Protocol):
     """Cached keys and values of one attention layer."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Append the keys and the values of new positions, both [batch, head, time, head_dim], to the cache.
-
-        Returns:
-            Keys of all positions, values of all positions, and the attention mask, [time, all] or [batch, 1, time,
-            all]. The mask is True where a new position (row) attends to a cached or new position (column). It is None
-            if every new position attends to all positions.
-        """
+        """Append the keys and the values of new positions, both [batch, head, time, head_dim], to the cache. Return the
+        keys and the values of all positions, and the attention mask, [time, all] or [batch, 1, time, all], which is
+        True where a new position attends to a position, or None if every new position attends to all positions."""
 
 
 class Past(Protocol):

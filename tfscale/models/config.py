@@ -1,7 +1,4 @@
-"""Base class for model configs, which determine the modules, the parameter counts and the growth of a model.
-
-Planning also uses these classes, so torch is imported only where a module is built.
-"""
+"""Base class for model configs. Planning also uses these classes, so torch is imported only to build a module."""
 
 import math
 from abc import ABC, abstractmethod
@@ -23,8 +20,7 @@ differ strongly from those configs (`residual_std`, `init_std`)."""
 @dataclass(frozen=True)
 class ModelConfig(ABC):
     """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block
-    and the parameter, FLOP and memory counts of the block. Tests compare these counts with measurements of built
-    models."""
+    and its counts of parameters, FLOPs and memory, which tests compare with measurements of built models."""
 
     n_layer: int
     d_model: int
@@ -72,9 +68,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. The forward
-        pass of the block takes hidden states [batch, time, d_model], a `tfscale.models.rotary.Rotation` or None, and a
-        `tfscale.models.cache.LayerPast` or None, and returns hidden states."""
+        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. Its inputs and
+        outputs are those of `Block.forward`."""
 
     @property
     @abstractmethod
@@ -120,13 +115,11 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def init_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name` in the standard
-        parametrization."""
+        """Return the initial standard deviation of the matrix called `name` in the standard parametrization."""
 
     def initial_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name`. It is `init_std(name)` with
-        the standard parametrization. Otherwise, the standard deviation of a matrix of a block is multiplied by
-        sqrt(d_model / fan-in), because `init_std` assumes a fan-in of d_model."""
+        """Return the initial standard deviation of the matrix called `name`. With the parametrization by fan-in,
+        it is multiplied by sqrt(d_model / fan-in) in blocks, because `init_std` assumes a fan-in of d_model."""
         if self.base_fan_in is None or not is_block_matrix(name, 2):
             return self.init_std(name)
         return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)
@@ -144,8 +137,7 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Names and values of the dimensions that distinguish the sizes of this model family, as two strings for a
-        table."""
+        """Names and values, for a table, of the dimensions that distinguish the sizes of this model family."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
@@ -155,6 +147,5 @@ class ModelConfig(ABC):
 
 
 def rotary_dims(config: ModelConfig) -> int:
-    """Return the number of head dimensions with rotary position embeddings: the configured fraction of the dimensions,
-    rounded down to an even number."""
+    """Return the number of head dimensions with rotary position embeddings, rounded down to an even number."""
     return int(config.d_model // config.n_head * config.rotary) // 2 * 2

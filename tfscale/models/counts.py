@@ -5,6 +5,9 @@ halving for the causal mask (as in the paper's Table 3 and in torch.utils.flop_c
 forward passes. A test compares the FLOPs of matrix products with torch.utils.flop_counter.
 """
 
+import math
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 from tfscale.models.config import ModelConfig
@@ -24,6 +27,13 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     return config.n_layer * (config.block_matrices + config.block_vectors) + 2 * d
 
 
+def nearest(amount: Callable[[int], int], wanted: int, most: int) -> int:
+    """Return the integer i from 1 to `most` for which `amount(i)`, such as a number of parameters, is nearest to
+    `wanted` in ratio. The function `amount` must be increasing."""
+    above = 1 + bisect_left(range(1, most), wanted, key=amount)
+    return min((max(1, above - 1), above), key=lambda number: abs(math.log(amount(number) / wanted)))
+
+
 @dataclass(frozen=True)
 class Flops:
     """FLOPs per token of a forward pass over a sequence as long as the model's context."""
@@ -34,8 +44,7 @@ class Flops:
     """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit these
-    element-wise operations."""
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit them."""
 
     @property
     def forward(self) -> int:
@@ -59,8 +68,7 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The remaining memory is for allocations that
-`memory` does not include."""
+"""Fraction of a device's memory that a planned training step may use. The rest is for what `memory` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,7 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the estimated peak memory of a training step on one device. `python -m benchmarks memory` compares this
-    estimate with measurements."""
+    """Return the estimated peak memory of a training step (`python -m benchmarks memory` measures it)."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

@@ -1,12 +1,9 @@
 """Memory-efficient cross-entropy loss for models with tied embeddings, which never stores all logits.
 
 The logits of a few hundred tokens at a time contribute to the loss and, if needed, to the gradients, before the logits
-of the next tokens overwrite them. Logits are therefore computed only once. With 50,304 vocabulary entries, the buffer
-of logits takes 100 MB on a CPU in addition to the gradients, whereas the usual implementation keeps three values per
-token and vocabulary entry.
-The loss is also faster, because the buffer stays in the CPU cache: with 2,048 entries and width 64, a forward and
-backward pass takes less than a third of the usual time on a CPU; with 50,304 entries and width 768, it takes 10% less,
-within 5% of the time of the three matrix products.
+of the next tokens overwrite them. Logits are therefore computed only once, and a buffer of a tile replaces three values
+per token and vocabulary entry. On a CPU, where the buffer stays in the cache, a forward and backward pass takes less
+than a third of the usual time with 2,048 entries and width 64, and 10% less with 50,304 entries and width 768.
 
 torch 2.13 has a chunked `F.linear_cross_entropy`. It is not used here because torch 2.11 does not have it, and because
 it ignores autocast and keeps the embedding's gradient in the precision of the products.
@@ -29,7 +26,8 @@ Reduction = Literal["mean", "sum"]
 def cross_entropy(
     hidden: Tensor, embedding: Tensor, targets: Tensor, reduction: Reduction = "mean", fused: bool = False
 ) -> Tensor:
-    """Return -log softmax(hidden embedding^T)[target] in nats, summed or averaged over the tokens.
+    """Return -log softmax(hidden embedding^T)[target] in nats, summed or averaged over the tokens, as a scalar in at
+    least float32 that can be differentiated once.
 
     Matrix products are computed in the precision of `hidden`, or of autocast if autocast is enabled; exponentials, sums
     and the embedding's gradient in at least float32. torch.compile does not compile the loop over the tokens.
@@ -38,11 +36,7 @@ def cross_entropy(
         hidden: [..., d_model].
         embedding: [vocab_size, d_model].
         targets: [...], token ids.
-        fused: True to fuse the element-wise operations on the logits with torch.compile. They take most of the time of
-            the loss on a GPU, but little of it on a CPU.
-
-    Returns:
-        The loss as a scalar, in float64 if `hidden` is float64 and in float32 otherwise. It can be differentiated once.
+        fused: True to fuse the element-wise operations on the logits with torch.compile, which saves time on a GPU.
     """
     summed = torch.compiler.disable(_summed) if torch.compiler.is_compiling() else _summed
     loss = summed(hidden.flatten(0, -2), embedding, targets.flatten(), fused)
@@ -66,8 +60,7 @@ def _summed(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy whose forward pass also computes the gradients, while the logits are available. The backward pass
-    only scales the gradients."""
+    """Cross-entropy whose forward pass also computes the gradients, which the backward pass only scales."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> Tensor:
@@ -121,12 +114,9 @@ _Softmax = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor]
 
 
 def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return the losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits may be
-    overwritten. If `gradient` is False, the second value is None.
-
-    `total` [tokens, 1] is the denominator of the softmax. The caller divides by it after reducing the gradient to
-    d_model values per token, which takes fewer divisions.
-    """
+    """Return the losses [tokens, 1], the gradient of the logits times `total`, or None, and `total`. The logits may be
+    overwritten. `total` [tokens, 1] is the denominator of the softmax, by which the caller divides after reducing the
+    gradient to d_model values per token, which takes fewer divisions."""
     scores = logits.to(wide(logits.dtype))
     scores -= scores.amax(-1, keepdim=True)
     at_target = scores.gather(1, target)
@@ -136,9 +126,8 @@ def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Te
 
 
 def _fusable_softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return the same values as `_softmax`, without `scatter_add_`. torch.compile fuses these operations and stores no
-    intermediate result of the size of the logits, whereas it would store the operand of `scatter_add_` in the wider
-    dtype."""
+    """Return the same values as `_softmax`. torch.compile fuses these operations and stores no intermediate result of
+    the size of the logits, whereas it would store the operand of `scatter_add_` in the wider dtype."""
     scores = logits.to(wide(logits.dtype))
     scores = scores - scores.amax(-1, keepdim=True)
     exponentials = scores.exp()

@@ -18,8 +18,7 @@ class Execution:
     """Number of bytes per value in the forward pass: 4 in float32, 2 under bf16 autocast."""
     recompute: Recompute = "none"
     in_backward: bool = False
-    """True if each weight is updated, and its gradient freed, as soon as the gradient is computed in the backward
-    pass."""
+    """True if each weight is updated, and its gradient freed, during the backward pass."""
     shards: int = 1
     """Number of devices that weights, gradients and optimizer state are sharded over (FSDP)."""
     device: str = "cpu"
@@ -32,7 +31,6 @@ class Execution:
     """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
     micro-batch, each gradient is copied as soon as it is computed, and then freed."""
     compiled: bool = False
-    """True if torch.compile compiles the blocks. The partitioner of torch.compile then chooses the tensors that a
-    block keeps for the backward pass."""
+    """True if torch.compile compiles the blocks, and chooses the tensors that a block keeps for the backward pass."""
     kernels: bool = False
     """True if Pattention uses this package's Triton kernels for the norm and GELU."""

@@ -33,11 +33,8 @@ class Sampling:
 
 
 class Reader:
-    """Incremental reader of a text, which returns the logits of the next token.
-
-    The model reads at most one context of tokens. When the context is full, the window slides: the second half of the
-    context is read again with a new cache, which makes room for many more tokens.
-    """
+    """Incremental reader of a text, which returns the logits of the next token. When the context is full, its second
+    half is read again with a new cache, which makes room for many more tokens."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
@@ -71,8 +68,7 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return the id of a token sampled from the distribution that logits [vocab_size] and the sampling settings
-    define."""
+    """Return the id of a token sampled from the distribution of logits [vocab_size] with the sampling settings."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:

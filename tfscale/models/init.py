@@ -1,8 +1,5 @@
-"""Initialisation of model weights.
-
-Each tensor has its own random stream, determined by the seed and the tensor's name, so initial values do not depend on
-the order of layers, the device or the number of ranks.
-"""
+"""Initialisation of model weights. Each tensor has its own random stream, determined by the seed and the tensor's name,
+so initial values do not depend on the order of layers, the device or the number of ranks."""
 
 import hashlib
 
@@ -11,6 +8,7 @@ from torch import Tensor
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.tokenformer import with_first_groups
 
 
 def stream(seed: int, name: str) -> torch.Generator:
@@ -20,8 +18,7 @@ def stream(seed: int, name: str) -> torch.Generator:
 
 
 def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
-    """Return the initial values of the tensor called `name`, in float32 on the CPU. `part` selects a separate random
-    stream, for rows added by growth."""
+    """Return the initial values of a tensor, in float32 on the CPU. `part` names a separate random stream."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith("norm.bias"):
@@ -37,10 +34,18 @@ def init_weights(model: LanguageModel, seed: int) -> None:
 
 
 def build_model(config: ModelConfig, seed: int | None = None, device: torch.device | str = "cpu") -> LanguageModel:
-    """Return the model described by `config`. Without a seed, its weights are left uninitialised for loading from a
-    checkpoint."""
+    """Return the model described by `config`. Without a seed, its weights are left uninitialised."""
     with torch.device(device):
         model = LanguageModel(config)
     if seed is not None:
         init_weights(model, seed)
     return model
+
+
+def first_groups_model(model: LanguageModel, count: int) -> LanguageModel:
+    """Return the model with only the first `count` groups of parameter tokens of each layer, which shares its weights'
+    memory with `model`. Immediately after a growth by groups, the groups from before form the parent model."""
+    smaller = build_model(with_first_groups(model.config, count), device="meta")
+    rows = {name: model.get_parameter(name)[: len(weight)] for name, weight in smaller.named_parameters()}
+    smaller.load_state_dict(rows, assign=True)
+    return smaller

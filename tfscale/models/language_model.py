@@ -19,8 +19,7 @@ from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
-    """Causal language model with tied embeddings. Use `tfscale.models.init.build_model` to build and initialise a
-    model."""
+    """Causal language model with tied embeddings, which `tfscale.models.init.build_model` builds and initialises."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -51,8 +50,8 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def using_first_groups(self, count: int | None) -> Iterator[None]:
-        """Return a context manager in which every Pattention uses only its first `count` groups, or all groups if
-        `count` is None. The rows of other groups get gradients of zero."""
+        """Return a context manager in which every Pattention uses only its first `count` groups, or all if it is None.
+        The rows of other groups get gradients of zero."""
         if count is None:  # setting an attribute would compile every block again
             yield
             return
@@ -88,9 +87,8 @@ class LanguageModel(nn.Module):
             positions = torch.arange(start, start + x.shape[1], device=x.device)
         rotation = rotary_table(self.config, positions, x.dtype)
         layers = past.layers if past else [None] * len(self.blocks)
-        again = self._recompute == "blocks" and torch.is_grad_enabled()
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = checkpointed(block, x, rotation, layer) if again else block(x, rotation, layer)
+            x = checkpointed(block, x, rotation, layer, when=self._recompute == "blocks")
         normed: Tensor = self.final_norm(x)
         return normed
 
@@ -99,8 +97,7 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy of the next tokens `targets` [batch, time] in nats, averaged or summed over the
-        tokens."""
+        """Return the cross-entropy in nats of the next tokens `targets` [batch, time], averaged or summed over them."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 

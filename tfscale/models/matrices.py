@@ -5,11 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out.
-
-    The rows of a Pattention's values correspond to the inputs of the map. The rows of all other weights correspond to
-    the outputs.
-    """
+    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
 
     fan_in: int
     """Number of inputs of each linear map, over which an output is summed."""
@@ -34,6 +30,5 @@ class Matrix:
 
 
 def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return whether the weight called `name`, which has the given number of dimensions, is a matrix of a block. The
-    embedding, gains and biases are not."""
+    """Return whether the weight called `name` is a matrix of a block, unlike the embedding, gains and biases."""
     return dimensions == 2 and name.startswith("blocks.")

@@ -1,10 +1,8 @@
 """Triton kernels for norm and GELU, and a Pattention that uses them and stores at most one value per score.
 
 The formulas are those of `tiled_pattention`. Each Triton program processes one row of scores. It first computes a sum
-over the row, and then reads the row again, from a cache. The forward pass therefore reads each score from memory once
-and writes one weight per score. The backward pass reads the scores and the gradients of the weights, and writes the
-gradients of the scores and, because the forward pass does not store them, the weights. All arithmetic is in at least
-float32.
+over the row, and then reads the row again, from a cache. The backward pass also writes the weights, because the forward
+pass does not store them. All arithmetic is in at least float32.
 
 The kernels have not been measured on CUDA yet. The tests run them in Triton's interpreter.
 """
@@ -32,18 +30,14 @@ _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
 def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
-    """Return GELU(norm(x K^T)) V for each projection. The result can be differentiated once.
+    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. It can be differentiated once.
 
     Args:
         x: [tokens, d_in].
-        keys: [projections, n, d_in], with the dtype of x. If n is larger than the sum of the group sizes, the rows
-            after the last group must be zero.
-        values: [projections, n, d_out].
-        recompute: True to recompute the scores in the backward pass instead of storing them. (With torch's own
-            activation checkpointing, torch 2.11 would store the scores of a custom autograd function like this one.)
-
-    Returns:
-        [tokens, projections, d_out].
+        keys, values: [projections, n, d_in] and [projections, n, d_out], with the dtype of x. If n is larger than the
+            sum of the group sizes, the rows after the last group must be zero.
+        recompute: True to recompute the scores in the backward pass. (With torch's own activation checkpointing, torch
+            2.11 would store the scores of a custom autograd function like this one.)
     """
     out: Tensor = _KernelPattention.apply(x, keys, values, groups, recompute)  # type: ignore[no-untyped-call]
     return out

@@ -17,11 +17,8 @@ def default_tau(norm_activation: str, n: int) -> float:
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Group of `n` parameter tokens that share one norm. The normalised scores of the group are scaled by `tau`.
-
-    `tau` is stored rather than recomputed from `n`, so that a layer can keep its `tau`, and thereby its output, when it
-    grows.
-    """
+    """Group of `n` parameter tokens that share one norm. Their normalised scores are scaled by `tau`, which is stored
+    rather than recomputed from `n`, so that a layer can keep its `tau`, and thereby its output, when it grows."""
 
     n: int
     tau: float
@@ -50,8 +47,7 @@ def aligned(n: int, norm_activation: NormActivation) -> int:
 
 
 def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:
-    """Return the kind of layer to which the parameter tokens in the weight called `name` belong, or None if the weight
-    contains no parameter tokens."""
+    """Return the kind of layer of the parameter tokens in the weight called `name`, or None if it has none."""
     if not name.endswith((".keys", ".values")):
         return None
     if ".ffn." in name:

@@ -1,32 +1,17 @@
 """Pattention, the attention between tokens and parameter tokens that replaces linear projections in a TokenFormer."""
 
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from tfscale.models.checkpointing import perhaps_checkpointed
-from tfscale.models.joined_pattention import joined_pattention
-from tfscale.models.norm_activation import weigh
-from tfscale.models.parameter_tokens import Groups, NormActivation, total
+from tfscale.models.checkpointing import checkpointed
+from tfscale.models.parameter_tokens import Groups, NormActivation, aligned, total
 from tfscale.models.precision import product_dtype
-from tfscale.models.tiled_pattention import Projections, tiled_pattention
-
-
-def pattention(
-    x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool = False
-) -> Tensor:
-    """Return Theta(x K^T) V (the paper's Eqs. 4 and 16), with each group of parameter tokens normalised separately.
-
-    Args:
-        x: [..., d_in].
-        keys: [n, d_in].
-        values: [n, d_out].
-        groups: groups of parameter tokens, whose sizes sum to n.
-        recompute: True to recompute the scores in the backward pass instead of storing them.
-
-    Returns:
-        [..., d_out].
-    """
-    return pattentions(x, [(keys, values)], groups, kind, recompute).squeeze(-2)
+from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattention
 
 
 def pattentions(
@@ -37,11 +22,17 @@ def pattentions(
     recompute: bool = False,
     kernels: bool = False,
 ) -> Tensor:
-    """Return the outputs [..., projections, d_out] of several Pattention projections of the same shape for the same
-    input x [..., d_in].
+    """Return Theta(x K^T) V (the paper's Eqs. 4 and 16) for the keys and values of several projections of the same
+    input, with each group of parameter tokens normalised separately.
 
     Args:
+        x: [..., d_in].
+        groups: groups of parameter tokens, whose sizes sum to n.
+        recompute: True to recompute the scores in the backward pass instead of storing them.
         kernels: True to use this package's Triton kernels.
+
+    Returns:
+        [..., projections, d_out].
     """
     compiling = torch.compiler.is_compiling()
     if kernels or (compiling and product_dtype(x).itemsize == 2):
@@ -49,13 +40,90 @@ def pattentions(
     # Tiles were faster at every measured shape on a CPU. torch.compile fuses norm and GELU of the plain function.
     if kind == "l2_norm_gelu" and not compiling:
         return tiled_pattention(x, projections, groups, recompute)
-    outputs = [perhaps_checkpointed(recompute, plain_pattention, x, *each, groups, kind) for each in projections]
+    outputs = [checkpointed(plain_pattention, x, *each, groups, kind, when=recompute) for each in projections]
     return torch.stack(outputs, dim=-2)
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the output of `pattention`, computed directly from the definition and differentiated by autograd."""
+    """Return the output of one projection, computed directly from the definition and differentiated by autograd."""
     return weigh(x @ keys.T, groups, kind) @ values
+
+
+def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
+    """Return the weights of the values for scores [..., n or more], in the same shape, with each group normalised
+    separately. Scores beyond n belong to padding and are included in the last group."""
+    if len(groups) == 1:
+        return norm_activation(scores, groups[0].tau, kind)
+    ends = [*accumulate(group.n for group in groups)]
+    parts = scores.tensor_split(ends[:-1], dim=-1)
+    weights = [norm_activation(part, group.tau, kind) for part, group in zip(parts, groups, strict=True)]
+    return torch.cat(weights, dim=-1)
+
+
+def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
+    """Return Theta (the paper's Eq. 4) of the scores [..., n] of one group: the weights [..., n] of the values."""
+    if kind == "l2_norm_gelu":
+        return F.gelu(scores * _scale(scores, tau))
+    if kind == "l1_norm_gelu":
+        return F.gelu(scores / (scores.abs().sum(-1, keepdim=True) / tau + NORM_EPS))
+    if kind == "gelu_l2_norm":
+        scores = F.gelu(scores)
+        return scores * _scale(scores, tau)
+    if kind == "softmax":
+        return torch.softmax(scores, dim=-1) * tau
+    assert_never(kind)
+
+
+def _scale(scores: Tensor, tau: float) -> Tensor:
+    """Return tau divided by the L2 norm [..., 1] of the scores [..., n]."""
+    # Squares are summed in at least float32, because n is in the thousands and bf16 has only 8 bits of precision.
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
+
+
+def joined_pattention(
+    x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool, kernels: bool
+) -> Tensor:
+    """Return the outputs of `pattentions`, computed for a GPU, with aligned weights and one matrix product for the
+    scores of all projections.
+
+    Matrix products on a GPU are fast if the length of a row is a multiple of 64. The numbers of parameter tokens in the
+    paper (2,140, 4,850, 8,620) are not, so weights are padded with zero rows when they are cast. Padding does not
+    change the output: a zero key has a score of zero, which adds nothing to a norm, and GELU(0) = 0. The backward pass
+    casts the weights again. Otherwise, a copy of all weights, including those that are sharded, would be kept for it.
+
+    Args:
+        kernels: True to use `norm_gelu_kernels` if `kind` is `l2_norm_gelu`.
+    """
+    if not (kernels and kind == "l2_norm_gelu"):
+        return checkpointed(_joined, x, projections, groups, kind, when=recompute)
+    from tfscale.models.norm_gelu_kernels import kernel_pattention  # needs Triton
+
+    rows, keys, values = _operands(x, projections, groups, kind)
+    out = kernel_pattention(rows, keys, values, groups, recompute)
+    return out.view(*x.shape[:-1], *out.shape[1:])
+
+
+def _joined(x: Tensor, projections: Projections, groups: Groups, kind: NormActivation) -> Tensor:
+    rows, keys, values = _operands(x, projections, groups, kind)
+    scores = (rows @ keys.flatten(0, 1).T).unflatten(-1, keys.shape[:2])
+    out = torch.bmm(weigh(scores, groups, kind).transpose(0, 1), values).transpose(0, 1)
+    return out.view(*x.shape[:-1], *out.shape[1:])
+
+
+def _operands(
+    x: Tensor, projections: Projections, groups: Groups, kind: NormActivation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x as rows [tokens, d_in], and the aligned keys [projections, n, d_in] and values [projections, n,
+    d_out]."""
+    dtype, n = product_dtype(x), aligned(total(groups), kind)
+    keys, values = (checkpointed(_join, half, dtype, n) for half in zip(*projections, strict=True))
+    return x.reshape(-1, x.shape[-1]).to(dtype), keys, values
+
+
+def _join(weights: Sequence[Tensor], dtype: torch.dtype, n: int) -> Tensor:
+    """Return the weights [projections, n, d] of all projections, padded to n rows."""
+    return torch.stack([F.pad(weight.to(dtype), (0, 0, 0, n - len(weight))) for weight in weights])
 
 
 class Pattention(nn.Module):

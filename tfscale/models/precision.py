@@ -8,8 +8,7 @@ from torch import Tensor
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of a matrix product with `x`: the dtype of autocast if autocast is enabled and `x` is not
-    float64, and otherwise the dtype of `x`."""
+    """Return the dtype of a matrix product with `x`: that of autocast if it is enabled, unless `x` is float64."""
     kind = x.device.type
     if _is_autocast_enabled(kind) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
@@ -25,8 +24,7 @@ def without_autocast(x: Tensor) -> AbstractContextManager[None]:
 
 
 def _is_autocast_enabled(kind: str) -> bool:
-    """Return whether autocast is enabled on a type of device. The meta device, which has no autocast, is recognised by
-    name, because torch 2.11 cannot compile `torch.amp.is_autocast_available`."""
+    # The meta device has no autocast. torch 2.11 cannot compile `torch.amp.is_autocast_available`.
     return kind != "meta" and torch.is_autocast_enabled(kind)
 
 

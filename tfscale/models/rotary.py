@@ -21,10 +21,8 @@ class Rotation(NamedTuple):
 
 
 def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
-    """Return the rotation for `positions` [time] or [batch, time], or None if the model has no rotary dimensions.
-
-    The frequencies are 10000^(-2j/r) for the r rotary dimensions (`rotary_pct` of the official GPU configs).
-    """
+    """Return the rotation for `positions` [time] or [batch, time], or None if the model has no rotary dimensions. The
+    frequencies are 10000^(-2j/r) for the r rotary dimensions (`rotary_pct` of the official GPU configs)."""
     r = rotary_dims(config)
     if r == 0:
         return None
@@ -44,12 +42,9 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rotated queries, the rotated keys and the values, each [batch, time, n_head, head_dim].
-
-    Args:
-        qkv: [batch, time, 3, n_head, head_dim]. It must not be a leaf tensor and must not be used again, because the
-            rotary dimensions are overwritten to avoid copies of the other dimensions (except under torch.compile).
-    """
+    """Return the rotated queries, the rotated keys and the values, each [batch, time, n_head, head_dim], of `qkv`
+    [batch, time, 3, n_head, head_dim]. It must not be a leaf tensor and must not be used again, because the rotary
+    dimensions are overwritten (except under torch.compile)."""
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
         # A view of the values would keep the whole tensor `qkv` for the backward pass.

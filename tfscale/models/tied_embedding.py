@@ -14,18 +14,9 @@ from torch.nn import functional as F
 
 
 def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the embeddings of tokens, and the embedding matrix for all further uses.
-
-    All other uses must take the second output instead of `embedding`, because the gradient of the second output is
-    updated in place. Under torch.compile, the outputs are a plain lookup and `embedding` itself.
-
-    Args:
-        tokens: [...], token ids.
-        embedding: [vocab_size, d_model].
-
-    Returns:
-        Two tensors, [..., d_model] and [vocab_size, d_model], which can be differentiated once.
-    """
+    """Return the embeddings [..., d_model] of tokens [...], and the embedding matrix [vocab_size, d_model]. All other
+    uses must take this matrix instead of `embedding`, because its gradient is updated in place. Both outputs can be
+    differentiated once. Under torch.compile, they are a plain lookup and `embedding` itself."""
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and embedding.requires_grad):
         return F.embedding(tokens, embedding), embedding
     rows, weight = _LookUp.apply(tokens, embedding)  # type: ignore[no-untyped-call]

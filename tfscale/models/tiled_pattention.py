@@ -3,23 +3,17 @@
 With keys K, values V and s = tau / |x K^T|, the scaled scores are z = s x K^T and the output is GELU(z) V. In the
 backward pass, with the gradient g of the output and dz = GELU'(z) (g V^T), the norm requires only one sum per row: the
 gradient of x K^T is s (dz - z <dz, z> / tau^2). Therefore only z and s are stored, whereas autograd stores three values
-per score. With recomputation only s is stored and z is recomputed, which adds one matrix product to six and stores
-nothing of size n. The scores of a tile are processed while they are in the CPU caches, and their memory is reused,
-because on a CPU new memory costs more than the arithmetic.
+per score. With recomputation only s is stored and z is recomputed, which adds one matrix product to six. The scores of
+a tile are processed while they are in the CPU caches, and their memory is reused, because on a CPU new memory costs
+more than the arithmetic.
 
 A forward and backward pass on a CPU in float32 (`make bench`), with d = 768 and n from 576 to 34,480, takes 1.04 to
-1.07 times as long as in a GELU network of equal size. With the allocator settings of a stage, autograd takes 1.07 to
-1.11 times and the official order of operations 1.15 to 1.27 times as long; with glibc's default settings, which map
-large tensors again each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores
-takes 1.15 to 1.35 times as long as storing them. With n = 34,480 and 1,024 tokens, it takes an eighth of the memory of
-autograd.
+1.07 times as long as in a GELU network of equal size; with the allocator settings of a stage, autograd takes 1.07 to
+1.11 times as long. Recomputing the scores takes 1.15 to 1.35 times as long as storing them, and, with n = 34,480 and
+1,024 tokens, an eighth of the memory of autograd.
 
-Projections with the same input share all element-wise operations on their scores. A single matrix product for all of
-them needs a copy of their weights and was not faster. Computing s before the scores, from the Gram matrix K^T K, took
-1.2 to 1.4 times as long at 1,024 to 12,288 tokens, because products with d x d matrices cost more than the operations
-on scores that they save; used only in the backward pass, this was faster only at d = 64 and n = 1,440. torch has a
-private operator that computes the gradient of the norm in one pass (for weight normalisation), but compared with the
-four passes here, the difference was within the measurement noise of 2% of a step.
+Slower, or not faster, were a single matrix product for all projections, which needs a copy of their weights; computing
+s before the scores, from the Gram matrix K^T K; and torch's private operator for the gradient of the norm.
 """
 
 import math
@@ -48,17 +42,11 @@ Projections = Sequence[tuple[Tensor, Tensor]]
 
 
 def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recompute: bool) -> Tensor:
-    """Return GELU(norm(x K^T)) V for the (K, V) of each projection.
+    """Return GELU(norm(x K^T)) V [..., projections, d_out] for x [..., d_in] and the (K, V) of each projection. The
+    result can be differentiated once.
 
     Matrix products are computed in the precision of `x`, or of autocast if autocast is enabled; norms and the gradients
-    of keys and values are summed in at least float32.
-
-    Args:
-        x: [..., d_in].
-        recompute: True to recompute the scores in the backward pass instead of storing them.
-
-    Returns:
-        The outputs [..., projections, d_out], which can be differentiated once.
+    of keys and values are summed in at least float32. With `recompute`, the backward pass recomputes the scores.
     """
     keep = torch.is_grad_enabled() and not recompute
     weights = (weight for projection in projections for weight in projection)
@@ -67,8 +55,7 @@ def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recomp
 
 
 class _TiledPattention(torch.autograd.Function):
-    """Pattention with scores [tokens, projections, n], so that element-wise operations cover all projections at
-    once."""
+    """Pattention with scores [tokens, projections, n], for element-wise operations on all projections at once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: Groups, keep: bool, *weights: Tensor) -> Tensor:

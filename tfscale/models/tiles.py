@@ -1,12 +1,8 @@
-"""Tile sizes: the numbers of tokens whose logits or Pattention scores are computed at once.
-
-Tiles limit the memory, because each token has thousands of temporary values. On a CPU, the values of a tile also stay
-in the caches between operations.
-"""
+"""Tile sizes: the numbers of tokens whose logits or Pattention scores are computed at once. Each token has thousands of
+temporary values, so tiles limit the memory, and on a CPU, their values stay in the caches between operations."""
 
 TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
-"""Maximum number of values in a tile, by device type: about the capacity of a CPU's caches, or half a GiB in bf16 on a
-GPU."""
+"""Maximum number of values in a tile, by device type: a CPU's caches, or half a GiB in bf16 on a GPU."""
 
 LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 512, 1024, 192
 """Lower bounds of the maximum number of tokens in a tile of logits, of stored scores and of recomputed scores. With

@@ -66,17 +66,12 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def tokens(self) -> tuple[int, int, int]:
-        """Numbers of parameter tokens in each of the query, key and value projections, in the output projection, and in
-        the feed-forward layer."""
+        """Numbers of parameter tokens in each of query, key and value, in the output, and in the feed-forward layer."""
         return total(self.qkv), total(self.out), total(self.ffn)
 
     def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
-        """Return this config with other numbers of parameter tokens. As in a model that has not been grown, each layer
-        has one group with the default tau for its size.
-
-        Args:
-            tokens: numbers of parameter tokens, in the order of the property `tokens`.
-        """
+        """Return this config with other numbers of parameter tokens, in the order of the property `tokens`. As in a
+        model that has not been grown, each layer has one group with the default tau for its size."""
         qkv, out, ffn = ((TokenGroup(n, default_tau(self.norm_activation, n)),) for n in tokens)
         return replace(self, qkv=qkv, out=out, ffn=ffn)
 
@@ -138,8 +133,7 @@ class TokenFormerConfig(ModelConfig):
         return values * width * rows * n + per_weight * 2 * n * self.d_model
 
     def _scores(self, execution: Execution) -> tuple[int, int, int]:
-        """Return the numbers of scores per token of the queries, keys and values together, the output projection, and
-        the feed-forward layer. Joined weights are padded."""
+        """Return the numbers of scores per token of query, key and value together, output and feed-forward."""
         joined = _joins(execution)
         qkv, out, ffn = (aligned(n, self.norm_activation) if joined else n for n in self.tokens)
         return 3 * qkv, out, ffn
@@ -174,3 +168,18 @@ class TokenFormerConfig(ModelConfig):
 def _joins(execution: Execution) -> bool:
     """Return whether `joined_pattention` computes the Pattention layers."""
     return execution.kernels or (execution.compiled and execution.activation_bytes == 2)
+
+
+def number_of_groups(config: ModelConfig) -> int:
+    """Return the number of groups in each layer. Return 1 if the model has no groups, or if the number differs between
+    layers, because it is then unknown which groups were added by the same growth."""
+    if not isinstance(config, TokenFormerConfig):
+        return 1
+    numbers = {len(config.qkv), len(config.out), len(config.ffn)}
+    return numbers.pop() if len(numbers) == 1 else 1
+
+
+def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
+    """Return the config with only the first `count` groups of each layer, from 1 to `number_of_groups(config)`."""
+    assert isinstance(config, TokenFormerConfig)
+    return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ELEMENTWISE_FLOPS = 14
-"""FLOPs of an update per weight: two running means (3 and 4 FLOPs), their bias correction and ratio (4), and weight
-decay and step (3)."""
+"""FLOPs of an update per weight: running means (3 and 4), bias correction and ratio (4), weight decay and step (3)."""
 
 
 @dataclass(frozen=True, kw_only=True)

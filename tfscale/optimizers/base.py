@@ -1,11 +1,8 @@
-"""Base class for optimizer settings and the registry of optimizers.
-
-The package includes two optimizers, `tfscale.optimizers.adamw` and `tfscale.optimizers.muon`. Planning and validation
-also use these classes, so torch is imported only where it is needed.
-"""
+"""Base class for optimizer settings and the registry of optimizers. Planning also uses these classes, so torch is
+imported only where it is needed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,8 +26,7 @@ class Slot:
     name: str
     """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
     degree: int
-    """Power of the gradient that the slot averages: 1 for a first moment, 2 for a second moment. Growth rescales the
-    slot by this power."""
+    """Power of the gradient that the slot averages (1: first moment, 2: second moment), for rescaling by growth."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,21 @@ class WholeUpdate:
     of values of the update to the other ranks."""
     flops: int
     """FLOPs of the update, which only one rank computes."""
+
+
+HELD = 1 << 24
+"""Number of values at which a chunk of whole matrices is full. Each chunk is updated before the next chunk is gathered,
+so the whole matrices of all weights are never in memory at the same time."""
+
+
+def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:
+    """Yield slices of the weights, of the given numbers of values, that are updated together as whole matrices. All
+    slices except the last have at least `HELD` values and one weight per rank."""
+    begin = 0
+    for end in range(1, len(sizes) + 1):
+        if end == len(sizes) or (end - begin >= ranks and sum(sizes[begin:end]) >= HELD):
+            yield slice(begin, end)
+            begin = end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +79,12 @@ class Optimizer(ABC):
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
-        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer.
-
-        The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule preserves the
-        ratio.
+        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer. The learning
+        rate of a parameter group may be a multiple of `lr`, which the learning-rate schedule preserves.
 
         Args:
             weights: all weights of a model or a single one, by name; they may be sharded over ranks.
-            model: config of the model, whose `matrix` gives fan-in and fan-out of each matrix and whose `base_fan_in`
-                gives the parametrization.
+            model: config of the model, which gives the fan-in of each matrix and the parametrization.
         """
 
     @abstractmethod
@@ -97,22 +105,16 @@ class Optimizer(ABC):
         return ()
 
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:
-        """Return the number of bytes that an update allocates in addition to the slots, which is 0 for an update in
-        place."""
+        """Return the number of bytes that an update allocates in addition to the slots."""
         return 0
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
-        """Exclude the first rows of a weight when the next update of the other rows is computed. The caller undoes the
-        update of the first rows. The default does nothing, because the update of a row usually depends on no other row.
-
-        Args:
-            part: torch optimizer of the weight, from `build`.
-            rows: number of frozen rows of the whole weight; 0: none.
-        """
+        """Exclude the first `rows` rows of a weight when `part`, its torch optimizer, computes the next update of the
+        other rows. The caller undoes the update of the first rows. The default does nothing, because the update of a
+        row usually depends on no other row."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the optimizer state of a weight after `step` updates, with zeros in the slots. The caller replaces the
-        zeros with the values of a checkpoint."""
+        """Return the state of a weight after `step` updates, with zeros in the slots, which the caller overwrites."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}

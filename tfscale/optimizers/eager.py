@@ -1,8 +1,5 @@
-"""Optimizers of torch whose methods do not import torch's compiler.
-
-torch excludes some of these methods from compilation, and imports the compiler to do so. The import takes more than a
-second in each training process, even if nothing is compiled. tfscale never compiles an update.
-"""
+"""Optimizers of torch whose methods do not import torch's compiler, which takes more than a second in each training
+process. torch imports it to exclude some methods from compilation, but tfscale never compiles an update."""
 
 from inspect import unwrap
 

@@ -9,8 +9,7 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.matrices import Matrix, is_block_matrix
 from tfscale.optimizers.adamw import AdamW
-from tfscale.optimizers.base import Slot, WholeUpdate
-from tfscale.optimizers.chunks import HELD, chunks
+from tfscale.optimizers.base import HELD, Slot, WholeUpdate, chunks
 from tfscale.ranges import Count, Momentum
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from tfscale.optimizers.chunks import chunks
+from tfscale.optimizers.base import chunks
 from tfscale.optimizers.eager import EagerOptimizer
 from tfscale.optimizers.sharded import first_row, local, whole
 
@@ -85,8 +85,7 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         return whole(gradient.lerp(momentum, group["momentum"]))
 
     def _orthogonal(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
-        """Return the orthogonalised matrices of all weights. One rank computes each matrix and sends it to the other
-        ranks."""
+        """Return the orthogonalised matrices of all weights, each computed by one rank and sent to the others."""
         rank, ranks = _place()
         mine = [index for index in range(len(given)) if index % ranks == rank]
         done = dict(zip(mine, self._orthogonal_here([given[index] for index in mine]), strict=True))
@@ -126,13 +125,9 @@ def _place() -> tuple[int, int]:
 
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Return matrices that have the singular vectors of the given matrices and singular values near one. They are
-    computed by the quintic Newton-Schulz iteration of Muon, in bf16 on CUDA and in the precision of the matrices on a
-    CPU.
-
-    Args:
-        matrices: [batch, rows, columns].
-    """
+    """Return matrices [batch, rows, columns] with the singular vectors of the given matrices and singular values near
+    one. They are computed by the quintic Newton-Schulz iteration of Muon, in bf16 on CUDA and in the precision of the
+    matrices on a CPU."""
     a, b, c = coefficients
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[1] > x.shape[2]

@@ -9,7 +9,7 @@ earlier models.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tfscale.growth.continued import CONTINUED
+from tfscale.growth.operator import CONTINUED
 from tfscale.plan.arms import Arm
 from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage

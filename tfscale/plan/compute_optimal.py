@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tfscale.models.counts import flops, parameters
-from tfscale.models.nearest import nearest
+from tfscale.models.counts import flops, nearest, parameters
 from tfscale.models.transformer import TransformerConfig
 
 TOKENS_PER_PARAMETER = 20

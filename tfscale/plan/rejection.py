@@ -8,7 +8,7 @@ recorded as the parent of the further training, so all later costs include the r
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tfscale.growth.continued import CONTINUED
+from tfscale.growth.operator import CONTINUED
 from tfscale.plan.arms import Arm
 from tfscale.plan.branches import settled
 from tfscale.plan.specs import Specs

@@ -30,12 +30,8 @@ def needs_loss_at(spec: StageSpec, step: int) -> bool:
 
 
 def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
-    """Return the last validation loss, in nats per token, of the parent of a stage with a trial, or None if the stage
-    has no trial.
-
-    Raises:
-        ValueError: the parent is not finished, or its `done.json` is damaged.
-    """
+    """Return the last validation loss, in nats per token, of the parent of a stage with a trial; otherwise None. Raise
+    ValueError if the parent is not finished."""
     if spec.trial is None or spec.parent_dir is None:
         return None
     return read_result(stage_dir / spec.parent_dir).evaluation.loss
@@ -70,11 +66,8 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
-    """Return True if a stopping rule is met.
-
-    `plateau` is met if the loss has fallen by less than `ending.least` over the last `ending.looks` evaluations.
-    `predicted_gain` is met if the remaining budget would lower the loss by less than `ending.least`, according to a
-    curve fitted to the evaluations.
+    """Return True if a stopping rule is met: `plateau` if the loss has fallen by less than `ending.least` over the last
+    `ending.looks` evaluations, and `predicted_gain` if the remaining budget would lower it by less than `ending.least`.
 
     Args:
         looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.
@@ -88,9 +81,8 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Return the predicted decrease of the loss, in nats per token, if training continued to `tokens` tokens. The
-    prediction is a least-squares fit of the curve E + A / tokens^b to `looks`. If the curve does not fall, the result
-    is 0."""
+    """Return the predicted decrease of the loss, in nats per token, if training continued to `tokens` tokens, by a
+    least-squares fit of the curve E + A / tokens^b to `looks`, or 0 if the curve does not fall."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]

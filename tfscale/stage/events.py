@@ -22,12 +22,8 @@ Each line is one event:
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
-`step` and `tokens` count within the stage. The totals are cumulative over the lineage, including parents:
-total_tokens, total_flops (model FLOPs), total_seconds (in training steps; without compilation, evaluation and
-checkpoints), total_device_seconds (total_seconds times the number of devices), total_joules if every device of the
-lineage has measured its energy, and total_optimizer_flops (optimizer updates) if these FLOPs were recorded for the
-whole lineage.
-Losses are in nats per token.
+`step` and `tokens` count within the stage. The totals are those of `tfscale.totals`, with the prefix `total_`; those
+that are unknown are missing. Losses are in nats per token.
 
 If there are several processes, the leading process writes the events. It writes the `end` event before any process
 exits, regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end`
@@ -41,7 +37,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tfscale.totals import Totals
 
@@ -53,40 +49,29 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. When `write` returns, other processes can read the event as a complete line."""
+    """Append-only log of events. When `write` returns, other processes can read the event as a complete line. On ranks
+    other than the leading rank, `stage_dir` is None and nothing is written."""
 
-    def __init__(self, stage_dir: Path) -> None:
-        path = stage_dir / METRICS_FILE
-        _end_torn_line(path)
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, event: str, **values: Any) -> None:
-        self._file.write(json.dumps({"event": event, **values}) + "\n")
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Write all events to disk, so that they survive a power failure."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self.sync()
-        self._file.close()
-
-
-class NoLog(EventLog):
-    """Event log that writes nothing, for ranks other than the leading rank."""
-
-    def __init__(self) -> None:
-        pass
+    def __init__(self, stage_dir: Path | None) -> None:
+        self._file: TextIO | None = None
+        if stage_dir is not None:
+            _end_torn_line(stage_dir / METRICS_FILE)
+            self._file = (stage_dir / METRICS_FILE).open("a", encoding="utf-8")
 
     def write(self, event: str, **values: Any) -> None:
-        """Do nothing, because only the leading rank writes events."""
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, **values}) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
-        """Do nothing, because only the leading rank writes events."""
+        """Write all events to disk."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Do nothing, because only the leading rank writes events."""
+        if self._file is not None:
+            self.sync()
+            self._file.close()
 
 
 def _end_torn_line(path: Path) -> None:

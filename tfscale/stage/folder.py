@@ -34,8 +34,8 @@ def has_undecided_end(stage: Stage) -> bool:
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec of a stage. If the stage is finished and a rule or a trial may have ended it early, `tokens` is
-    the actual number of training tokens."""
+    """Return the spec of a stage. If the stage is finished, `tokens` is the actual number of training tokens, even if a
+    rule or a trial has ended it early."""
     if not spec.may_end_early or not has_result(stage_dir):
         return spec
     try:
@@ -45,12 +45,8 @@ def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
 
 
 def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
-    """Return the folder of the stage whose final weights a stage starts from. It is the parent or, if the parent's
-    growth was rejected, the parent's parent.
-
-    Raises:
-        ValueError: the parent's `stage.yaml` is missing or damaged.
-    """
+    """Return the folder of the stage whose final weights a stage starts from: the parent or, if the parent's growth was
+    rejected, its parent. Raise ValueError if the parent's `stage.yaml` is missing or damaged."""
     assert spec.parent_dir is not None, "a stage without a parent starts from scratch"
     parent = stage_dir / spec.parent_dir
     above = read_spec(parent).parent_dir if spec.returns else None
@@ -66,11 +62,7 @@ def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
 
 
 def find_stage(runs: Path, name: str) -> Path:
-    """Return the folder of a stage.
-
-    Args:
-        runs: runs folder, in which stages are searched for.
-        name: path of the stage's folder, or the beginning of the name or of the key of the stage.
+    """Return the folder of a stage, given its path, or the beginning of its name or key in the runs folder.
 
     Raises:
         ValueError: no stage or several stages match. The message lists the stages to choose from.

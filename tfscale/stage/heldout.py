@@ -1,14 +1,10 @@
 """heldout.json: the final validation loss by blocks of the validation text, for confidence intervals over documents.
 
-Training writes the file together with the final evaluation. Older versions did not write the file.
-
     {"step": ..., "tokens": [...], "losses": [...]}
 
-The sequences of the evaluation are divided into blocks of consecutive sequences: with B blocks over S sequences,
-sequence s is in block s * B // S. `losses` contains the sum of the losses of each block in nats, and `tokens` contains
-the number of tokens of each block. The sums of `losses` and `tokens` over all blocks are the summed loss and the number
-of tokens of the final evaluation. The sequences of a block are consecutive because the tokens of one document depend on
-each other.
+The sequences of the evaluation are divided into blocks of consecutive sequences, because the tokens of one document
+depend on each other: with B blocks over S sequences, sequence s is in block s * B // S. `losses` contains the sum of
+the losses of each block in nats, and `tokens` the number of tokens of each block.
 """
 
 import math
@@ -23,8 +19,7 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Maximum relative difference between the mean loss over all blocks and the loss of the evaluation, which are summed in
-different orders."""
+"""Maximum relative difference between the mean loss over all blocks and that of the evaluation, due to rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +39,7 @@ def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequ
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
     """Return the losses of the final evaluation of a stage by blocks, or None if training did not write heldout.json.
-
-    Args:
-        step: step of the final evaluation.
-        loss: loss of the final evaluation, in nats per token.
+    The step and the loss, in nats per token, are those of the final evaluation.
 
     Raises:
         ValueError: the file cannot be read, or does not belong to the final evaluation.

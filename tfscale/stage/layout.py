@@ -1,11 +1,8 @@
-"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
+"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch. Planning, which
+knows at most the total memory of a device, uses the same rules as training, so this module does not need torch."""
 
-Planning and training use the same rules. Planning knows at most the total memory of a device, whereas training knows
-the free memory. This module does not need torch.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfscale.faults import Fault
@@ -14,7 +11,7 @@ from tfscale.models.execution import Execution, Recompute
 from tfscale.optimizers.base import Optimizer
 from tfscale.stage.run_options import Precision, RunOptions
 from tfscale.stage.spec import StageSpec
-from tfscale.untrusted import check_fields
+from tfscale.untrusted import check_fields, from_known
 
 Sharding = Literal["none", "full", "hybrid"]
 """Kind of sharding of weights, gradients and optimizer state. none: no sharding (DDP). full: sharding over all devices
@@ -52,8 +49,7 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if the memory of a device is sufficient for a step that needs `needed`, or if the memory is
-        unknown."""
+        """Return True if the memory of a device is sufficient for a step that needs `needed`, or unknown."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
@@ -81,22 +77,15 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     """Return the layout of a stage, and choose a value for each setting that is `auto`.
 
     Weights are sharded only if the whole weights and one sequence do not fit on a device. Activation checkpointing is
-    used only if one sequence would not fit otherwise. If the memory of the devices is unknown, one sequence is assumed
-    to fit.
+    used only if one sequence would not fit otherwise. If the memory is unknown, one sequence is assumed to fit.
 
-    The micro-batch is determined by the first of these rules that applies:
-
-    1. all sequences of the device's batch with `update=in_backward`, which needs the whole batch;
-    2. `micro_batch` if it is set;
-    3. the micro-batch of the previous layout;
-    4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
-       `tfscale.training.probe` then tests this micro-batch.
-
-    After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
+    The micro-batch is the device's whole batch with `update=in_backward`, else `micro_batch` if it is set, else that of
+    the previous layout, else the device's batch, halved until it fits according to the memory model. On CUDA,
+    `tfscale.training.probe` then tests it. After an out-of-memory error, the orchestrator sets half of it.
 
     Args:
-        previous: layout of the last process of the stage with the same number of devices. The choices of this layout
-            are kept, so that a resumed stage sums the same numbers in the same order.
+        previous: layout of the last process of the stage with the same number of devices, whose choices are kept, so
+            that a resumed stage sums the same numbers in the same order.
         lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
@@ -133,10 +122,10 @@ def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
     return _memory(spec, hardware, layout.sharding, layout.recompute, layout.micro_batch)
 
 
-def layout_of(event: Mapping[str, Any]) -> Layout | None:
+def layout_of(event: dict[str, Any]) -> Layout | None:
     """Return the layout that a `start` event records, or None if the event has no valid layout."""
     try:
-        layout = Layout(**{field.name: event[field.name] for field in fields(Layout) if field.name in event})
+        layout = from_known(Layout, event)
         check_fields(layout)
     except (TypeError, ValueError):
         return None
@@ -151,13 +140,8 @@ def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield a fault for each setting that conflicts with updating weights in the backward pass. The gradient of each
-    weight is freed as soon as the weight is updated. Therefore gradient accumulation, data parallelism, and other
-    settings that need all gradients at once are not supported.
-
-    Args:
-        rows: number of sequences of a batch that each device processes.
-    """
+    """Yield a fault for each setting that conflicts with updating weights in the backward pass of the `rows` sequences
+    of a device's batch, where the gradient of each weight is freed as soon as the weight is updated."""
     if run.update != "in_backward":
         return
     why = "launcher.update=in_backward"

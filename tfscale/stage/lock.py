@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 LOCK_FILE = "lock"
@@ -51,15 +50,14 @@ class StageLock:
                 return True
         return False
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *fault: object) -> None:
         assert self._file is not None
         self._file.truncate(0)
         self._file.close()
 
 
 def read_holder(path: Path) -> str:
-    """Return a description of the process that holds the lock: its process id and host, and the time when it acquired
-    the lock."""
+    """Return a description of the process that holds the lock: its id, its host, and since when it holds the lock."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -44,8 +44,7 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a finished stage. Fields with a default may be absent if the stage was imported or written by an older
-    version."""
+    """Result of a finished stage. Imported stages and older versions may lack the fields that have a default."""
 
     key: str
     step: int

@@ -1,8 +1,5 @@
-"""Specification (spec) of one stage, stored in `stage.yaml`.
-
-The orchestrator writes the file, and `python -m tfscale.training` executes the spec. The file is in the JSON subset of
-YAML, so that the training package needs no YAML parser.
-"""
+"""Specification (spec) of one stage. The orchestrator writes it to `stage.yaml`, in the JSON subset of YAML, so that
+`python -m tfscale.training` needs no YAML parser."""
 
 import hashlib
 import json
@@ -15,7 +12,7 @@ from tfscale.extensions import require_extensions
 from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
-from tfscale.models.first_groups import number_of_groups
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.optimizers import base as optimizers
 from tfscale.optimizers.base import Optimizer
 from tfscale.ranges import Count, Fraction, Natural, NonNegative, Positive, Probability
@@ -46,8 +43,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, followed by the schedule
-    `kind`."""
+    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, and then `kind`."""
 
     kind: Literal["cosine", "wsd", "constant"]
     warmup_tokens: Natural
@@ -117,8 +113,7 @@ class RunSpec(RunOptions):
     data_dir: str = field(kw_only=True)
     """Folder of the prepared corpus, absolute or relative to the folder of the stage."""
     lanes: Count = 1
-    """Number of batches that an evaluation on a CPU processes at the same time, each with `threads` threads, if memory
-    allows."""
+    """Number of batches that an evaluation on a CPU processes at once if memory allows, each with `threads` threads."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +143,8 @@ class StageSpec:
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
-    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.nested_dropout`).
-    These steps are counted with the FLOPs of a step of the whole model."""
+    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.calendar`). These
+    steps are counted with the FLOPs of a step of the whole model."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     trial: TrialSpec | None = None
@@ -159,14 +154,11 @@ class StageSpec:
     The cost of the stage's lineage includes the parent."""
     parent_ending: bool = False
     """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The last position
-    and the last learning rate of the parent then follow from the key of the parent and are not part of the key of this
-    stage."""
+    and learning rate of the parent then follow from its key and are not part of the key of this stage."""
     init_from: str | None = None
-    """SHA-256 of imported weights, or None. A stage with imported weights was trained elsewhere and is only evaluated
-    here, and `tokens` is 0 if the number of training tokens is unknown."""
+    """SHA-256 of weights that were trained elsewhere, or None. `tokens` is 0 if their number of tokens is unknown."""
     init_dir: str | None = None
-    """Folder of the imported stage from which the weights are copied, or None for the imported stage itself. The folder
-    is not part of the key."""
+    """Folder of the imported stage from which the weights are copied, not part of the key, or None for that stage."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
@@ -177,8 +169,7 @@ class StageSpec:
 
     @property
     def rejected(self) -> bool:
-        """True if the growth was rejected. This requires that `tokens` is the actual number of training tokens
-        (`as_it_ended`)."""
+        """True if the growth was rejected, if `tokens` is the actual number of training tokens (`as_it_ended`)."""
         return self.trial is not None and self.tokens == self.trial.tokens
 
     @property
@@ -205,8 +196,7 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Names in `stage.yaml` of fields that have other names in Python. The key of a stage is a hash that includes the names
-in the file."""
+"""Names of fields in `stage.yaml`, and so in the key of a stage, that have other names in Python."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
@@ -236,8 +226,7 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def key_fields(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that determine what a stage computes, with values for JSON. Fields that describe how or where
-    the stage is run are omitted."""
+    """Return the fields that determine what a stage computes (`tfscale.stage.how`), with values for JSON."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
@@ -291,11 +280,7 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """Return the spec in the folder of a stage, after checking it.
-
-    Raises:
-        ValueError: the file is missing or not a valid stage. The message names the file.
-    """
+    """Return the spec in the folder of a stage, or raise ValueError if it is missing or not valid."""
     path = stage_dir / STAGE_FILE
     try:
         spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -311,7 +296,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """Yield the faults in a `stage.yaml` that was edited. A file that `tfscale run` wrote has no faults."""
+    """Yield the faults in a `stage.yaml` that was edited."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"

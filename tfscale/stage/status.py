@@ -25,12 +25,10 @@ class StageStatus:
 
 
 def status_of(stage: Stage) -> StageStatus:
-    """Return the status of a stage, read from its folder."""
     return status_from(stage, read_events(stage.path))
 
 
 def status_from(stage: Stage, events: Sequence[Event]) -> StageStatus:
-    """Return the status of a stage, given its events."""
     tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
     evaluation = last_event(events, "eval")
     if is_done(stage):

@@ -36,15 +36,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         preempted = Preemption(arguments.stop_at)
-    except UserFault as fault:
-        print(fault, file=sys.stderr)
-        return USER_FAULT
-    preempted.watch_signals()
-    if arguments.supervised:
-        preempted.watch_parent()
-    try:
+        preempted.watch_signals()
+        if arguments.supervised:
+            preempted.watch_parent()
         load_extensions(arguments.extensions)
-    except ValueError as fault:
+    except (UserFault, ValueError) as fault:
         print(fault, file=sys.stderr)
         return USER_FAULT
     return _train(arguments.stage_dir, preempted)
@@ -75,8 +71,8 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
     immediately, because it can no longer communicate with the other ranks."""
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
+    from tfscale.training.device import is_out_of_memory
     from tfscale.training.non_finite import NonFinite
-    from tfscale.training.out_of_memory import is_out_of_memory
 
     try:
         return 0 if _stage(stage_dir, preempted, world) else PREEMPTED

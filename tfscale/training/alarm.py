@@ -25,29 +25,23 @@ FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
-    """Reporter with which any rank can record its failure as an event of the stage."""
+    """Reporter with which any rank can record its failure as an event of the stage.
+
+    Args:
+        record: function that writes an `end` event with a reason and a message, called only on the leading rank.
+    """
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
-        """Connect to the key-value store. On the leading rank, start a thread that polls the store.
-
-        Args:
-            record: function that writes an `end` event with a reason and a message. It is called only on the leading
-                rank.
-        """
         self._world, self._record = world, record
         self._lock = threading.Lock()
         self._over = False
         if world.size > 1:
-            self._store = self._connect()
+            # With a shared connection, calls would block while a call of another thread waits.
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
+            self._store = PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             if world.leads:
                 threading.Thread(target=self._watch, daemon=True).start()
-
-    @staticmethod
-    def _connect() -> PrefixStore:
-        # With a shared connection, calls would block while a call of another thread waits.
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
-        return PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
     def ring(self, reason: str, message: str) -> None:
         """Report a failure, and wait until the leading rank has recorded it or no longer responds."""
@@ -62,8 +56,7 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether any rank has reported a failure. If so, later errors on this rank may be consequences of that
-        failure."""
+        """Return whether any rank has reported a failure, of which later errors on this rank may be consequences."""
         if self._world.size == 1:
             return False
         try:
@@ -72,8 +65,7 @@ class Alarm:
             return False
 
     def leave(self) -> None:
-        """Tell the waiting ranks to stop waiting, without recording an event. The leading rank calls this method if
-        another process works on the stage."""
+        """Tell the ranks to stop waiting, without recording an event, because another process works on the stage."""
         if self._world.size > 1:
             self._store.set(RECORDED, "")
 

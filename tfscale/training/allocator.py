@@ -5,8 +5,7 @@ import platform
 import re
 
 LARGE_THRESHOLD_SINCE = (2, 36)
-"""First glibc version that is known to accept a threshold of 256 MiB. Earlier versions reject thresholds above 32
-MiB."""
+"""First glibc version that is known to accept a threshold of 256 MiB. Earlier ones reject more than 32 MiB."""
 
 FORMER_NAMES = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
 """Former names of PYTORCH_ALLOC_CONF. If the user has set a former name, that setting is kept."""

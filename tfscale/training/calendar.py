@@ -1,8 +1,11 @@
-"""Schedule of a stage's logging, evaluations, checkpoints and end, which depends only on the stage's spec and, with a
-stopping rule, on the evaluations."""
+"""Schedule of a stage, which depends only on the stage's spec and, with a stopping rule, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
+import torch
+
+from tfscale.models.init import stream
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
@@ -20,6 +23,16 @@ def evaluations_of(spec: StageSpec) -> int:
     return max(5, min(10, 3 * spec.tokens // (10 * spec.data.heldout_tokens)))
 
 
+def groups_at(spec: StageSpec, step: int) -> int | None:
+    """Return the number of leading groups of parameter tokens that a step of a stage uses, or None for all groups
+    (nested dropout, similar to that of units by Rippel et al., arXiv 1402.0915). The number is a pure function of the
+    seed and the step, so it is the same on all ranks and in a resumed stage."""
+    if spec.nested_dropout == 0:
+        return None
+    drawn, place = torch.rand(2, generator=stream(spec.seed, f"nested_dropout:{step}"), dtype=torch.float64).tolist()
+    return 1 + int(place * (number_of_groups(spec.model) - 1)) if drawn < spec.nested_dropout else None
+
+
 class Calendar:
     """Schedule of a stage, which determines the actions that are due after each step."""
 
@@ -34,17 +47,12 @@ class Calendar:
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due after a step because of the number of training tokens. Checkpoints that
-        are due because of the time are not considered."""
+        """Return whether a checkpoint is due after a step because of the number of training tokens."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
     def evaluates(self, step: int, done: Container[int]) -> bool:
-        """Return whether an evaluation is due after a step.
-
-        Args:
-            done: steps that have already been evaluated.
-        """
+        """Return whether an evaluation is due after a step, given the steps that have already been evaluated."""
         if step in done:
             return False
         if step == 0:
@@ -53,20 +61,13 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update the end of the stage from the evaluations so far.
-
-        Args:
-            losses: validation losses in nats per token, by step.
-
-        Returns:
-            True if the end has changed.
-        """
+        """Update the end of the stage from the validation losses by step. Return True if the end has changed."""
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:
-        """Return whether an action that is due every `tokens` tokens is due after `step`. With 0 tokens, the action is
-        due `parts` times per stage."""
+        """Return whether an action is due after `step` that is due every `tokens` tokens or, with 0 tokens, `parts`
+        times per stage."""
         if step == 0:
             return False
         if tokens:

@@ -1,20 +1,53 @@
-"""Measurement of the cost of training steps: tokens, FLOPs of the model and of the optimizer, seconds and energy. The
-cost is added to the totals of a stage."""
+"""Measurement of the cost of training steps: tokens, FLOPs of the model and of the optimizer, seconds and energy."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
+
+import torch
 
 from tfscale.checkpoint import Counters
 from tfscale.models.counts import flops
 from tfscale.stage.spec import StageSpec
 from tfscale.totals import Totals
-from tfscale.training.energy import EnergyMeter
+from tfscale.training.device import Device
 from tfscale.training.world import World
 
 
+class EnergyMeter:
+    """NVML energy counter of one CUDA device. The counter includes the energy of all processes on the device and is
+    updated every 20 to 100 milliseconds, so the energy of many steps is accurate, but the energy of a single step is
+    not."""
+
+    def __init__(self, device: Device) -> None:
+        self._handle: Any = None
+        if device.kind != "cuda":
+            return
+        with suppress(ImportError):
+            import pynvml
+
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+                handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+                pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+                self._nvml, self._handle = pynvml, handle
+
+    @property
+    def works(self) -> bool:
+        """True if there is a counter, which requires pynvml and a device of the Volta generation or later."""
+        return self._handle is not None
+
+    def joules(self) -> float:
+        """Return the value of the counter in joules, or 0 without a counter. Only differences have a meaning."""
+        if self._handle is None:
+            return 0.0
+        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
+
+
 class Costs:
-    """Meter of the cost of training steps. Energy is included only if the devices of all ranks measure it. The
-    constructor is a collective call."""
+    """Cost of training steps, with energy only if all ranks measure it. The constructor is a collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
         self._world, self._tokens = world, spec.batch_tokens
@@ -23,8 +56,7 @@ class Costs:
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = 0.0
         self._joules: float | None = None
-        """Energy counter in joules at the beginning of the first step since the last call of `add_energy` or
-        `drop_energy`."""
+        """Energy counter in joules at the beginning of the first step that has not been added or dropped."""
 
     def begin(self) -> None:
         """Start measuring the time and energy of a step."""
@@ -37,28 +69,17 @@ class Costs:
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
-        """Return the counters after a step, without the energy of the step.
-
-        Args:
-            updated: True if the step updated the weights.
-            timed: True if the step was measured; False for a step that is skipped because it was non-finite before a
-                rollback.
-        """
+        """Return the counters after a step, without its energy. `timed` is False for a step that is skipped because it
+        was non-finite before a rollback."""
         before, seconds = counters.totals, self._seconds if timed else 0.0
-        used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
-        of_updates = before.spent_on_updates
-        if of_updates is not None:
-            of_updates += self._update_flops * updated
-        totals = Totals(
-            tokens=before.tokens + self._tokens,
-            flops=before.flops + self._flops,
-            seconds=before.seconds + seconds,
-            device_seconds=before.device_seconds + seconds * self._world.size,
-            joules=used if self._energy_known else None,
-            optimizer_flops=of_updates,
+        if not before.tokens:
+            before = replace(before, joules=0.0)  # a lineage starts without energy use
+        joules = 0.0 if self._energy_known else None
+        spent = Totals(
+            self._tokens, self._flops, seconds, seconds * self._world.size, joules, self._update_flops * updated
         )
         return replace(
-            counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=totals
+            counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=before + spent
         )
 
     def add_energy(self, counters: Counters) -> Counters:

@@ -35,14 +35,8 @@ class Device:
 
     @property
     def queues(self) -> bool:
-        """True if the device executes work asynchronously from a queue, so that the host can prepare the next step
-        during the current one. This is not the case on a CPU, where a thread would take cores from training."""
-        return self.kind == "cuda"
-
-    @property
-    def saves_beside_training(self) -> bool:
-        """True if a thread writes checkpoints during training. This is the case on CUDA; on a CPU, the thread would
-        take cores from training."""
+        """True if the device executes work asynchronously from a queue, so that the host can prepare the next step and
+        write checkpoints in the meantime. On a CPU, threads of the host would take cores from training."""
         return self.kind == "cuda"
 
     @property
@@ -57,11 +51,8 @@ class Device:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory so far in bytes: the memory used by the process (CPU) or allocated on the device
-        (CUDA)."""
-        if self.kind == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return process_peak_memory()
+        """Return the peak memory so far in bytes, used by the process (CPU) or allocated on the device (CUDA)."""
+        return torch.cuda.max_memory_allocated() if self.kind == "cuda" else process_peak_memory()
 
     def reset_peak_memory(self) -> None:
         """Reset the peak memory on CUDA. The peak memory of a process on a CPU cannot be reset."""
@@ -69,8 +60,7 @@ class Device:
             torch.cuda.reset_peak_memory_stats()
 
     def reserved_memory(self) -> int | None:
-        """Return the peak memory in bytes that the CUDA allocator has reserved so far, including gaps, or None on a
-        CPU."""
+        """Return the peak memory in bytes that the CUDA allocator has reserved, including gaps, or None on a CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 
@@ -130,16 +120,26 @@ def hardware_of(device: Device, world: World) -> Hardware:
 def free_memory(device: Device, processes: int) -> int:
     """Return the number of bytes that a training process can allocate if `processes` training processes run on this
     host. On CUDA, each process has its own device."""
-    return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
-
-
-def _free_memory() -> int:
+    if device.kind == "cuda":
+        return torch.cuda.mem_get_info()[0]
     # The system's file cache counts as free, because it is released on demand.
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) // processes
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES")
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE") // processes
+
+
+def is_out_of_memory(fault: BaseException | None) -> bool:
+    """Return whether an error or its cause is an out-of-memory error. torch.compile wraps errors that occur while it
+    benchmarks kernels (`BackendCompilerFailed`, `InductorError`)."""
+    if fault is None:
+        return False
+    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(fault, RuntimeError) and "DefaultCPUAllocator" in str(fault):  # it raises a RuntimeError
+        return True
+    return is_out_of_memory(getattr(fault, "inner_exception", None)) or is_out_of_memory(fault.__cause__)
 
 
 def environment(device: Device) -> Environment:

@@ -1,9 +1,8 @@
 """Evaluation of a model's loss on a fixed set of validation tokens."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -29,10 +28,9 @@ class Evaluation:
 
     figures: FinalEvaluation
     block_tokens: tuple[int, ...]
-    """Number of tokens in each block of consecutive sequences. With B blocks and S sequences, sequence s is in block s
-    * B // S. Blocks are consecutive because the tokens of one document depend on each other."""
+    """Number of tokens in each block of consecutive sequences (`tfscale.stage.heldout`)."""
     block_losses: tuple[float, ...]
-    """Sum of the token losses in each block of sequences, in nats."""
+    """Sum of the token losses in each block, in nats."""
 
 
 def evaluate(
@@ -66,14 +64,13 @@ def evaluate(
     block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
     losses = [0.0] * min(BLOCKS, sequences)
     first, at_once = 0, world.size * lanes
-    with evaluating(objective), _side_by_side(lanes) as each_of:
+    with evaluating(objective), ThreadPoolExecutor(lanes) as pool:
         while group := list(islice(batches, at_once)):
             if world.any(stop())[0]:
                 return None
             mine = range(world.rank, len(group), world.size)
-            found = list(
-                each_of(partial(_losses, objective, device, rows), [group[index] for index in mine] or group[-1:])
-            )
+            losses_of, own = partial(_losses, objective, device, rows), [group[index] for index in mine] or group[-1:]
+            found = list(pool.map(losses_of, own) if lanes > 1 else map(losses_of, own))
             for index, batch_losses in zip(mine, found, strict=False):
                 row = first + index * rows
                 for block, loss in zip(block_of[row : row + rows], batch_losses, strict=True):
@@ -87,21 +84,7 @@ def evaluate(
     return Evaluation(figures, counts, tuple(losses))
 
 
-_Batch = tuple[Tensor, Tensor]
-_EachOf = Callable[[Callable[[_Batch], list[float]], Iterable[_Batch]], Iterable[list[float]]]
-
-
-@contextmanager
-def _side_by_side(lanes: int) -> Iterator[_EachOf]:
-    """Return a context manager with a function like `map` that processes `lanes` items at the same time."""
-    if lanes == 1:
-        yield map
-        return
-    with ThreadPoolExecutor(lanes) as pool:
-        yield pool.map
-
-
-def _losses(objective: nn.Module, device: Device, rows: int, batch: _Batch) -> list[float]:
+def _losses(objective: nn.Module, device: Device, rows: int, batch: tuple[Tensor, Tensor]) -> list[float]:
     # no_grad and autocast only apply to the current thread.
     with torch.no_grad(), device.autocast():
         count = len(batch[0])

@@ -23,8 +23,7 @@ class Feed:
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, first: int) -> Tensor:
-        """Return the inputs and targets, int64 [2, rows, context], of `rows` sequences, starting at the sequence
-        `first`."""
+        """Return the inputs and targets, int64 [2, rows, context], of the sequences from the number `first`."""
         if self._thread is None:
             return self._prepared(first)
         ahead = self._ahead

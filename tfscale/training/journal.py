@@ -1,5 +1,6 @@
-"""Events that training writes to metrics.jsonl (`tfscale.stage.events`)."""
+"""Signs of progress that training writes: events in metrics.jsonl (`tfscale.stage.events`), and a heartbeat."""
 
+import math
 import os
 import statistics
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.checkpoint import Counters
-from tfscale.stage.events import EventLog, NoLog
+from tfscale.stage.events import HEARTBEAT, EventLog
 from tfscale.stage.layout import Layout
 from tfscale.stage.result import FinalEvaluation
 from tfscale.stage.spec import StageSpec
@@ -35,7 +36,7 @@ class Journal:
     """Writer of a stage's training events. Only the leading rank writes events."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
-        self.log = EventLog(stage_dir) if world.leads else NoLog()
+        self.log = EventLog(stage_dir if world.leads else None)
         self._spec, self._device, self._world = spec, device, world
         self._logged_at = (0, 0.0)  # step and seconds of the last training event
 
@@ -47,11 +48,7 @@ class Journal:
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step.
-
-        Args:
-            counters: counters after the step, with the recent losses before the step.
-        """
+        """Write a `train` event with the measurements of a step. The counters contain the losses before the step."""
         self.write(
             "train",
             **self._position(counters),
@@ -81,3 +78,17 @@ class Journal:
         self._logged_at = (counters.step, counters.totals.seconds)
         elapsed = counters.totals.seconds - seconds
         return (counters.step - step) * self._spec.batch_tokens / elapsed if elapsed > 0 else None
+
+
+class Heartbeat:
+    """File that a running stage touches at most once per second, and whose modification time its supervisor watches."""
+
+    def __init__(self, stage_dir: Path) -> None:
+        self._path = stage_dir / HEARTBEAT
+        self._last = -math.inf
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= 1:
+            self._path.touch()
+            self._last = now

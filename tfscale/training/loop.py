@@ -1,14 +1,14 @@
 """Training loop of a stage."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters
+from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
 from tfscale.faults import InvalidInput
@@ -20,39 +20,46 @@ from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layo
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.result import FinalEvaluation, Result, StageSpeed, write_result
 from tfscale.stage.spec import StageSpec, key_of
-from tfscale.training.calendar import Calendar
-from tfscale.training.costs import Costs
+from tfscale.training.calendar import Calendar, groups_at
+from tfscale.training.costs import Costs, EnergyMeter
 from tfscale.training.device import Device, hardware_of
-from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
-from tfscale.training.heartbeat import Heartbeat
-from tfscale.training.journal import WINDOW, Journal
-from tfscale.training.nested_dropout import groups_at
+from tfscale.training.journal import WINDOW, Heartbeat, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
+from tfscale.training.optimizer import GradientNorms
 from tfscale.training.parallel import reducing_gradients
 from tfscale.training.preemption import Preemption
 from tfscale.training.probe import probe_micro_batch, warm_up
-from tfscale.training.reading import Reading
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update, reads_late
 from tfscale.training.world import World, split_rows
+from tfscale.untrusted import from_known
 
 
-@dataclass(frozen=True)
 class _Started:
-    """Training step whose results the host has not read yet, because the device may still compute them."""
+    """Training step whose results a CUDA device may still compute. They are copied to the host after the work that is
+    already queued. The host waits for them only in `results`, which does not wait for work that was queued later."""
 
-    rate: float
-    names: tuple[str, ...]
-    reading: Reading
-    """Loss, gradient norm over all ranks, and norms on this rank of the gradients of the weights in `names`."""
+    def __init__(self, rate: float, loss: Tensor, norms: GradientNorms) -> None:
+        self.rate, self.names = rate, norms.names
+        values = torch.cat([torch.stack([loss, norms.total.double()]), norms.each.double()])
+        self._copy = values.to("cpu", non_blocking=True)  # in page-locked memory if it comes from CUDA
+        self._copied = torch.cuda.Event() if values.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def results(self) -> list[float]:
+        """Return the loss, the gradient norm over all ranks, and the norms of each weight's gradient on this rank."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        values: list[float] = self._copy.tolist()
+        return values
 
 
 class Trainer:
-    """Trainer of one stage. Training starts from the newest checkpoint, if there is one, and continues to the end of
-    the stage."""
+    """Trainer of one stage, from its newest checkpoint, if there is one, to its end."""
 
     def __init__(
         self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
@@ -78,7 +85,7 @@ class Trainer:
         self.journal = Journal(stage_dir, spec, device, world)
         if device.compiled:
             self.journal.write("compiled", seconds=compile_seconds)
-        self.saver = Saver(stage_dir, spec, self.journal.log, world, device.saves_beside_training)
+        self.saver = Saver(stage_dir, spec, self.journal.log, world, device.queues)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, FinalEvaluation] = {}
         self.calendar = Calendar(spec, parent_loss(spec, stage_dir))
@@ -110,23 +117,26 @@ class Trainer:
             if (stop or save or evaluates or ends) and not self._settle():
                 continue
             if stop or (evaluates and not self._evaluate()):
+                finished = False
                 break
             if self.step == self.calendar.steps:
-                self._finish()
-                return True
+                finished = True
+                break
             if save:
                 self._save()
             self._train_step()
         if self.saver.step != self.step:
             self._save()
         self.saver.wait()
-        self.journal.write("end", step=self.step, reason="preempted")
+        if not finished:
+            self.journal.write("end", step=self.step, reason="preempted")
+        elif self.world.leads:
+            self._write_result()
         self.world.barrier()  # the first rank that exits ends the other ranks
-        return False
+        return finished
 
     def _train_step(self) -> None:
-        """Train on the next batch. If `self.late` is true, read the loss of the previous step while the device computes
-        this step."""
+        """Train on the next batch. If `self.late` is true, read the previous loss while the device computes."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
                 self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)
@@ -153,16 +163,15 @@ class Trainer:
         with self.state.model.using_first_groups(groups_at(spec, step)):
             loss = self.world.sum_of(self._gradients(inputs, targets))
         norms = self.update.finish(loss)
-        values = torch.cat([torch.stack([loss, norms.total.double()]), norms.each.double()])
-        return _Started(rate, norms.names, Reading(values))
+        return _Started(rate, loss, norms)
 
     def _settle(self) -> bool:
-        """Wait for the results of the current step, if they have not been read yet, and record the step. Return False
-        if the stage has been rolled back to a checkpoint. This is a collective call."""
+        """Wait for the results of the step under way, if any, and record the step. Return False if the stage has been
+        rolled back to a checkpoint. This is a collective call."""
         started, self._under_way = self._under_way, None
         if started is None:
             return True
-        loss, norm, *norms = started.reading.values()
+        loss, norm, *norms = started.results()
         self.costs.end()
         good = math.isfinite(loss) and math.isfinite(norm)
         if not good:
@@ -182,14 +191,8 @@ class Trainer:
         return True
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time.
-
-        Args:
-            inputs, targets: [rows, context], the share of the batch on this rank.
-
-        Returns:
-            The contribution of this rank to the mean loss.
-        """
+        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time, and return the
+        contribution of this rank to the mean loss. The inputs and targets are those of this rank, [rows, context]."""
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
@@ -255,25 +258,15 @@ class Trainer:
             )
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
-        self.evaluations = {
-            event["step"]: FinalEvaluation(**{item.name: event[item.name] for item in fields(FinalEvaluation)})
-            for event in self.world.share(past)
-        }
+        self.evaluations = {event["step"]: from_known(FinalEvaluation, event) for event in self.world.share(past)}
         self._decide()
 
-    def _finish(self) -> None:
-        if self.saver.step != self.step:
-            self._save()
-        self.saver.wait()
-        if self.world.leads:
-            self._write_result()
-        self.world.barrier()  # the first rank that exits ends the other ranks
-
     def _write_result(self) -> None:
-        self.saver.prune()
+        self.saver.prune(keep=1)
         self.journal.write("end", step=self.step, reason="done")
         self.journal.log.close()
         counters = self.state.counters
+        spent = counters.totals - counters.before
         result = Result(
             key=key_of(self.spec),
             step=counters.step,
@@ -285,32 +278,21 @@ class Trainer:
             non_finite=self.non_finite.count,
             peak_memory=self.device.peak_memory(),
             reserved_memory=self.device.reserved_memory(),
-            speed=StageSpeed(parameters(self.spec.model), _flops_per_second(counters)),
+            speed=StageSpeed(parameters(self.spec.model), spent.flops / spent.seconds if spent.seconds > 0 else 0.0),
         )
         write_result(self.stage_dir, result)
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """Return the layout that the stage last used with the current number of ranks, or None if it has not used this
-    number."""
+    """Return the layout that the stage last used with the current number of ranks, or None if there is none."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
-    """Check that the model's embedding has a row for every token in the vocabulary of the corpus.
-
-    Raises:
-        ValueError: the corpus's vocabulary is larger than the model's.
-    """
+    """Raise ValueError if the vocabulary of the corpus is larger than the model's."""
     entries = data.manifest.tokenizer.vocab_size
     if entries > spec.model.vocab_size:
         known = spec.model.vocab_size
         raise ValueError(f"{data.folder}: the vocabulary has {entries} entries, but the model has only {known}")
-
-
-def _flops_per_second(counters: Counters) -> float:
-    totals, before = counters.totals, counters.before
-    seconds = totals.seconds - before.seconds
-    return (totals.flops - before.flops) / seconds if seconds > 0 else 0.0

@@ -30,16 +30,14 @@ class BadStep:
 
 
 class NonFinitePolicy:
-    """Policy for non-finite steps of a stage. Non-finite steps before the stage was resumed are also taken into
-    account."""
+    """Policy for non-finite steps of a stage.
+
+    Args:
+        stage: name of the stage's folder, for messages.
+        past: `non_finite` events before the stage was resumed, which are also taken into account.
+    """
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
-        """Initialise the policy of a stage.
-
-        Args:
-            stage: name of the stage's folder, for messages.
-            past: `non_finite` events of the stage so far.
-        """
         self._stage, self._run = stage, spec.run
         past = list(past)
         self._bad = {event["step"] for event in past}

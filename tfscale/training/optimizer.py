@@ -12,17 +12,12 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""Margin below the clipping limit. For a gradient norm below the limit minus this margin, torch clamps the clipping
-factor, limit / (norm + 1e-6), to 1."""
+"""Distance of a norm below the limit at which torch clamps the clipping factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:
-    """Optimizer of all weights of a model, which consists of one or more torch optimizers.
-
-    Args:
-        config: config of the model.
-        one_per_weight: True to build a separate optimizer for each weight, which allows updates of single weights.
-    """
+    """Optimizer of all weights of a model, which consists of one or more torch optimizers. With `one_per_weight`, each
+    weight has an optimizer of its own, which allows updates of single weights."""
 
     def __init__(
         self, model: nn.Module, settings: Optimizer, config: ModelConfig, one_per_weight: bool = False
@@ -49,17 +44,12 @@ class ModelOptimizer:
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Exclude the first `rows` rows of a weight when the next update of the other rows is computed
-        (`Optimizer.freeze`)."""
+        """Exclude the first `rows` rows of a weight from the next update (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
-        """Update all weights, or only `weight`, which requires `one_per_weight`.
-
-        Args:
-            skipped: boolean scalar on the device. If it is true, weights and slots are not changed. The host does not
-                read the scalar. Requires `skips`.
-        """
+        """Update all weights, or only `weight`, which requires `one_per_weight`. If `skipped`, a boolean scalar on the
+        device that the host does not read, is true, nothing is changed; this requires `skips`."""
         for part in self._parts if weight is None else [self._part_of[weight]]:
             if skipped is not None:
                 part.found_inf = skipped.float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
@@ -71,8 +61,7 @@ class ModelOptimizer:
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty before the first
-        update."""
+        """Return the slots of all weights by name, `<slot>/<weight>`; there are none before the first update."""
         return {
             f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
             for name, weight in self._weights.items()
@@ -90,7 +79,7 @@ class ModelOptimizer:
 
 
 class GradientNorms(NamedTuple):
-    """Norms of the gradients of a step. A CUDA device may not have computed the norms yet."""
+    """Norms of the gradients of a step, which a CUDA device may still compute."""
 
     total: Tensor
     """Norm of all gradients over all ranks, as a scalar tensor."""
@@ -108,13 +97,8 @@ def gradient_norms(weights: Mapping[str, Tensor]) -> GradientNorms:
 
 
 def clip_gradients(weights: Mapping[str, Tensor], limit: float, norm: Tensor, read: bool = True) -> None:
-    """Scale the gradients to a norm of `limit` if their norm is larger.
-
-    Args:
-        norm: norm of all gradients, over all ranks.
-        read: False to always multiply the gradients by a factor that the device computes, so that the host does not
-            wait for the norm.
-    """
+    """Scale the gradients to a norm of `limit` if their norm over all ranks is larger. If `read` is False, they are
+    always multiplied by a factor that the device computes, so that the host does not wait for the norm."""
     # torch multiplies all gradients even if the factor is one.
     if limit < math.inf and (not read or norm > limit - CLIP_MARGIN):
         torch.nn.utils.clip_grads_with_norm_(weights.values(), limit, norm, foreach=True)

@@ -1,18 +1,25 @@
-"""Data-parallel training, which distributes a model over the devices of all ranks."""
+"""Data-parallel training, which replicates (DDP) or shards (FSDP2) a model over the devices of all ranks."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tfscale.checkpoint import Part, Ranks
+from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
+from tfscale.optimizers.sharded import first_row, is_share
 from tfscale.stage.layout import Layout
 from tfscale.training.device import Device
-from tfscale.training.sharding import is_sharded, shard
 from tfscale.training.world import World
+
+# Importing FSDP takes a second, and a single process does not need it.
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 class Objective(nn.Module):
@@ -23,8 +30,7 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
-        """Return the loss in nats, summed over all tokens [batch, time]. With `each`, return the loss [batch] of each
-        sequence, without gradients."""
+        """Return the loss of tokens [batch, time] in nats, summed or, with `each`, by sequence without gradients."""
         if each:
             return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
@@ -32,16 +38,8 @@ class Objective(nn.Module):
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
     """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
-    data parallelism in this order.
-
-    Args:
-        model: model to train. A model that is going to be sharded may be on the meta device; its weights are then
-            initialised after sharding.
-
-    Returns:
-        An `Objective`, which DDP wraps if the model is replicated on several ranks. Its backward passes compute the
-        mean of the gradients over the ranks.
-    """
+    data parallelism in this order. Its backward passes compute the mean of the gradients over the ranks. A model that
+    is going to be sharded may be on the meta device."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()
@@ -60,12 +58,9 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if `last` is True.
-
-    Gradients that are not sharded (DDP) are reduced once per batch. Sharded gradients are reduced within a replica of
-    the model after every micro-batch, because a rank has no memory for full gradients, and over the replicas (HSDP)
-    once per batch.
-    """
+    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if it is the last of
+    a batch. Sharded gradients are also reduced within a replica of the model after every micro-batch, because a rank
+    has no memory for full gradients."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     if is_sharded(objective):
@@ -80,3 +75,53 @@ def evaluating(objective: nn.Module) -> Iterator[None]:
         yield
     if is_sharded(objective):
         objective.reshard()  # during training, the backward pass does this
+
+
+def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
+    """Return whether a module is sharded, in which case FSDP has been imported."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
+    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 if autocast
+    would cast them. The tied embedding and the final norm are gathered once per step, in float32 like the computation
+    between blocks. With `hybrid`, each host has a replica of the model, which is sharded within the host."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if hybrid:
+        shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
+        mesh = init_device_mesh(device.kind, shape, mesh_dim_names=names)
+    else:
+        mesh = init_device_mesh(device.kind, (world.size,), mesh_dim_names=("shard",))
+    policy = MixedPrecisionPolicy()
+    if device.bf16 and device.kind == "cuda":  # layer norm on a CPU does not accept weights of another precision
+        policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh)
+
+
+@torch.no_grad()
+def initialise_shares(model: LanguageModel, seed: int) -> None:
+    """Initialise this rank's shares of a sharded model. Each rank computes the full values of one weight at a time."""
+    from torch.distributed.tensor import distribute_tensor
+
+    for name, parameter in model.named_parameters():
+        assert is_share(parameter)
+        first = init_tensor(name, tuple(parameter.shape), model.config, seed)
+        # No data is sent: every rank has built the same tensor.
+        mine = distribute_tensor(first, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.to_local().copy_(mine.to_local())
+
+
+def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
+    """Return the part of a tensor that this rank writes to a checkpoint, or None if this rank writes nothing."""
+    if not is_share(tensor):
+        return tensor if ranks.leads else None
+    for dimension, placement in enumerate(tensor.placements):
+        if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
+            return None  # another replica of the model writes the part
+    mine = tensor.to_local()
+    return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None

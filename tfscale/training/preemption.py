@@ -1,25 +1,17 @@
 """Detection of requests to stop a stage, which are signals or the end of the process that launched the stage.
 
-When `tfscale run` is asked to stop (SIGTERM, SIGINT), it closes the standard input of the stages that it trains
-(`tfscale.cli.execute`, `Orchestrator._watch`, `ProcessAttempt.stop`). In each training process, this module detects the
-request and sets a flag. `Trainer.run` reads the flag before its next step, saves a checkpoint and exits with code 75.
+Threads set a flag, which `Trainer.run` reads before its next step; it then saves a checkpoint, and the process exits
+with code 75. A launcher can make the request in three ways.
 
-If there are several ranks, one rank is enough to receive the request, because the ranks exchange their flags before
-each step. Before the ranks have connected there is nothing to save, so a rank that receives a request exits
-immediately, because the rank for which it waits may never start.
-
-A launcher can make the request in three ways.
-
-- Close the standard input (`--supervised`). Ranks that torchrun has started share the standard input of torchrun, so
-  all of them detect that it is closed. Ranks also stop when their parent process, torchrun or the launcher, has ended.
-- Send SIGTERM, SIGINT or SIGUSR2 to one or more ranks. The `start` event contains the process id of the leading rank.
-  The time for saving is not limited.
+- Close the standard input (`--supervised`), as `tfscale run` does. Ranks that torchrun has started share its standard
+  input. Ranks also stop when their parent process, torchrun or the launcher, has ended.
+- Send SIGTERM, SIGINT or SIGUSR2 to one or more ranks. One is enough, because the ranks exchange their flags before
+  each step. The `start` event contains the process id of the leading rank. The time for saving is not limited.
 - Send SIGTERM to torchrun. It forwards the signal, and kills all ranks that are still running after its
   `--shutdown-timeout` of 30 seconds, which is too short for the checkpoint of a large model.
 
 torchrun turns every exit code other than 0 into 1. The reason for the end of a stage is therefore in its `end` event,
-which the leading rank writes before any rank exits (see `tfscale.training.alarm` for failures). If another process
-works on the stage (`tfscale.stage.lock`), no `end` event is written.
+which the leading rank writes before any rank exits (see `tfscale.training.alarm` for failures).
 """
 
 import os
@@ -40,13 +32,10 @@ WATCH_SECONDS = 1.0
 
 
 class Preemption:
-    """Flag that is set by a signal, by the end of standard input, or by the end of the parent process.
+    """Flag that threads set, because the main thread runs no Python code while it waits for other ranks.
 
-    If there is only one rank, a second signal ends the process immediately; the last checkpoint remains valid. If there
-    are several ranks, a rank may receive the same request twice, from torchrun and from the cluster, so a second signal
-    has no effect.
-
-    Threads receive the requests, because the main thread runs no Python code while it waits for other ranks.
+    If there is only one rank, a second signal ends the process immediately. If there are several ranks, a rank may
+    receive the same request twice, from torchrun and from the cluster, so a second signal has no effect.
 
     Args:
         stop_at: step after which the stage stops even without a request, or None.
@@ -86,8 +75,8 @@ class Preemption:
 
     @contextmanager
     def while_ranks_meet(self) -> Iterator[None]:
-        """Return a context manager for connecting the ranks. If there are several ranks, a request to stop ends this
-        process immediately."""
+        """Return a context manager in which a request to stop ends this process immediately if there are several ranks,
+        because there is nothing to save, and the rank for which this one waits may never start."""
         self._meeting = not self._alone
         if self._asked.is_set():
             self._ask()

@@ -14,23 +14,20 @@ from torch.nn.parallel import DistributedDataParallel
 from tfscale.checkpoint import Ranks
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
-from tfscale.training.device import Device
-from tfscale.training.out_of_memory import is_out_of_memory
+from tfscale.training.device import Device, is_out_of_memory
 from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
-"""Fraction of a device's free memory that a measured dry step may take. The remaining memory allows for
-fragmentation."""
+"""Fraction of a device's free memory that a measured dry step may take, to allow for fragmentation."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
-    """Return the layout with a micro-batch for which a dry step takes at most `MEASURED_SHARE` of the free memory on
-    every rank. The micro-batch is halved until this is the case.
+    """Return the layout with the micro-batch halved until a dry step takes at most `MEASURED_SHARE` of the free memory
+    on every rank.
 
     Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
     much memory would swap or be killed. With sharded weights, a rank that is out of memory would leave the other ranks
-    waiting. In these cases the orchestrator halves the micro-batch if the process records an out-of-memory error. A
-    process that the system kills records no error and is started again with the same micro-batch.
+    waiting. In these cases the orchestrator halves the micro-batch if the process records an out-of-memory error.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
@@ -53,20 +50,15 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 
 def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpec, device: Device) -> int:
-    """Return the peak memory in bytes of the forward and backward passes of a step, with gradient accumulation if the
-    micro-batch has fewer sequences than the batch of `rows` sequences. A first dry step is not measured, because it may
-    compile kernels, and comparing candidate kernels takes memory while all activations exist."""
+    """Return the peak memory in bytes of the forward and backward passes of a step on a batch of `rows` sequences. A
+    first dry step is not measured, because comparing candidate kernels takes memory while all activations exist."""
     dry_step(objective, sequences, spec, device)
     return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
 
 
 def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device) -> float:
-    """Run a dry step for each micro-batch shape of a step, if the model is compiled, and return the time in seconds.
-    The time of training steps then includes no compilation. The weights may be uninitialised; no result is kept.
-
-    Args:
-        rows: number of sequences of a batch that each rank processes.
-    """
+    """Run a dry step for each micro-batch shape of a batch of `rows` sequences, if the model is compiled, and return
+    the time in seconds. The time of training steps then includes no compilation. The weights may be uninitialised."""
     started = time.perf_counter()
     if device.compiled:
         for sequences in {layout.micro_batch, rows % layout.micro_batch} - {0}:
@@ -75,15 +67,9 @@ def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, de
 
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
-    """Run forward and backward passes on synthetic tokens, and discard the gradients.
-
-    Args:
-        micro_batches: number of passes over which gradients accumulate. The peak memory of the second pass includes the
-            gradients of the first pass; a third pass would have the same peak memory.
-
-    Returns:
-        The peak memory in bytes. On CUDA, the peak memory is then reset.
-    """
+    """Run forward and backward passes on synthetic tokens, discard the gradients, and return the peak memory in bytes,
+    which is then reset on CUDA. The peak memory of the second of two passes includes the gradients of the first; a
+    third pass would have the same peak memory."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

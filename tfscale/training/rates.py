@@ -41,21 +41,17 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
         old += (1 - old) * min(1.0, tokens / rates.old_ramp_tokens)
     if tokens < rates.frozen_tokens:
         old = 0.0
+    new = rates.new
+    if rates.new_ramp_tokens:
+        new = 1 + (new - 1) * max(0.0, 1 - abs(tokens / rates.new_ramp_tokens - 1))
     correction = 1.0
     if rates.per_row_bias:
         correction = optimizer.new_row_correction(steps, updates, empty=(1, 2) if rates.new_second_moment else (1,))
-    return Factors(old, _factor_of_new(rates, tokens), correction)
-
-
-def _factor_of_new(rates: RateSpec, tokens: int) -> float:
-    if not rates.new_ramp_tokens:
-        return rates.new
-    return 1 + (rates.new - 1) * max(0.0, 1 - abs(tokens / rates.new_ramp_tokens - 1))
+    return Factors(old, new, correction)
 
 
 class RowRates:
-    """Separate learning rates for old and new rows of weights, or one learning rate for all rows if `rates` is None.
-    Calling an instance returns a context manager for an update."""
+    """Separate learning rates for old and new rows of weights, or one learning rate for all rows if `rates` is None."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
@@ -94,8 +90,7 @@ class RowRates:
             rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the old rows and the new rows of a weight that are stored on this rank, as two lists of at most one
-        tensor."""
+        """Return the old rows and the new rows of a weight on this rank, as two lists of at most one tensor."""
         rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
             return [rows], []

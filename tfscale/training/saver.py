@@ -33,8 +33,7 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due after `step`, because of the number of training tokens (`by_tokens`) or
-        because of the time since the last checkpoint."""
+        """Return whether a checkpoint is due, because of the number of tokens or of the time since the last one."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
@@ -54,32 +53,24 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is complete.
-
-        Raises:
-            OSError: the checkpoint could not be written.
-        """
+        """Wait until the checkpoint that is being written, if any, is complete, or raise OSError."""
         if self._write is not None:
             write, self._write = self._write, None
             write.result()
 
-    def prune(self) -> None:
-        """Remove all checkpoints except the newest checkpoint and the permanent checkpoints (`keep_tokens`)."""
-        self._prune(1)
+    def prune(self, keep: int) -> None:
+        """Remove all checkpoints except the newest `keep` and the permanent checkpoints (`keep_tokens`)."""
+        tokens = self._spec.run.keep_tokens
+        checkpoint.prune(self.folder, keep, every=steps_of(tokens, self._spec) if tokens else 0)
 
     def _save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
         started = time.perf_counter()
         name = checkpoint.folder_name(counters.step)
         size = checkpoint.write(self.folder / name, self._spec.model, counters, tensors, self._ranks)
         if self._ranks.leads:
-            self._prune(self._spec.run.keep)
+            self.prune(self._spec.run.keep)
         seconds = time.perf_counter() - started
         self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds, time=time.time())
-
-    def _prune(self, keep: int) -> None:
-        tokens = self._spec.run.keep_tokens
-        every = steps_of(tokens, self._spec) if tokens else 0
-        checkpoint.prune(self.folder, keep, every)
 
 
 def _copy(value: Tensor | Part) -> Tensor | Part:

@@ -1,5 +1,6 @@
 """Training state of a stage between two steps. A checkpoint contains the whole training state."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,7 @@ from tfscale.stage.layout import Layout
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.optimizer import ModelOptimizer
-from tfscale.training.parallel import parallelize
-from tfscale.training.sharding import initialise_shares, part_of
+from tfscale.training.parallel import initialise_shares, parallelize, part_of
 from tfscale.training.world import World
 
 
@@ -42,10 +42,9 @@ class StageState:
         self.counters = Counters(optimizer=self._spec.optimizer.name)
 
     def tensors(self) -> dict[str, Tensor | Part]:
-        """Return the tensors that this rank writes to a checkpoint, by name. Only the leading rank writes the states of
-        the random generators, which no training step uses."""
+        """Return the tensors that this rank writes to a checkpoint, by name."""
         slots = self.optimizer.state() if self.counters.optimizer_step else {}  # a skipped update allocates slots
-        whole = self._weights() | slots | checkpoint.rng_tensors()
+        whole = self._weights() | slots | rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -71,11 +70,29 @@ class StageState:
         stored.read(self._weights())
         self.optimizer.reset(counters.optimizer_step)
         stored.read(self.optimizer.state())
-        random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
+        random = {name: state for name, state in rng_tensors().items() if name in there}
         if random:  # growth writes no generator states; a grown stage starts from its seed
             stored.read(random)
-            checkpoint.set_rng(random)
+            set_rng(random)
         self.counters = replace(counters, optimizer=self._spec.optimizer.name)
 
     def _weights(self) -> dict[str, Tensor]:
         return {f"model/{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
+
+
+def rng_tensors() -> dict[str, Tensor]:
+    """Return the states of torch's random generators as tensors named `rng/cpu` and, on CUDA, `rng/cuda`."""
+    states = {"rng/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["rng/cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_rng(states: Mapping[str, Tensor]) -> None:
+    """Restore the states that `rng_tensors` returned, or raise BrokenCheckpoint if one is missing or invalid."""
+    try:
+        torch.set_rng_state(states["rng/cpu"])
+        if "rng/cuda" in states:
+            torch.cuda.set_rng_state(states["rng/cuda"])
+    except (RuntimeError, LookupError) as error:
+        raise BrokenCheckpoint(f"rng: {error}") from error

@@ -1,7 +1,6 @@
 """Methods of updating the weights, either after or during the backward pass."""
 
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,29 +12,6 @@ from tfscale.training.rates import RowRates
 from tfscale.training.state import StageState
 
 
-class Update(Protocol):
-    """Interface for the part of a training step that computes gradients and updates the weights."""
-
-    row_rates: RowRates
-    """Learning rates of the old and new rows of grown weights. The caller must call `row_rates.begin` before each
-    step."""
-
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of a micro-batch, given its loss."""
-
-    def finish(self, loss: Tensor) -> GradientNorms:
-        """Clip the gradients if clipping is enabled, update the weights unless the backward pass has already updated
-        them, and discard the gradients. This is a collective call.
-
-        Args:
-            loss: mean loss of the whole batch over all ranks. If the loss or the gradient norm is non-finite, the
-                weights are not updated.
-
-        Returns:
-            The gradient norms before clipping.
-        """
-
-
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
     """Return whether the host may queue a step before it has read the loss of the previous step. This requires that the
     device can skip an update, and that no value on the host depends on whether the update was skipped."""
@@ -43,13 +19,9 @@ def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
     return device.queues and state.optimizer.skips and not per_row_bias
 
 
-def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
-    """Return the update method that the setting `launcher.update` of a stage selects. `InBackward` adds hooks to the
-    model.
-
-    Args:
-        late: True to let the device decide whether to skip an update, so that the host does not wait for the loss.
-    """
+def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
+    """Return the update method that `launcher.update` selects. With `late`, the device decides whether to skip an
+    update, so that the host does not wait for the loss."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -57,8 +29,7 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
 
 
 class Whole:
-    """Update method that updates all weights after the backward pass has computed all gradients, so that the update of
-    a non-finite step can be skipped."""
+    """Update of all weights after the backward pass, which can be skipped in a non-finite step."""
 
     def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
         self.row_rates = row_rates
@@ -67,9 +38,12 @@ class Whole:
         self._limit = clip or torch.inf
 
     def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of a micro-batch, given its loss."""
         loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
+        """Clip the gradients, update the weights unless the batch's `loss` or a gradient is non-finite, discard the
+        gradients, and return their norms before clipping. This is a collective call."""
         norms = gradient_norms(self._weights)
         finite = (loss + norms.total).isfinite()
         if self._late or finite:
@@ -81,8 +55,7 @@ class Whole:
 
 
 class InBackward:
-    """Update method that updates each weight as soon as the backward pass has computed its gradient, and then frees the
-    gradient.
+    """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
 
     In addition to the gradient of the tied embedding, only the gradients of one layer exist at a time. The host waits
     for the forward pass, so that a non-finite loss is detected before any update. A non-finite gradient corrupts the
@@ -106,10 +79,12 @@ class InBackward:
         parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
+        """Run the backward pass and update the weights, unless the loss is non-finite."""
         if loss.isfinite():
             loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
+        """Return the gradient norms of the step."""
         if not self._norms:
             return GradientNorms(loss.new_tensor(torch.nan), loss.new_empty(0), ())
         each = torch.stack([self._norms[name] for name in self._names])

@@ -1,5 +1,4 @@
-"""Communication between the processes that train a stage. There is only one process, unless torchrun or a cluster has
-started several processes."""
+"""Communication between the processes that train a stage, of which torchrun or a cluster may start several."""
 
 import gc
 
@@ -27,8 +26,7 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return these ranks with a separate process group, for a thread whose collective calls must not be mixed with
-        those of the training loop."""
+        """Return these ranks with a separate process group, for a thread with collective calls of its own."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
