@@ -25,7 +25,7 @@ from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import new_folder, sha256_of
 from tfscale.growth.imported_weights import weights_digest
-from tfscale.interop.foreign import Foreign, Origin
+from tfscale.interop.foreign import Foreign
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.optimizers.adamw import AdamW
@@ -74,7 +74,7 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
             aside / CHECKPOINTS / checkpoint.folder_name(spec.steps), model, counters, found.tensors
         )
         spec = replace(spec, init_from=digest)
-        write_import(aside, _record(found.origin, digest))
+        write_import(aside, _record(found, digest))
         if tokenizer is not None and corpus is None:
             (aside / spec.run.data_dir).mkdir()
             (aside / spec.run.data_dir / TOKENIZER_FILE).write_bytes(tokenizer)
@@ -141,13 +141,11 @@ def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tens
     return weights_digest(folder)
 
 
-def _record(origin: Origin, digest: str) -> dict[str, Any]:
+def _record(found: Foreign, digest: str) -> dict[str, Any]:
     return {
-        "format": origin.format,
-        "files": [
-            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in origin.files
-        ],
+        "format": found.format,
+        "files": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in found.files],
         "weights_sha256": digest,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": dict(origin.settings),
+        "settings": dict(found.settings),
     }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfscale.faults import UserFault
-from tfscale.interop.foreign import Foreign, Origin, tensor_faults
+from tfscale.interop.foreign import Foreign, tensor_faults
 from tfscale.models.block import LAYER_NORM_EPS
 from tfscale.models.config import rotary_dims
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
@@ -64,14 +64,13 @@ def read_official(weights: Path, config: Path) -> Foreign:
     model = _model(config, options, 0 if embedding is None or embedding.ndim != 2 else len(embedding))
     named = {our_name(name): name for name in stored if not name.endswith(_FREQUENCIES)}
     tensors = {ours: stored[theirs] for ours, theirs in named.items()}
-    there = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
     faults = [
-        *tensor_faults(model, there, lambda ours: named.get(ours) or _official_name(ours, model)),
+        *tensor_faults(model, tensors, lambda ours: named.get(ours) or _official_name(ours, model)),
         *_frequency_faults(model, stored),
     ]
     if faults:
         raise UserFault([f"{weights}: {fault}" for fault in faults])
-    return Foreign(model, tensors, Origin("gpt-neox", (*files, config), options))
+    return Foreign(model, tensors, format="gpt-neox", files=(*files, config), settings=options)
 
 
 def read_options(path: Path) -> dict[str, Any]:
