@@ -1,5 +1,6 @@
-"""Functions that replace files atomically, read and write JSON objects, and compute SHA-256 digests."""
+"""Functions that lock files, replace files atomically, read and write JSON objects, and compute SHA-256 digests."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -72,6 +73,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Acquire an exclusive lock on the file `path`, which is created if missing. The lock is released at the end of the
+    context or of the process."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sync(path: Path) -> None:

@@ -2,26 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
 
 from tfscale.faults import UserFault, without_password
+from tfscale.files import locked, read_object, write_json
 from tfscale.plan.arms import Arm
 from tfscale.tracking.arm_run import ArmRun
 from tfscale.tracking.comparison_run import ComparisonRun
-from tfscale.tracking.connection import Connection, stamp
-from tfscale.tracking.cursor import Cursor, Sent
-from tfscale.tracking.runs import About, Run
-from tfscale.tracking.tracker import Tracker, TrackingError
+from tfscale.tracking.points import Point
+from tfscale.tracking.runs import About, Artifact, Contents, Run
+from tfscale.tracking.tracker import Sink, Tracker, TrackingError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of the arms, starting with the chain, as in the figures of the comparison."""
 
 Family = tuple[Run, Sequence[Run]]
 """A parent run with its child runs."""
+Stamp = tuple[str, int, int]
+"""Name, size and modification time of a file."""
 
 
 class Session:
@@ -33,8 +36,8 @@ class Session:
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         self._tracker, self._experiment = tracker, experiment
-        self._cursor = Cursor(tracker, experiment)
-        self._connection: Connection | None = None
+        self._cursor = _Cursor(tracker, experiment)
+        self._connection: _Connection | None = None
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
         """Send all data of the arms and their stages that the tracker does not have, and return the number of values
@@ -70,12 +73,12 @@ class Session:
         self._connection = connection
         return sent
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> "_Connection":
         with self._faults():
             sink = self._tracker.connect(self._experiment)
             there = sink.run_ids()
         self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
-        return Connection(sink)
+        return _Connection(sink)
 
     def _candidates(self, families: Sequence[Family]) -> Iterator["_Candidate"]:
         """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent
@@ -91,7 +94,7 @@ class Session:
         sent = self._cursor.sent.get(candidate.about.identity)
         return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
-    def _send(self, connection: Connection, candidate: "_Candidate", faults: list[TrackingError]) -> int:
+    def _send(self, connection: "_Connection", candidate: "_Candidate", faults: list[TrackingError]) -> int:
         """Send a run and return the number of values sent. Errors in the contents or files of a run do not prevent
         other runs from being sent."""
         if candidate.mark is None or self._has_arrived(candidate):
@@ -106,14 +109,13 @@ class Session:
         with self._faults():
             run_id, sent = connection.send(candidate.about, contents, candidate.parent)
         try:
-            with self._faults(
-                f"files of {candidate.about.name}, "
-            ):  # files may be stored elsewhere with other credentials
+            # Files may be stored elsewhere with other credentials.
+            with self._faults(f"files of {candidate.about.name}, "):
                 connection.send_files(run_id, contents.files)
         except TrackingError as fault:
             faults.append(fault)
         else:
-            self._cursor.sent[candidate.about.identity] = Sent(run_id, candidate.mark)
+            self._cursor.sent[candidate.about.identity] = _Sent(run_id, candidate.mark)
         return sent
 
     @contextmanager
@@ -124,6 +126,92 @@ class Session:
         except Exception as error:
             lines = str(error).splitlines() or [type(error).__name__]
             raise TrackingError(without_password(f"{what}{self._tracker}: {lines[0]}")) from error
+
+
+class _Connection:
+    """Connection to an experiment of a tracker, with a record of the values and files stored in each run. After an
+    error, the contents of the tracker are unknown, and a new connection must be created."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._stored: dict[str, Counter[Hashable]] = {}
+        self._files: dict[tuple[str, Path], Stamp | None] = {}
+
+    def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
+        """Send the data of a run that the tracker does not have, except files, and return the ID of the run and the
+        number of values sent. The status is sent last, so that a run with the status `finished` has all values."""
+        run_id = self._sink.open(about, contents, parent)
+        if run_id not in self._stored:
+            self._stored[run_id] = self._sink.stored_counts(run_id)
+        missing = self._missing(contents.points, self._stored[run_id])
+        self._sink.send(run_id, missing)
+        self._stored[run_id].update(map(self._sink.point_key, missing))
+        self._sink.finish(run_id, contents)
+        return run_id, len(missing)
+
+    def send_files(self, run_id: str, files: Iterable[Artifact]) -> None:
+        """Send the files of a run that are new or have changed since they were last sent."""
+        for file in files:
+            now = _stamp(file.path)
+            if now is None or self._files.get((run_id, file.path)) != now:
+                self._sink.send_file(run_id, file)
+                self._files[run_id, file.path] = now
+
+    def _missing(self, points: Iterable[Point], stored: Counter[Hashable]) -> list[Point]:
+        seen: Counter[Hashable] = Counter()
+        missing = []
+        for point in points:
+            point_key = self._sink.point_key(point)
+            seen[point_key] += 1
+            if seen[point_key] > stored[point_key]:
+                missing.append(point)
+        return missing
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file, or None if the file does not exist."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return path.name, stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Record of a run that the tracker has received completely."""
+
+    run_id: str
+    mark: str
+    """Digest of the source files of the run when it was sent."""
+
+
+class _Cursor:
+    """Record of the runs of one experiment that one tracker has received completely, by the identity of the run. It is
+    kept in a file in the runs folder, so that the tracker need not be queried. The tracker is authoritative: a missing
+    or outdated file only makes the next sync slower."""
+
+    def __init__(self, tracker: Tracker, experiment: str) -> None:
+        name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
+        self.path = tracker.folder / f"{name}.json"
+        self.sent: dict[str, _Sent] = {}
+        self._head = {"store": tracker.shown, "experiment": experiment}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock the experiment, so that no other process syncs it, and read the cursor file. An unreadable file is
+        treated as missing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.with_suffix(".lock")):
+            try:
+                runs = read_object(self.path)["runs"]
+                self.sent = {identity: _Sent(**sent) for identity, sent in runs.items()}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.sent = {}
+            yield
+
+    def write(self) -> None:
+        write_json(self.path, {**self._head, "runs": {identity: asdict(sent) for identity, sent in self.sent.items()}})
 
 
 @dataclass(frozen=True)
@@ -140,7 +228,7 @@ class _Candidate:
 
 
 def _candidate(run: Run, parent: str | None) -> _Candidate:
-    about, stamps = run.about(), [stamp(path) for path in run.sources()]
+    about, stamps = run.about(), [_stamp(path) for path in run.sources()]
     mark = hashlib.sha256(json.dumps([asdict(about), parent, stamps]).encode()).hexdigest()[:16]
     return _Candidate(run, about, parent, mark if stamps else None)
 
