@@ -12,8 +12,7 @@ from pathlib import Path
 from tfscale.faults import UserFault, without_password
 from tfscale.files import locked, read_object, write_json
 from tfscale.plan.arms import Arm
-from tfscale.tracking.arm_run import ArmRun
-from tfscale.tracking.comparison_run import ComparisonRun
+from tfscale.tracking.experiment_runs import ArmRun, ComparisonRun
 from tfscale.tracking.points import Point
 from tfscale.tracking.runs import About, Artifact, Contents, Run
 from tfscale.tracking.tracker import Sink, Tracker, TrackingError
