@@ -149,7 +149,7 @@ def test_a_piece_that_was_cut_short_or_changed_is_made_again(
     root = tmp_path / "data"
     assert run(text, root, processes=1, last=9).returncode == -signal.SIGKILL
     (left,) = unfinished(root)
-    pieces = sorted(file for file in left.path.iterdir() if file.name.startswith(("scan", "train", "heldout-", "dup")))
+    pieces = sorted(file for file in left.iterdir() if file.name.startswith(("scan", "train", "heldout-", "dup")))
     assert len(pieces) > 20
     for number, file in enumerate(pieces):
         content = file.read_bytes()

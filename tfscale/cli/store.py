@@ -62,7 +62,7 @@ def push(common: Common, only: Sequence[str]) -> int:
     """
     store, runs = _opened(common)
     stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
-    corpora = [folder.path for folder in stored(runs / "data")]
+    corpora = stored(runs / "data")
     chosen = _chosen({folder.name: folder for folder in (*stages, *corpora)}, only, str(runs))
 
     def upload(folder: Path) -> str:

@@ -68,16 +68,9 @@ def divide_shards(
     ]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard that has been written: the path of its file and its record for the manifest."""
-
-    path: Path
-    record: ShardRecord
-
-
-def write_shard(task: ShardTask) -> Shard:
-    """Write a shard, unless an earlier attempt wrote it, and return its path and record."""
+def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
+    """Write a shard, unless an earlier attempt wrote it. Return the path of its file and its record for the
+    manifest."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:
@@ -89,7 +82,7 @@ def write_shard(task: ShardTask) -> Shard:
     else:
         digest = sha256_of(path)
         count(found=task.size)
-    return Shard(path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest))
+    return path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest)
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:

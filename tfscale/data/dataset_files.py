@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfscale.data.errors import DataError
-from tfscale.data.kinds import ALLOWED, kind_of, why_hidden
+from tfscale.data.listing import ALLOWED, kind_of, why_hidden
 
 WORDS = {
     "train": ("train", "training"),

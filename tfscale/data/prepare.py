@@ -232,8 +232,8 @@ class _Preparation:
         size = sum(task.size for task in tasks)
         written = self._workers.map(write_shard, [(task,) for task in tasks], self._watch("writing shards", size), size)
         shards: dict[str, list[ShardRecord]] = {"train": [], "heldout": []}
-        for task, shard in zip(tasks, written, strict=True):
-            shards[task.label.split].append(shard.record)
+        for task, (_, record) in zip(tasks, written, strict=True):
+            shards[task.label.split].append(record)
         train = SplitRecord(
             documents=sum(part.train_documents for part in encoded),
             tokens=sum(part.train_tokens for part in encoded),
@@ -241,7 +241,7 @@ class _Preparation:
             shards=tuple(shards["train"]),
         )
         return (
-            {shard.record.file: shard.path for shard in written},
+            {record.file: path for path, record in written},
             train,
             replace(heldout, shards=tuple(shards["heldout"])),
         )

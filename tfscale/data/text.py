@@ -10,8 +10,7 @@ from pathlib import Path
 from tfscale.data.compression import compression_of, unpacked
 from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
-from tfscale.data.kinds import kind_of
-from tfscale.data.listing import Listing, find_faults, list_text
+from tfscale.data.listing import Listing, find_faults, kind_of, list_text
 from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
@@ -22,7 +21,7 @@ from tfscale.files import sha256_of_all
 @dataclass(frozen=True)
 class TextSource(Source):
     """A source with the text of one file, or of all text files in a folder and its subfolders, in the order of their
-    names (`kinds`, `listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
+    names (`listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
 
     path: Path
     text_key: str = "text"

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import astuple, dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from operator import add
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from tfscale.data.errors import Unfinished
 
@@ -28,8 +28,7 @@ POOL_BYTES = 1 << 22
 longer."""
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Numbers of documents, bytes and tokens that have been processed."""
 
     documents: int = 0
@@ -38,18 +37,32 @@ class Counts:
     found: int = 0
     """Number of bytes that an earlier attempt had processed, whose results were reused."""
 
+    def plus(self, more: "Counts") -> "Counts":
+        return Counts(*map(add, self, more))
+
 
 Watch = Callable[[Counts], None]
 
-_add: Callable[[Counts], None] | None = None
-"""Function that receives the counts of the current process, or None."""
+_tell: Watch | None = None
+"""Function that receives new counts of the current process, or None."""
+_untold, _told = Counts(), 0.0
+"""Counts that have not been passed on yet, and the time at which counts were last passed on."""
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
-    """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks call this function
-    repeatedly."""
-    if _add is not None:
-        _add(Counts(documents, size, tokens, found))
+    """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks may call this
+    function for each document, because counts are passed on only a few times per second."""
+    global _untold
+    _untold = _untold.plus(Counts(documents, size, tokens, found))
+    if time.monotonic() - _told > POLL_SECONDS:
+        _pass_on()
+
+
+def _pass_on() -> None:
+    global _untold, _told
+    if _tell is not None:
+        _tell(_untold)
+    _untold, _told = Counts(), time.monotonic()
 
 
 class Workers:
@@ -86,22 +99,20 @@ class Workers:
 
 
 def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
-    global _add
-    total, watched = Counts(), time.monotonic()
+    global _tell, _untold, _told
+    total = Counts()
 
-    def add(more: Counts) -> None:
-        nonlocal total, watched
-        total = _sum(total, more)
-        if time.monotonic() - watched > POLL_SECONDS:
-            watch(total)
-            watched = time.monotonic()
+    def tell(more: Counts) -> None:
+        nonlocal total
+        total = total.plus(more)
+        watch(total)
 
-    _add = add
+    _tell, _untold, _told = tell, Counts(), time.monotonic()
     try:
         results = [work(*task) for task in tasks]
+        _pass_on()
     finally:
-        _add = None
-    watch(total)
+        _tell = None
     return results
 
 
@@ -115,7 +126,7 @@ class _Pool:
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
         self._counts.get_obj()[:] = [0] * 4  # without the lock, which a killed process may hold
         try:
-            results = [self._executor.submit(work, *task) for task in tasks]
+            results = [self._executor.submit(_do_in_pool, work, *task) for task in tasks]
             pending = set(results)
             while pending:
                 done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
@@ -137,23 +148,23 @@ class _Pool:
 
 def _begin(counts: Any, keepalive: Connection) -> None:
     """Initialise a process of the pool, which ends when its parent process ends."""
-    global _add
+    global _tell
 
-    def add(more: Counts) -> None:
+    def tell(more: Counts) -> None:
         with counts.get_lock():
-            counts[:] = astuple(_sum(Counts(*counts), more))
+            counts[:] = Counts(*counts).plus(more)
 
     def end_with_parent() -> None:
         keepalive.poll(None)  # returns when the other end is closed
         os._exit(1)
 
-    _add = add
+    _tell = tell
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process per core is enough
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _sum(one: Counts, other: Counts) -> Counts:
-    return Counts(
-        one.documents + other.documents, one.bytes + other.bytes, one.tokens + other.tokens, one.found + other.found
-    )
+def _do_in_pool(work: Callable[..., Result], *task: Any) -> Result:
+    result = work(*task)
+    _pass_on()
+    return result

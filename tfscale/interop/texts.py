@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from tfscale.data.errors import DataError
 from tfscale.data.listing import left_out_words
 from tfscale.data.text import TextSource
-from tfscale.data.tokenizer import Tokenizer, pieces
-from tfscale.data.unknown import FIX, unknown_words
+from tfscale.data.tokenizer import FIX, Tokenizer, pieces, unknown_words
 from tfscale.faults import UserFault
 
 

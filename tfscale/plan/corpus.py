@@ -22,8 +22,7 @@ from tfscale.data.sources import (
     source_of,
     vocab_size,
 )
-from tfscale.data.tokenizer import TokenizerSpec
-from tfscale.data.unknown import FIX, unknown_words
+from tfscale.data.tokenizer import FIX, TokenizerSpec, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
