@@ -121,7 +121,7 @@ def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) ->
     """Tokenize a part, unless an earlier attempt stored its tokens. The end-of-text token follows each document."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
-        return _encoded(*_write(distinct, _tokenizer(tokenizer), train, heldout))
+        return _encoded(*_write(distinct, _load_once(tokenizer), train, heldout))
     found = _encoded(tokens, held)
     count(found=found.train_bytes + int(found.read_column("bytes").sum()))
     return found
@@ -133,9 +133,7 @@ def _encoded(train: Path, heldout: Path) -> Encoded:
     return Encoded(train, heldout=heldout, **totals)
 
 
-@lru_cache(maxsize=1)
-def _tokenizer(path: Path) -> Tokenizer:
-    return load_tokenizer(path)
+_load_once = lru_cache(maxsize=1)(load_tokenizer)
 
 
 def _write(distinct: Distinct, tokenizer: Tokenizer, train_piece: Piece, heldout_piece: Piece) -> tuple[Path, Path]:

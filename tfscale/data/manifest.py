@@ -1,12 +1,11 @@
 """Content of manifest.json, which describes a prepared corpus and how the corpus was created."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfscale.data.errors import DataError
-from tfscale.files import read_object
+from tfscale.files import read_object, write_json
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
@@ -92,7 +91,7 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json into a folder."""
-    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST_FILE, asdict(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from operator import add
-from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from tfscale.data.errors import Unfinished
@@ -71,14 +70,22 @@ class Workers:
     def __init__(self, processes: int) -> None:
         assert processes > 0
         self._processes = processes
-        self._pool: _Pool | None = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
+        """End the processes immediately. The next preparation repeats unfinished tasks."""
         if self._pool is not None:
-            self._pool.end()
+            self._keepalive.close()
+            self._pool.shutdown(cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
+        spawn = get_context("spawn")
+        self._counts: Any = spawn.Array("Q", [0] * 4)
+        theirs, self._keepalive = spawn.Pipe(duplex=False)
+        return ProcessPoolExecutor(self._processes, spawn, _begin, (self._counts, theirs))
 
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
         """Return the results of `work`, called with the arguments of each task, in the order of the tasks.
@@ -94,8 +101,22 @@ class Workers:
         watch(Counts())
         if min(self._processes, len(tasks)) < 2 or size < POOL_BYTES:
             return _do_here(work, tasks, watch)
-        self._pool = self._pool or _Pool(self._processes)
-        return self._pool.map(work, tasks, watch)
+        self._pool = self._pool or self._start()
+        self._counts.get_obj()[:] = [0] * 4  # without the lock, which a killed process may hold
+        try:
+            results = [self._pool.submit(_do_in_pool, work, *task) for task in tasks]
+            pending = set(results)
+            while pending:
+                done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
+                watch(Counts(*self._counts.get_obj()))
+            return [each.result() for each in results]
+        except BrokenProcessPool as error:
+            raise Unfinished(
+                "A process of the preparation was killed, possibly because memory ran out. Run the command again to "
+                "resume. To use less memory, set fewer processes: data.workers=..."
+            ) from error
 
 
 def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
@@ -116,34 +137,10 @@ def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -
     return results
 
 
-class _Pool:
-    def __init__(self, processes: int) -> None:
-        spawn = get_context("spawn")
-        self._counts: Any = spawn.Array("Q", [0] * 4)
-        theirs, self._keepalive = spawn.Pipe(duplex=False)
-        self._executor = ProcessPoolExecutor(processes, spawn, _begin, (self._counts, theirs))
-
-    def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
-        self._counts.get_obj()[:] = [0] * 4  # without the lock, which a killed process may hold
-        try:
-            results = [self._executor.submit(_do_in_pool, work, *task) for task in tasks]
-            pending = set(results)
-            while pending:
-                done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
-                for each in done:
-                    each.result()
-                watch(Counts(*self._counts.get_obj()))
-            return [each.result() for each in results]
-        except BrokenProcessPool as error:
-            raise Unfinished(
-                "A process of the preparation was killed, possibly because memory ran out. Run the command again to "
-                "resume. To use less memory, set fewer processes: data.workers=..."
-            ) from error
-
-    def end(self) -> None:
-        """End the processes immediately. The next preparation repeats unfinished tasks."""
-        self._keepalive.close()
-        self._executor.shutdown(cancel_futures=True)
+def _do_in_pool(work: Callable[..., Result], *task: Any) -> Result:
+    result = work(*task)
+    _pass_on()
+    return result
 
 
 def _begin(counts: Any, keepalive: Connection) -> None:
@@ -162,9 +159,3 @@ def _begin(counts: Any, keepalive: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process per core is enough
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _do_in_pool(work: Callable[..., Result], *task: Any) -> Result:
-    result = work(*task)
-    _pass_on()
-    return result

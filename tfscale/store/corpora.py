@@ -5,8 +5,7 @@ from pathlib import Path
 from tfscale.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
 from tfscale.store.contents import DATA, DONE, newest, snapshots
 from tfscale.store.remote import Damaged, Store
-from tfscale.store.snapshot import pull, push
-from tfscale.store.work import work_folder
+from tfscale.store.snapshot import pull, push, work_folder
 
 
 def push_corpus(store: Store, folder: Path) -> None:

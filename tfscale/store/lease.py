@@ -18,8 +18,8 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.lock import StageHeld
 from tfscale.store.contents import DONE, STAGES, newest, snapshots
 from tfscale.store.remote import Store, StoreError
+from tfscale.store.snapshot import WORK
 from tfscale.store.stages import pull_stage
-from tfscale.store.work import WORK
 
 LEASES = "leases"
 LEASE_SECONDS = 120.0

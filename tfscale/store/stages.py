@@ -17,8 +17,7 @@ from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
 from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
 from tfscale.store.remote import Damaged, Store, StoreError
-from tfscale.store.snapshot import pull, push
-from tfscale.store.work import work_folder
+from tfscale.store.snapshot import pull, push, work_folder
 
 PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, HELDOUT_FILE, DONE_FILE)
 """Files of a stage that are uploaded, in addition to one checkpoint."""
