@@ -21,7 +21,7 @@ from tfscale.data.sources import CorpusSpec, Source, needed, unused
 from tfscale.data.text import TextSource, digests_of, identity_of
 from tfscale.faults import Fault
 from tfscale.files import read_object, write_json
-from tfscale.untrusted import check_fields
+from tfscale.untrusted import from_known
 
 CARD = "README.md"
 DOWNLOADS = 4
@@ -127,13 +127,9 @@ def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
     if root is None or not (path := _record(spec, root)).exists():
         return None
     try:
-        values = read_object(path)
-        files = tuple(HubFile(**file) for file in values.pop("files"))
-        source = HubSource(**values, files=files, text_key=spec.text_key)
-        check_fields(source)
-    except (ValueError, TypeError, KeyError) as error:
+        return from_known(HubSource, {**read_object(path), "text_key": spec.text_key})
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path}: the file is damaged ({error}). Remove it and run `tfscale data prepare`.") from error
-    return source
 
 
 def _record(spec: CorpusSpec, root: Path) -> Path:

@@ -2,11 +2,10 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tfscale.data.errors import DataError
 from tfscale.files import read_object, write_json
-from tfscale.untrusted import check_fields, check_file_name
+from tfscale.untrusted import check_file_name, from_known
 
 FORMAT = 1
 """Version of the format, which is part of every fingerprint and increases when the same text gives different tokens."""
@@ -111,10 +110,9 @@ def read_manifest(folder: Path) -> Manifest:
             "corpus again."
         )
     try:
-        manifest = _manifest(values)
-        check_fields(manifest)
+        manifest = from_known(Manifest, values)
         _check(manifest)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(
             f"{path}: the file is damaged ({error}). Remove the folder and prepare the corpus again."
         ) from error
@@ -134,18 +132,3 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"a split cannot have {counts}")
         for shard in split.shards:
             check_file_name(shard.file)
-
-
-def _manifest(values: dict[str, Any]) -> Manifest:
-    return Manifest(
-        **{
-            **values,
-            "tokenizer": TokenizerRecord(**values["tokenizer"]),
-            "train": _split(values["train"]),
-            "heldout": _split(values["heldout"]),
-        }
-    )
-
-
-def _split(values: dict[str, Any]) -> SplitRecord:
-    return SplitRecord(**{**values, "shards": tuple(ShardRecord(**shard) for shard in values["shards"])})

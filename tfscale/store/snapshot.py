@@ -16,7 +16,7 @@ from tfscale.files import sha256_of, sync
 from tfscale.ranges import Natural
 from tfscale.stage.lock import StageLock
 from tfscale.store.remote import Damaged, Store, StoreError
-from tfscale.untrusted import check_fields, check_file_name, from_known
+from tfscale.untrusted import check_file_name, from_known
 
 MANIFEST_FILE = "manifest.json"
 WORK = ".store"
@@ -114,12 +114,9 @@ def read_manifest(store: Store, snapshot: str) -> Manifest:
     """
     content = store.read(f"{snapshot}/{MANIFEST_FILE}")
     try:
-        values = json.loads(content)
-        files = tuple(from_known(Entry, entry) for entry in values.pop("files"))
-        manifest = from_known(Manifest, {**values, "files": files})
-        check_fields(manifest)
+        manifest = from_known(Manifest, json.loads(content))
         _check(manifest)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Damaged(f"{store.shown}/{snapshot}/{MANIFEST_FILE}: the file is damaged ({error})") from error
     return manifest
 
