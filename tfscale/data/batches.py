@@ -49,7 +49,6 @@ class Batches:
         return torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])))
 
     def _starts(self, first: int, count: int) -> Iterator[int]:
-        """Yield the index, within the split, of the first token of each sequence."""
         assert first >= 0
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):

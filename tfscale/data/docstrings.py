@@ -87,7 +87,6 @@ class PackageDocstrings:
         return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
 
     def documents(self) -> Iterator[str]:
-        """Yield the docstrings, without their indentation."""
         for file in sorted(self.folder.rglob("*.py")):
             for text in _docstrings(file.read_bytes()):
                 if len(text) >= self.min_characters:

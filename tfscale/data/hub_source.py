@@ -33,7 +33,6 @@ class HubFile:
     """Record of a downloaded file of a dataset on the Hub."""
 
     name: str
-    """Path of the file in the repository."""
     size: int
     sha256: str
     """SHA-256 of the file, as returned by `tfscale.data.text.digests_of`."""
@@ -119,7 +118,7 @@ class HubSource(Source):
 
 
 def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
-    """Return the source for a dataset that has been downloaded, or None. No request is sent to the Hub.
+    """Return the source for a dataset that has been downloaded, or None, without a request to the Hub.
 
     Raises:
         DataError: the record of the dataset is damaged.
@@ -158,8 +157,6 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
 
 
 def _download(dataset: str | None, commit: str, names: Sequence[str], progress: Progress) -> list[Path]:
-    """Download the files that are not in the cache of the Hub, and return the path of each file in the cache."""
-
     def download(name: str) -> Path:
         return Path(client().hf_hub_download(dataset, name, repo_type="dataset", revision=commit))
 

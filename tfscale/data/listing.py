@@ -28,7 +28,6 @@ from tfscale.data.utf8 import check_mark
 Kind = Literal["text", "lines", "json", "parquet"]
 
 KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet"}
-"""Mapping from the extension of a file name to the kind of text file."""
 ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
 METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Names of files that describe a dataset of the Hugging Face Hub but contain no documents."""
@@ -92,7 +91,6 @@ def why_hidden(name: str) -> str | None:
 
 
 def _why_other(name: str) -> str:
-    """Return the reason why a file of an unsupported kind is not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return "metadata of a dataset"
@@ -174,7 +172,6 @@ def _single_file(path: Path, state: os.stat_result) -> TextFile:
 
 
 def _why_not_entered(folder: Path) -> str | None:
-    """Return the reason why a folder is skipped, or None if it is part of the corpus."""
     is_link = os.path.islink(folder)  # noqa: PTH114  (it raises nothing)
     return why_hidden(folder.name) or ("a symbolic link to a folder" if is_link else None)
 

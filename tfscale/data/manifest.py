@@ -20,7 +20,6 @@ class ShardRecord:
     file: str
     tokens: int
     bytes: int
-    """Size of the shard's file in bytes."""
     sha256: str
 
 
@@ -89,7 +88,6 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json into a folder."""
     write_json(folder / MANIFEST_FILE, asdict(manifest))
 
 

@@ -42,7 +42,6 @@ def _encipher(items: NDArray[np.uint64], side: np.uint64, keys: list[np.uint64])
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the hash `mix` of each of the values, in the same shape."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

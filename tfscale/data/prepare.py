@@ -108,8 +108,6 @@ class _Preparation:
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
     def run(self) -> None:
-        """Prepare the corpus, unless another process has prepared it in the meantime."""
-
         def waits() -> None:
             self._progress(Report("waiting for another process that is preparing the same corpus"))
 
@@ -290,7 +288,6 @@ def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
 
 
 def _content(distinct: Sequence[Distinct]) -> str:
-    """Return the SHA-256 of the concatenated SHA-256 digests of all distinct documents, in the order of the corpus."""
     whole = hashlib.sha256()
     for part in distinct:
         whole.update(part.digests())

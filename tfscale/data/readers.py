@@ -88,7 +88,6 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
 
 
 def _spans(file: Path) -> Iterator[tuple[Span, int]]:
-    """Yield the spans of a file, each with its size in bytes."""
     size, kind = file.stat().st_size, kind_of(file.name)
     assert kind is not None, f"{file} is listed as text"
     compression = None if kind == "parquet" else compression_of(file)
@@ -133,7 +132,6 @@ def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
 
 
 def _lines_before(file: Path, stop: int) -> int:
-    """Return the number of lines of the file that begin before the byte `stop`."""
     count, last = 0, b"\n"
     with file.open("rb") as content:
         while stop > 0 and (block := content.read(min(stop, 1 << 20))):
@@ -208,15 +206,10 @@ def _rows(span: Span, text_key: str) -> Iterator[str]:
 
 
 class _FaultyEntry(Exception):
-    """Error raised for a JSON entry without valid text. The message states the reason."""
+    """Error raised for a JSON entry without valid text."""
 
 
 def _parse(text: str, expected: str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        _FaultyEntry: the text is not JSON. The message ends with `expected`.
-    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -224,11 +217,6 @@ def _parse(text: str, expected: str) -> Any:
 
 
 def _text_of(entry: Any, text_key: str) -> str:
-    """Return the text under the key `text_key` of a JSON entry.
-
-    Raises:
-        _FaultyEntry: there is no text under the key, or the text contains an unpaired surrogate.
-    """
     if not isinstance(entry, dict):
         raise _FaultyEntry(f"there is no text under text_key={text_key!r}: the entry is {_word(entry)}, not an object.")
     if text_key not in entry:

@@ -25,7 +25,6 @@ class TextSource(Source):
 
     path: Path
     text_key: str = "text"
-    """Name of the key of a JSON object, or of the Parquet column, that contains the text."""
     known: Path | None = None
     """Folder in which the hashes of large files are cached. None disables the cache."""
 

@@ -28,7 +28,7 @@ class Piece:
     folder: Path
     name: str
     found: str | None = None
-    """Name of the file that an earlier attempt wrote for this piece, or None."""
+    """Name of the file of an earlier attempt, or None."""
 
     def whole(self) -> Path | None:
         """Return the path of the piece if an earlier attempt finished it, or None otherwise. A damaged piece is

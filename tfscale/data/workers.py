@@ -19,7 +19,7 @@ from tfscale.data.errors import Unfinished
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
-"""Type of a task, which consists of the arguments of one call."""
+"""Arguments of one call."""
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22

@@ -125,7 +125,6 @@ def _parent_of(stage: FinishedStage) -> FinishedStage | None:
 
 
 def _record(stage: FinishedStage) -> dict[str, Any]:
-    """Return the entry of a stage in lineage.json: its size, settings, costs and final evaluation."""
     result = result_to_dict(stage.result)
     return {
         "stage": stage.folder.resolve().name,

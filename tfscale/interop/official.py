@@ -134,7 +134,6 @@ def _option_faults(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the single weights file, or the files of DeepSpeed, one per pipeline layer."""
     if path.is_file():
         return [path]
     files = sorted(path.glob(f"{_LAYER_FILES}*-model_*-model_states.pt"))

@@ -23,7 +23,7 @@ class Snapshot:
     name: str
     """Name of the snapshot, which is `done` or `step-*`."""
     files: dict[str, int]
-    """Size of each file in bytes, by name."""
+    """Sizes in bytes by name."""
 
     @property
     def path(self) -> str:
@@ -43,7 +43,6 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """Total size of all files in bytes."""
         return sum(self.files.values())
 
 

@@ -113,7 +113,6 @@ class Leases:
                         self._held.discard(name)
 
     def _read(self, name: str) -> Lease | None:
-        """Return the lease of a stage, or None if there is no lease or its file is invalid."""
         if name not in self._store.files(LEASES):
             return None
         try:

@@ -70,7 +70,6 @@ class Store:
         return None
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file."""
         with self._faults(path):
             content: bytes = self._files.cat_file(self._path(path))
         return content
@@ -109,11 +108,7 @@ class Store:
         self.write(path, content)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file atomically, and replace an existing file.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        """Write a file atomically, and replace an existing file."""
         with self._faults(path), self._atomic_target(self._path(path)) as target:
             self._files.pipe_file(target, content)
 

@@ -75,7 +75,7 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
 
 
 def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file of the checkpoint, as recorded in the manifest of the checkpoint."""
+    """Return the SHA-256 of each file of the checkpoint, as its manifest states it."""
     (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
     entries = read_object(files[str(manifest)])
     return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
@@ -140,11 +140,7 @@ def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
 
 
 def _check(folder: Path, name: str, state: str) -> None:
-    """Check that downloaded files are those of the stage.
-
-    Raises:
-        Damaged: the files belong to another stage, or a file is missing or invalid.
-    """
+    """Raise Damaged if downloaded files belong to another stage, or a file is missing or invalid."""
     key = name.rpartition("-")[2]
     try:
         keys = {key_of(read_spec(folder)), read_result(folder).key if state == DONE else key}

@@ -50,7 +50,6 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
 
 
 def _unnamed(store: Store, snapshot: Snapshot) -> list[str]:
-    """Return the paths of the files that the manifest of a snapshot does not name."""
     named = {MANIFEST_FILE}
     if snapshot.complete:
         named |= {entry.sha256 for entry in read_manifest(store, snapshot.path).files}

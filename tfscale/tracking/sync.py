@@ -119,7 +119,6 @@ class Session:
 
     @contextmanager
     def _faults(self, what: str = "") -> Iterator[None]:
-        """Convert any exception of a tracker or its client library to a TrackingError."""
         try:
             yield
         except Exception as error:
@@ -137,8 +136,8 @@ class _Connection:
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send the data of a run that the tracker does not have, except files, and return the ID of the run and the
-        number of values sent. The status is sent last, so that a run with the status `finished` has all values."""
+        """Send the data of a run that the tracker does not have, except files. Return the ID of the run and the number
+        of values sent. The status is sent last, so that a finished run has all values."""
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._stored:
             self._stored[run_id] = self._sink.stored_counts(run_id)
@@ -168,7 +167,6 @@ class _Connection:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a file, or None if the file does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -178,8 +176,6 @@ def _stamp(path: Path) -> Stamp | None:
 
 @dataclass(frozen=True)
 class _Sent:
-    """Record of a run that the tracker has received completely."""
-
     run_id: str
     mark: str
     """Digest of the source files of the run when it was sent."""

@@ -150,11 +150,6 @@ def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
 
 
 def _artifacts(folder: Path) -> str:
-    """Return the URI of the artifact folder `mlartifacts` in a folder.
-
-    Raises:
-        ValueError: the path is not valid UTF-8, so that MLflow would write to a different folder.
-    """
     try:
         os.fsencode(folder).decode("utf-8")
     except UnicodeDecodeError:
@@ -165,7 +160,6 @@ def _artifacts(folder: Path) -> str:
 
 
 def _create_schema(database: Path, artifacts: str | None) -> None:
-    """Create a SQLite store with MLflow's tables if it does not exist."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -181,21 +175,13 @@ def _create_schema(database: Path, artifacts: str | None) -> None:
 
 
 def _try_sqlite(database: Path) -> None:
-    """Check that a SQLite file can be read. Without this check, MLflow would retry for minutes.
-
-    Raises:
-        sqlite3.Error: the file cannot be read.
-    """
+    """Raise sqlite3.Error if a SQLite file cannot be read, because MLflow would retry for minutes."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _try_server(uri: str) -> None:
-    """Check that a database server responds. Without this check, MLflow would retry for hours.
-
-    Raises:
-        sqlalchemy.exc.SQLAlchemyError: the server does not respond.
-    """
+    """Raise an error if a database server does not respond, because MLflow would retry for hours."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

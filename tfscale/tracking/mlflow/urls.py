@@ -83,11 +83,7 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Check that a server's URI is well-formed, so that no part of a password is read as the host, which messages show.
-
-    Raises:
-        ValueError: the URI contains unquoted special characters, or its port is not a number.
-    """
+    """Raise ValueError for a malformed URI, so that no part of a password is read as the host, which messages show."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
