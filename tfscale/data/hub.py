@@ -87,6 +87,11 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
     write_atomically(_tokenizer_path(name, root), file.read_bytes())
 
 
+def exists(path: str | None) -> bool:
+    """Return True if a path is set and exists."""
+    return path is not None and Path(path).exists()
+
+
 def shown(path: str | None) -> str:
     """Return a path relative to the working directory if possible, or the placeholder `DIR` for None."""
     if path is None:

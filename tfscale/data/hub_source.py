@@ -13,7 +13,7 @@ from typing import Any
 
 from tfscale.data.dataset_files import choose
 from tfscale.data.errors import DataError
-from tfscale.data.hub import FETCHED, cached, client, reporting_download_errors, shown, slug
+from tfscale.data.hub import FETCHED, cached, client, exists, reporting_download_errors, shown, slug
 from tfscale.data.listing import Listing, TextFile
 from tfscale.data.progress import Progress, Report
 from tfscale.data.readers import TextPart, divide
@@ -57,7 +57,7 @@ class HubSource(Source):
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> Source:
         """Return the source for the downloaded dataset or, if `path` exists, for the file or folder at `path`."""
-        if spec.path_exists:
+        if exists(spec.path):
             return TextSource.of(spec, root)
         found = fetched(spec, root)
         if found is None:
@@ -71,7 +71,7 @@ class HubSource(Source):
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
         """Download the files that are not in the cache of the Hub, unless `path` exists. If the Hub cannot be reached,
         the error explains how to copy the files manually."""
-        if spec.path_exists:
+        if exists(spec.path):
             return
         known = fetched(spec, root)
         commit, names = (known.commit, [file.name for file in known.files]) if known else _list(spec)

@@ -20,11 +20,6 @@ class PreparedData:
     train: Tokens
     heldout: Tokens
 
-    @property
-    def heldout_bytes_per_token(self) -> float:
-        """Average number of UTF-8 bytes per validation token. An end-of-text token counts as one byte."""
-        return self.manifest.heldout.bytes_per_token
-
 
 def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     """Open a prepared corpus. Tokens stay on disk until they are read.

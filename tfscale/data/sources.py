@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tfscale.data.errors import DataError
-from tfscale.data.hub import fetch_tokenizer, fetched_tokenizer, missing_tokenizer
+from tfscale.data.hub import exists, fetch_tokenizer, fetched_tokenizer, missing_tokenizer
 from tfscale.data.listing import Listing
 from tfscale.data.manifest import FORMAT, read_manifest
 from tfscale.data.progress import Progress
@@ -140,11 +140,6 @@ class CorpusSpec:
     split_seed: int = 0
     """Seed of the random choice of the documents for validation."""
 
-    @property
-    def path_exists(self) -> bool:
-        """True if `path` is set and exists."""
-        return self.path is not None and Path(self.path).exists()
-
     def __post_init__(self) -> None:
         try:
             faults = list(SOURCES.get(self.source).check(self))
@@ -186,7 +181,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
     assert tokenizer is not None, "the source has a tokenizer of its own"
     if tokenizer.name is None:
         return tokenizer
-    if tokenizer.path_exists:
+    if exists(tokenizer.path):
         return TokenizerSpec("file", path=tokenizer.path)
     path = fetched_tokenizer(tokenizer.name, root)
     if path is None:
@@ -207,7 +202,7 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
         DataError: the text or the tokenizer cannot be downloaded. The error contains all failures.
     """
     downloads = [partial(SOURCES.get(spec.source).fetch, spec, root, progress)]
-    if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
+    if spec.tokenizer and spec.tokenizer.name and not exists(spec.tokenizer.path):
         downloads.insert(0, partial(fetch_tokenizer, spec.tokenizer.name, root, spec.tokenizer.path, progress))
     faults: list[Fault] = []
     for download in downloads:
@@ -261,9 +256,13 @@ def find_missing(spec: CorpusSpec, root: Path | None = None) -> list[str]:
     Bytes that are not UTF-8, and a corpus that is too small to split, are found only during the preparation.
     """
     faults = []
-    for part in (source_of, tokenizer_of) if spec.tokenizer else (source_of,):
+    try:
+        faults += source_of(spec, root).missing()
+    except DataError as error:
+        faults.append(str(error))
+    if spec.tokenizer:
         try:
-            faults += part(spec, root).missing()
+            tokenizer_of(spec, root).size()
         except DataError as error:
             faults.append(str(error))
     return faults

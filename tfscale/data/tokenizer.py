@@ -65,20 +65,6 @@ class TokenizerSpec:
             rule = "must be set, because data.tokenizer=hub requires a repository"
             raise DataError(Fault("data.tokenizer_name", None, rule, "gpt2 or gpt_neox_20b", reads))
 
-    @property
-    def path_exists(self) -> bool:
-        """True if `path` is set and exists."""
-        return self.path is not None and Path(self.path).exists()
-
-    def missing(self) -> list[str]:
-        """Return a list with the reason why the tokenizer cannot be used, or an empty list if it can be used. The kind
-        must be `bpe` or `file`."""
-        try:
-            self.size()
-        except DataError as error:
-            return [str(error)]
-        return []
-
     def identity(self) -> dict[str, str]:
         """Return values that identify the tokenizer, without training it. The kind must be `bpe` or `file`.
 

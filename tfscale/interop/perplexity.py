@@ -129,7 +129,7 @@ def score_heldout(stage: FinishedStage, model: LanguageModel, stride: int) -> Sc
     context, start = model.config.context, stage.spec.data.heldout_start
     count = stage.spec.data.heldout_tokens // context * context
     loss = total_loss(model, data.heldout[start : start + count + 1], stride)
-    return Score(loss / count, count, count * data.heldout_bytes_per_token, context, stride)
+    return Score(loss / count, count, count * data.manifest.heldout.bytes_per_token, context, stride)
 
 
 def score_text(text: EncodedText, model: LanguageModel, stride: int) -> Score:

@@ -44,7 +44,7 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
     for snapshot in everything:
         for path in _unnamed(store, snapshot) if snapshot not in old else ():
             written = store.modified(path)
-            if written is not None and _utc(written) < latest:
+            if written is not None and written.replace(tzinfo=written.tzinfo or UTC) < latest:
                 waste.append(Waste(path, snapshot.files[path.rpartition("/")[2]], "an upload did not complete"))
     return waste
 
@@ -54,10 +54,6 @@ def _unnamed(store: Store, snapshot: Snapshot) -> list[str]:
     if snapshot.complete:
         named |= {entry.sha256 for entry in read_manifest(store, snapshot.path).files}
     return [f"{snapshot.path}/{name}" for name in snapshot.files if name not in named]
-
-
-def _utc(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def verify(store: Store, snapshot: Snapshot) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tfscale import children
 from tfscale.faults import Fault, InvalidInput
 from tfscale.files import locked
-from tfscale.tracking.mlflow.urls import check_driver, is_server, read_only, sqlite_file, sqlite_url
+from tfscale.tracking.mlflow.urls import check_driver, is_server, sqlite_file, sqlite_url
 from tfscale.tracking.tracker import Sink, Tracker
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class MlflowTracker(Tracker):
         if self.database is None:
             return False
         try:
-            with closing(read_only(self.database)) as connection:
+            with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as connection:
                 found = connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")
                 return not run_ids <= {run_id for (run_id,) in found}
         except sqlite3.Error:  # the file is missing, or MLflow will report the error

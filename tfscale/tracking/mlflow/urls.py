@@ -5,7 +5,6 @@ unquotes the path; and MLflow, which creates folders for the part after `sqlite:
 """
 
 import re
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -58,11 +57,6 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
     if url.host or path in ("", ":memory:") or path.startswith("file:"):
         raise _invalid(uri, "must name a file", "sqlite:///FILE")
     return Path(path).expanduser().resolve(), query
-
-
-def read_only(file: Path) -> sqlite3.Connection:
-    """Open a SQLite file for reading only, without creating a missing file."""
-    return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
 
 
 def is_server(uri: str) -> bool:
