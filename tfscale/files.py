@@ -77,8 +77,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Acquire an exclusive lock on the file `path`, which is created if missing. The lock is released at the end of the
-    context or of the process."""
+    """Hold an exclusive lock on the file `path`, which is created if missing, until the context or process ends."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -100,7 +99,6 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 digest of each file's content as hexadecimal text. The files are hashed in parallel threads,
-    because hashlib releases the GIL."""
+    """Return the SHA-256 digests of files as hexadecimal text, computed in threads that release the GIL."""
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))

@@ -57,8 +57,7 @@ def divide_shards(
     dtype: np.dtype[Any],
     files: Sequence[tuple[Path, int]],
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards named `<split>-00000.safetensors`, `<split>-00001.safetensors`, etc.
-    All shards except the last are full."""
+    """Divide the tokens of one split into shards `<split>-00000.safetensors` etc., which are full except the last."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -69,8 +68,7 @@ def divide_shards(
 
 
 def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
-    """Write a shard, unless an earlier attempt wrote it. Return the path of its file and its record for the
-    manifest."""
+    """Write a shard, unless an earlier attempt wrote it, and return its path and its record for the manifest."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:

@@ -26,10 +26,7 @@ class Finding:
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
-        """Read the attributes of the files.
-
-        Args:
-            kind: name of the kind of hash, for files of which several hashes are cached.
+        """Read the attributes of the files. The `kind` distinguishes several hashes of the same files.
 
         Raises:
             OSError: a file does not exist.
@@ -52,8 +49,7 @@ class Finding:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash if the files were at least SETTLED_SECONDS old when their attributes were read. If the folder
-        is not writable, nothing is stored."""
+        """Store the hash, unless the files were younger than SETTLED_SECONDS or the folder is not writable."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

@@ -32,14 +32,12 @@ DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class DocstringSource(Source):
-    """A source with one document per docstring, in the order of package, file and position in the file. Packages that
-    are not installed are skipped."""
+    """A source with one document per docstring of the installed packages, by package, file and position."""
 
     packages: tuple[str, ...] = tuple(PACKAGES)
     """Import names of the packages, all from PACKAGES."""
     min_characters: int = 200
-    """Minimum length of a docstring. Shorter docstrings are skipped, because they are usually fragments rather than
-    text."""
+    """Minimum length of a docstring. Shorter ones are usually fragments rather than text."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":

@@ -1,5 +1,4 @@
-"""Detection of duplicate documents. To limit memory use, the documents are divided into ranges by their digests, and
-one range is compared at a time."""
+"""Detection of duplicate documents, in one range of their digests at a time to limit memory use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ RANGE_DOCUMENTS = 1 << 20
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of the comparison of one range of digests: the duplicate documents, and the numbers and sizes of the
-    distinct documents."""
+    """Duplicate documents in one range of digests, and the numbers and sizes of the distinct documents."""
 
     path: Path
     duplicates: int
@@ -32,8 +30,7 @@ class Duplicates:
     heldout_bytes: int
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the indices of the duplicate documents among the non-empty documents of the part with the index
-        `part`."""
+        """Return the indices of the duplicates among the non-empty documents of the part with the index `part`."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)

@@ -152,8 +152,7 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return the faults of the files that cannot be read or whose first bytes show that the file does not contain
-    text."""
+    """Return the faults of files that cannot be read or whose first bytes show that they contain no text."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 

@@ -73,8 +73,7 @@ class Manifest:
     train: SplitRecord
     heldout: SplitRecord
     unknown: int | None = None
-    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if the corpus was prepared by a version
-    that did not count unknown tokens."""
+    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if they were not counted."""
 
     @property
     def tokens(self) -> int:

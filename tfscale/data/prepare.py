@@ -279,8 +279,7 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Yield about a fraction `share` of the training documents in the order of the corpus. The selection depends only
-    on the digests of the documents."""
+    """Yield about a fraction `share` of the training documents, selected by their digests."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:

@@ -164,8 +164,8 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
 
 
 def _is_lines(file: Path, content: IO[bytes]) -> bool:
-    """Return True if a .json file contains JSON lines, that is, if its first line that is not blank is a complete JSON
-    object, or if all lines are blank."""
+    """Return True if the first line of a .json file that is not blank is a complete JSON object, or if all are
+    blank."""
     position = 0
     for line in content:
         text = decode(file, line, position).strip(BLANK)

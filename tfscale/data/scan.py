@@ -17,8 +17,7 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Number of buckets into which digests are sorted by their first twelve bits. A range of buckets is a contiguous
-slice of each scan."""
+"""Number of buckets of digests by their first twelve bits. A range of buckets is one slice of a scan."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,8 @@ def draw(seed: int, digest: bytes) -> int:
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the limit for the draws of validation documents. About a fraction `heldout_fraction` of all documents have
-    draws below the limit. The documents that a smaller fraction selects are a subset of the documents that a larger
-    fraction selects."""
+    """Return the limit below which about a fraction `heldout_fraction` of all draws are. The documents that a smaller
+    fraction selects are a subset of those that a larger one selects."""
     return math.ceil(heldout_fraction * 2**64)
 
 

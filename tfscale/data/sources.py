@@ -37,8 +37,7 @@ class Part(Protocol):
 
 
 class Source(ABC):
-    """Base class of text sources. The setting `data.source` selects a subclass, which uses the other `data`
-    settings."""
+    """Base class of text sources, which `data.source` selects and the other `data` settings describe."""
 
     tokenized: ClassVar[bool] = False
     """True if the text is already tokenized, so that the source includes a tokenizer."""
@@ -63,13 +62,12 @@ class Source(ABC):
 
     @classmethod
     def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
-        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method. The default
-        implementation does nothing.
+        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method.
 
         Raises:
             DataError: the text cannot be downloaded.
         """
-        return
+        return  # by default, there is nothing to download
 
     def missing(self) -> list[str]:
         """Return the reasons why the text cannot be read, each with its fix, without reading large files. By default,

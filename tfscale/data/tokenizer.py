@@ -16,8 +16,7 @@ from tfscale.data.errors import DataError
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Possible names of the end-of-text token, which follows each document. The first of these names that a vocabulary
-contains is used."""
+"""Names of the end-of-text token, which follows each document. The first that a vocabulary has is used."""
 
 BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
@@ -26,8 +25,7 @@ PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
 per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
-square of the length of a word."""
+"""Length in characters above which words are cut for training, whose time grows with the square of it."""
 FIX = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
 """Token id that no vocabulary uses."""
@@ -184,8 +182,7 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 
 def _load(content: str) -> Any:
-    """Return a tokenizer of the library, which encodes any text whole and without special tokens. The name of the
-    end-of-text token within a document does not end the document."""
+    """Return a tokenizer of the library. The name of a special token within a document is ordinary text."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(content)
@@ -210,8 +207,7 @@ def _drops_characters(document: dict[str, Any]) -> bool:
 
 
 def _counting_copy(document: dict[str, Any]) -> Any:
-    """Return a copy of a tokenizer with an additional unknown token, which replaces each character that the original
-    drops."""
+    """Return a copy of a tokenizer with a token for each character that the original drops."""
     model = document["model"]
     name = "unknown"
     while name in model["vocab"]:

@@ -23,8 +23,7 @@ Task = tuple[Any, ...]
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22
-"""Total size in bytes below which tasks run in the current process, because starting other processes would take
-longer."""
+"""Size in bytes below which tasks run in this process, because starting others would take longer."""
 
 
 class Counts(NamedTuple):

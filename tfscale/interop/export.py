@@ -141,8 +141,7 @@ def _record(stage: FinishedStage) -> dict[str, Any]:
 
 
 def _model_card(stages: Sequence[FinishedStage]) -> str:
-    """Return the README.md of the last of the stages, which the others precede as its ancestors, oldest first: the
-    description, origin, cost and quality of the model."""
+    """Return the README.md of the last of the stages, which its ancestors precede, oldest first."""
     stage = stages[-1]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

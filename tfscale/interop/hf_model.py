@@ -22,13 +22,11 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Names of arguments that only older releases of transformers pass. These arguments are redundant, because the cache
-stores the positions."""
+"""Redundant arguments that only older releases of transformers pass. The cache stores the positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model. The field `tfscale` describes the model, and all sizes with Hugging Face names are
-    derived from this field."""
+    """Config of an exported model, whose field `tfscale` determines all sizes with Hugging Face names."""
 
     model_type = "tfscale"
     keys_to_ignore_at_inference = (CACHE_NAME,)
@@ -177,8 +175,7 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """Collect the input of each block during a forward pass: the embedding, and then the output of each block except
-    the last block."""
+    """Collect the input of each block during a forward pass, or nothing if there is no model."""
     states: list[Tensor] = []
     with ExitStack() as hooks:
         for block in model.blocks if model is not None else ():

@@ -40,8 +40,7 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Options that affect the results of a model, with the default of GPT-NeoX and the values that tfscale supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Name of the buffer of rotary frequencies in older checkpoints. The buffer is checked but not imported, because it can
-be computed from the config."""
+"""Buffer of rotary frequencies in older checkpoints, which is checked but not imported."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
@@ -165,8 +164,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def our_name(official: str) -> str:
-    """Convert the name of a parameter in the official code, `sequential.N.*`, to its name in `LanguageModel`. Unknown
-    names are returned unchanged."""
+    """Convert the official name of a parameter, `sequential.N.*`, to its name in `LanguageModel` if it is known."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official

@@ -10,8 +10,7 @@ from tfscale.store.snapshot import MANIFEST_FILE
 STAGES = "stages"
 DATA = "data"
 DONE = "done"
-"""Name of the snapshot of a finished stage or of a corpus. The snapshot of an unfinished stage has the name of its
-checkpoint, `step-*`."""
+"""Snapshot of a finished stage or corpus. That of an unfinished stage is named `step-*`, like its checkpoint."""
 
 
 @dataclass(frozen=True)

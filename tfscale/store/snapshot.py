@@ -133,11 +133,10 @@ def _check(manifest: Manifest) -> None:
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder for an upload or download, which no other process uses at the same time. It contains
-    the files of an interrupted process, if any. The caller creates and removes the folder.
+    """Yield the path of a folder for an upload or download, which the caller creates and removes and no other process
+    uses at the same time. It contains the files of an interrupted process, if any.
 
     Args:
-        runs: runs folder.
         what: `push` or `pull`.
         name: name of the stage or corpus.
 

@@ -125,8 +125,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
 
 
 def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
-    """Download a snapshot. If another machine that trains the stage replaces the snapshot in the meantime, download the
-    newer one. Return the downloaded snapshot."""
+    """Download a snapshot, or a newer one that has replaced it in the meantime, and return it."""
     while True:
         try:
             pull(store, found.path, to)
@@ -152,8 +151,7 @@ def _check(folder: Path, name: str, state: str) -> None:
 
 
 def _replace(stage_dir: Path, aside: Path) -> None:
-    """Move a downloaded folder to the folder of the stage. If the process is killed in between, the stage has no folder
-    until the next download."""
+    """Move a downloaded folder to that of the stage, which is missing for a moment in between."""
     stage_dir.parent.mkdir(parents=True, exist_ok=True)
     old = aside.with_name("old")
     shutil.rmtree(old, ignore_errors=True)

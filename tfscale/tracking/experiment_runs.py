@@ -182,8 +182,7 @@ class ArmRun:
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return the status of an arm from the statuses of its stages. An arm is running while a stage runs and between two
-    stages."""
+    """Return the status of an arm, which is running while a stage runs and between two stages."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status

@@ -80,8 +80,7 @@ class Session:
         return _Connection(sink)
 
     def _candidates(self, families: Sequence[Family]) -> Iterator["_Candidate"]:
-        """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent
-        run."""
+        """Yield the runs to send. A parent precedes its children, which need its ID."""
         for parent, children in families:
             candidate = _candidate(parent, None)
             yield candidate
@@ -94,8 +93,7 @@ class Session:
         return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
     def _send(self, connection: "_Connection", candidate: "_Candidate", faults: list[TrackingError]) -> int:
-        """Send a run and return the number of values sent. Errors in the contents or files of a run do not prevent
-        other runs from being sent."""
+        """Send a run and return the number of values sent. Errors in its contents or files do not affect other runs."""
         if candidate.mark is None or self._has_arrived(candidate):
             return 0
         try:
@@ -194,8 +192,7 @@ class _Cursor:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the experiment, so that no other process syncs it, and read the cursor file. An unreadable file is
-        treated as missing."""
+        """Lock the experiment, so that no other process syncs it, and read the cursor file if it is readable."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_suffix(".lock")):
             try:
@@ -211,15 +208,14 @@ class _Cursor:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Run to sync, with a digest that changes with the run's source files."""
+    """Run to sync."""
 
     run: Run
     about: About
     parent: str | None
     """ID of the parent run, or None if there is no parent or it has not been sent."""
     mark: str | None
-    """Digest that changes whenever the data to send changes, or None before the run starts. Computing the digest does
-    not read the measurements."""
+    """Digest of the run's description and of the stamps of its files, or None before the run starts."""
 
 
 def _candidate(run: Run, parent: str | None) -> _Candidate:

@@ -82,8 +82,7 @@ class Sink(ABC):
 
     @abstractmethod
     def finish(self, run_id: str, contents: Contents) -> None:
-        """Set the status and end time of a run whose points have all been sent, and add the model of a finished
-        stage."""
+        """Set the status and end time of a run whose points have all been sent, and add a finished stage's model."""
 
 
 class Tracker(ABC):
@@ -115,8 +114,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def connect(self, experiment: str) -> Sink:
-        """Return a connection to an experiment, which is created if missing. Subclasses should import their client
-        library in this method."""
+        """Return a connection to an experiment, which is created if missing. The client library is imported here."""
 
     def exists(self) -> bool:
         """Return False if the store is known not to exist, for example before the first run."""

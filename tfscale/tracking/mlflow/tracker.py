@@ -134,15 +134,13 @@ def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the variables of this process, with MLflow's telemetry and background jobs disabled unless the user has
-    set them."""
+    """Return the variables of this process, and those that disable MLflow's telemetry and jobs unless they are set."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 
 
 def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
-    """Return the ID of an experiment in a SQLite store, or None if the store is of another kind, cannot be opened, or
-    does not have the experiment."""
+    """Return the ID of an experiment in a SQLite store, or None if there is no such store or experiment."""
     if tracker.database is None or not tracker.exists() or tracker.unreachable():
         return None
     found = tracker.client().get_experiment_by_name(name)
