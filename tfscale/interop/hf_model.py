@@ -72,7 +72,6 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = TfscaleConfig
     config: TfscaleConfig
     base_model_prefix = "model"
-    main_input_name = "input_ids"
     _supports_sdpa = True
     _no_split_modules = ("Block",)
     _tied_weights_keys = {"lm_head.weight": "model.embedding"}  # noqa: RUF012
@@ -149,10 +148,6 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> nn.Module:
         """Return the embedding as a module that shares its weights. The weights are tied to the output layer."""
         return nn.Embedding(self.config.vocab_size, self.config.hidden_size, _weight=self.model.embedding.detach())
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the layer that computes logits."""
-        return self.lm_head
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Raise a ValueError, because the size of the vocabulary is fixed."""
