@@ -4,11 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import TOKENIZER_FILE, Manifest, SplitRecord, read_manifest
 from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
-from tfscale.files import sha256_of_all
+from tfscale.files import Finding, sha256_of_all
 
 
 @dataclass(frozen=True)

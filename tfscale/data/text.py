@@ -8,14 +8,13 @@ from itertools import chain
 from pathlib import Path
 
 from tfscale.data.compression import compression_of, unpacked
-from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
 from tfscale.data.listing import Listing, find_faults, kind_of, list_text
 from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
 from tfscale.faults import Fault
-from tfscale.files import sha256_of_all
+from tfscale.files import Finding, sha256_of_all
 
 
 @dataclass(frozen=True)
