@@ -145,14 +145,14 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
         card: Mapping[str, Any] = info.card_data.to_dict() if info.card_data else {}
         commit, names = info.sha, [each.rfilename for each in info.siblings]
     except Exception as error:  # from several libraries; reported below unless the cache has the files
-        card_file = hub.try_to_load_from_cache(dataset, CARD, repo_type="dataset", revision=spec.revision)
         with reporting_download_errors(f"dataset {_title(spec)}", _by_hand(spec), error):
             folder = Path(
                 hub.snapshot_download(dataset, repo_type="dataset", revision=spec.revision, local_files_only=True)
             )
         files = (file for file in folder.rglob("*") if file.is_file())
         commit, names = folder.name, [file.relative_to(folder).as_posix() for file in files]
-        card = hub.DatasetCard.load(card_file).data.to_dict() if isinstance(card_file, str) else {}
+        card_file = cached(dataset, "dataset", spec.revision, CARD)
+        card = hub.DatasetCard.load(card_file).data.to_dict() if card_file else {}
     return commit, choose(names, card, dataset, spec.subset, spec.split)
 
 

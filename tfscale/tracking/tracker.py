@@ -2,11 +2,7 @@
 which is MLflow by default.
 
 `tfscale.tracking.sync.Session` ensures that each value is stored exactly once in every kind of tracker. A tracker only
-reports which values it has stored and stores new values. To add a tracker, register a subclass of `Tracker` that
-connects to a subclass of `Sink`:
-
-    @TRACKERS.register("jsonl")
-    class JsonLinesTracker(Tracker): ...
+reports which values it has stored and stores new values (`docs/extending.md`).
 """
 
 from abc import ABC, abstractmethod
