@@ -26,7 +26,7 @@ PIECE_CHARACTERS = 1 << 16
 per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
 LONGEST_WORD = 1000
 """Length in characters above which words are cut for training, whose time grows with the square of it."""
-FIX = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
+FIX_UNKNOWN = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
 """Token id that no vocabulary uses."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")

@@ -16,7 +16,7 @@ from tfscale.data.errors import DataError
 from tfscale.data.listing import left_out_words
 from tfscale.data.prepared import open_data
 from tfscale.data.text import TextSource
-from tfscale.data.tokenizer import FIX, Tokenizer, pieces, unknown_words
+from tfscale.data.tokenizer import FIX_UNKNOWN, Tokenizer, pieces, unknown_words
 from tfscale.faults import UserFault
 from tfscale.interop.finished import FinishedStage
 from tfscale.models.language_model import LanguageModel
@@ -69,7 +69,7 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
     tokens = len(text.tokens) - 1
     if text.unknown > max_unknown * tokens:
         words = unknown_words(text.unknown, tokens)
-        raise UserFault([f"--text {path}: data.max_unknown={max_unknown}: {words}. {FIX}"])
+        raise UserFault([f"--text {path}: data.max_unknown={max_unknown}: {words}. {FIX_UNKNOWN}"])
     return text
 
 
