@@ -52,10 +52,7 @@ class ShardTask:
 
 
 def divide_shards(
-    pieces: Pieces,
-    label: ShardLabel,
-    dtype: np.dtype[Any],
-    files: Sequence[tuple[Path, int]],
+    pieces: Pieces, label: ShardLabel, dtype: np.dtype[Any], files: Sequence[tuple[Path, int]]
 ) -> list[ShardTask]:
     """Divide the tokens of one split into shards `<split>-00000.safetensors` etc., which are full except the last."""
     total = sum(held for _, held in files)

@@ -32,15 +32,7 @@ from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.specs import humanize
 from tfscale.stage.growth_record import write_import
 from tfscale.stage.result import Result, write_result
-from tfscale.stage.spec import (
-    CHECKPOINTS,
-    DataSpec,
-    LearningRateSchedule,
-    RunSpec,
-    StageSpec,
-    key_of,
-    write_spec,
-)
+from tfscale.stage.spec import CHECKPOINTS, DataSpec, LearningRateSchedule, RunSpec, StageSpec, key_of, write_spec
 from tfscale.totals import Totals
 from tfscale.training.loop import check_vocabulary
 
@@ -70,27 +62,24 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
         _check_tokenizer(tokenizer, model)
     with new_folder(to) as aside:
         counters = Counters(step=spec.steps, totals=found.totals or Totals())
-        digest = _write_checkpoint(
-            aside / CHECKPOINTS / checkpoint.folder_name(spec.steps), model, counters, found.tensors
-        )
+        name = checkpoint.folder_name(spec.steps)
+        digest = _write_checkpoint(aside / CHECKPOINTS / name, model, counters, found.tensors)
         spec = replace(spec, init_from=digest)
         write_import(aside, _record(found, digest))
         if tokenizer is not None and corpus is None:
             (aside / spec.run.data_dir).mkdir()
             (aside / spec.run.data_dir / TOKENIZER_FILE).write_bytes(tokenizer)
         write_spec(aside, spec)
-        write_result(
-            aside,
-            Result(
-                key=key_of(spec),
-                step=counters.step,
-                tokens=spec.tokens,
-                before=counters.before,
-                totals=counters.totals,
-                eval=None,
-                checkpoint=checkpoint.folder_name(counters.step),
-            ),
+        result = Result(
+            key=key_of(spec),
+            step=counters.step,
+            tokens=spec.tokens,
+            before=counters.before,
+            totals=counters.totals,
+            eval=None,
+            checkpoint=name,
         )
+        write_result(aside, result)
     return spec
 
 

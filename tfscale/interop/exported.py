@@ -13,7 +13,7 @@ from tfscale.interop.foreign import Foreign, tensor_faults
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict
 from tfscale.totals import Totals
-from tfscale.untrusted import check_fields, check_file_name
+from tfscale.untrusted import check_fields, check_file_name, from_known
 
 MODEL_TYPE = "tfscale"
 PREFIX = "model."
@@ -89,11 +89,9 @@ def _totals(path: Path) -> Totals | None:
     if not path.is_file():
         return None
     try:
-        totals = Totals(**_json(path)["stages"][-1]["totals"])
-        check_fields(totals)
+        return from_known(Totals, _json(path)["stages"][-1]["totals"])
     except (ValueError, TypeError, LookupError) as error:
         raise UserFault([f"{path}: the file is damaged ({error!r})"]) from error
-    return totals
 
 
 def _json(path: Path) -> dict[str, Any]:
