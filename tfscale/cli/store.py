@@ -18,9 +18,8 @@ from tfscale.stage.lock import StageHeld
 from tfscale.stage.spec import STAGE_FILE
 from tfscale.store.contents import DATA, Snapshot, find_waste, newest, snapshots
 from tfscale.store.contents import verify as verify_snapshot
-from tfscale.store.corpora import pull_corpus, push_corpus
 from tfscale.store.remote import Store, StoreError
-from tfscale.store.stages import pull_stage, push_stage, state_of
+from tfscale.store.stages import pull_corpus, pull_stage, push_corpus, push_stage, state_of
 from tfscale.text import gigabytes
 
 T = TypeVar("T")

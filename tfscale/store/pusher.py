@@ -6,9 +6,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 from tfscale.stage.lock import StageHeld
-from tfscale.store.corpora import push_corpus
 from tfscale.store.remote import Store, StoreError
-from tfscale.store.stages import push_stage, state_of
+from tfscale.store.stages import push_corpus, push_stage, state_of
 
 POLL_SECONDS = 1.0
 """Time in seconds between two checks for new checkpoints."""

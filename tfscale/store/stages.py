@@ -1,4 +1,4 @@
-"""Upload and download of stages."""
+"""Upload and download of stages and prepared corpora."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from tfscale.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
 from tfscale.files import read_object
 from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.events import METRICS_FILE
@@ -15,7 +16,7 @@ from tfscale.stage.heldout import HELDOUT_FILE
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
-from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
+from tfscale.store.contents import DATA, DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
 from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.snapshot import pull, push, work_folder
 
@@ -159,3 +160,40 @@ def _replace(stage_dir: Path, aside: Path) -> None:
         stage_dir.rename(old)
     aside.rename(stage_dir)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def push_corpus(store: Store, folder: Path) -> None:
+    """Upload a prepared corpus, unless it is already in the store.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the folder is not a prepared corpus.
+    """
+    manifest = read_manifest(folder)
+    shards = [shard.file for split in (manifest.train, manifest.heldout) for shard in split.shards]
+    names = (MANIFEST_FILE, TOKENIZER_FILE, *shards)
+    push(store, f"{DATA}/{folder.name}/{DONE}", {name: folder / name for name in names})
+
+
+def pull_corpus(store: Store, folder: Path) -> bool:
+    """Download a prepared corpus, unless it is already on this machine or not in the store. Return True if the corpus
+    was downloaded.
+
+    Raises:
+        Damaged: the files are not those of the corpus.
+        StageHeld: another process downloads the corpus.
+        OSError: the files cannot be written.
+    """
+    if folder.exists() or newest(snapshots(store, f"{DATA}/{folder.name}")) is None:
+        return False
+    with work_folder(folder.parents[1], "pull", folder.name) as aside:
+        pull(store, f"{DATA}/{folder.name}/{DONE}", aside)
+        try:
+            found = read_manifest(aside).fingerprint
+        except ValueError as error:
+            raise Damaged(str(error)) from error
+        if found != folder.name:
+            raise Damaged(f"{aside}: the files from the store are those of the corpus {found}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(folder)
+    return True
