@@ -51,7 +51,8 @@ def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) ->
     """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks may call this
     function for each document, because counts are passed on only a few times per second."""
     global _untold
-    _untold = _untold.plus(Counts(documents, size, tokens, found))
+    done = _untold
+    _untold = Counts(done.documents + documents, done.bytes + size, done.tokens + tokens, done.found + found)
     if time.monotonic() - _told > POLL_SECONDS:
         _pass_on()
 
