@@ -14,7 +14,7 @@ from tfscale.files import locked, read_object, write_json
 from tfscale.plan.arms import Arm
 from tfscale.tracking.experiment_runs import ArmRun, ComparisonRun
 from tfscale.tracking.points import Point
-from tfscale.tracking.runs import About, Artifact, Contents, Run
+from tfscale.tracking.runs import About, Artifact, Run
 from tfscale.tracking.tracker import Sink, Tracker, TrackingError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -36,7 +36,10 @@ class Session:
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         self._tracker, self._experiment = tracker, experiment
         self._cursor = _Cursor(tracker, experiment)
-        self._connection: _Connection | None = None
+        self._sink: Sink | None = None
+        self._stored: dict[str, Counter[Hashable]] = {}
+        """Number of stored values of each run that was sent over this connection, by their keys."""
+        self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
         """Send all data of the arms and their stages that the tracker does not have, and return the number of values
@@ -58,26 +61,27 @@ class Session:
 
     def _sync(self, families: Sequence[Family]) -> int:
         if self._tracker.lacks({sent.run_id for sent in self._cursor.sent.values()}):
-            self._connection = None
+            self._sink = None
         elif all(self._has_arrived(candidate) for candidate in self._candidates(families)):
             return 0
-        connection, self._connection = self._connection or self._connect(), None  # discarded unless everything succeeds
+        sink, self._sink = self._sink or self._connect(), None  # after an error, what is stored is unknown
         faults: list[TrackingError] = []
         try:
-            sent = sum(self._send(connection, candidate, faults) for candidate in self._candidates(families))
+            sent = sum(self._send(sink, candidate, faults) for candidate in self._candidates(families))
         finally:
             self._cursor.write()
         if faults:
             raise faults[0]
-        self._connection = connection
+        self._sink = sink
         return sent
 
-    def _connect(self) -> "_Connection":
+    def _connect(self) -> Sink:
         with self._faults():
             sink = self._tracker.connect(self._experiment)
             there = sink.run_ids()
         self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
-        return _Connection(sink)
+        self._stored, self._files = {}, {}
+        return sink
 
     def _candidates(self, families: Sequence[Family]) -> Iterator["_Candidate"]:
         """Yield the runs to send. A parent precedes its children, which need its ID."""
@@ -92,7 +96,7 @@ class Session:
         sent = self._cursor.sent.get(candidate.about.identity)
         return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
-    def _send(self, connection: "_Connection", candidate: "_Candidate", faults: list[TrackingError]) -> int:
+    def _send(self, sink: Sink, candidate: "_Candidate", faults: list[TrackingError]) -> int:
         """Send a run and return the number of values sent. Errors in its contents or files do not affect other runs."""
         if candidate.mark is None or self._has_arrived(candidate):
             return 0
@@ -104,16 +108,39 @@ class Session:
         if contents is None:
             return 0
         with self._faults():
-            run_id, sent = connection.send(candidate.about, contents, candidate.parent)
+            run_id = sink.open(candidate.about, contents, candidate.parent)
+            sent = self._send_points(sink, run_id, contents.points)
+            sink.finish(run_id, contents)  # last, so that a finished run has all values
         try:
             # Files may be stored elsewhere with other credentials.
             with self._faults(f"files of {candidate.about.name}, "):
-                connection.send_files(run_id, contents.files)
+                self._send_files(sink, run_id, contents.files)
         except TrackingError as fault:
             faults.append(fault)
         else:
             self._cursor.sent[candidate.about.identity] = _Sent(run_id, candidate.mark)
         return sent
+
+    def _send_points(self, sink: Sink, run_id: str, points: Iterable[Point]) -> int:
+        if run_id not in self._stored:
+            self._stored[run_id] = sink.stored_counts(run_id)
+        seen: Counter[Hashable] = Counter()
+        missing = []
+        for point in points:
+            point_key = sink.point_key(point)
+            seen[point_key] += 1
+            if seen[point_key] > self._stored[run_id][point_key]:
+                missing.append(point)
+        sink.send(run_id, missing)
+        self._stored[run_id].update(map(sink.point_key, missing))
+        return len(missing)
+
+    def _send_files(self, sink: Sink, run_id: str, files: Iterable[Artifact]) -> None:
+        for file in files:
+            now = _stamp(file.path)
+            if now is None or self._files.get((run_id, file.path)) != now:
+                sink.send_file(run_id, file)
+                self._files[run_id, file.path] = now
 
     @contextmanager
     def _faults(self, what: str = "") -> Iterator[None]:
@@ -122,46 +149,6 @@ class Session:
         except Exception as error:
             lines = str(error).splitlines() or [type(error).__name__]
             raise TrackingError(without_password(f"{what}{self._tracker}: {lines[0]}")) from error
-
-
-class _Connection:
-    """Connection to an experiment of a tracker, with a record of the values and files stored in each run. After an
-    error, the contents of the tracker are unknown, and a new connection must be created."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._stored: dict[str, Counter[Hashable]] = {}
-        self._files: dict[tuple[str, Path], Stamp | None] = {}
-
-    def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send the data of a run that the tracker does not have, except files. Return the ID of the run and the number
-        of values sent. The status is sent last, so that a finished run has all values."""
-        run_id = self._sink.open(about, contents, parent)
-        if run_id not in self._stored:
-            self._stored[run_id] = self._sink.stored_counts(run_id)
-        missing = self._missing(contents.points, self._stored[run_id])
-        self._sink.send(run_id, missing)
-        self._stored[run_id].update(map(self._sink.point_key, missing))
-        self._sink.finish(run_id, contents)
-        return run_id, len(missing)
-
-    def send_files(self, run_id: str, files: Iterable[Artifact]) -> None:
-        """Send the files of a run that are new or have changed since they were last sent."""
-        for file in files:
-            now = _stamp(file.path)
-            if now is None or self._files.get((run_id, file.path)) != now:
-                self._sink.send_file(run_id, file)
-                self._files[run_id, file.path] = now
-
-    def _missing(self, points: Iterable[Point], stored: Counter[Hashable]) -> list[Point]:
-        seen: Counter[Hashable] = Counter()
-        missing = []
-        for point in points:
-            point_key = self._sink.point_key(point)
-            seen[point_key] += 1
-            if seen[point_key] > stored[point_key]:
-                missing.append(point)
-        return missing
 
 
 def _stamp(path: Path) -> Stamp | None:
