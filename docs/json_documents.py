@@ -25,7 +25,7 @@ from tfscale.orchestrate.progress import Overview
 from tfscale.plan.unreached import Difference
 from tfscale.predict.cost import Step
 from tfscale.stage.status import State
-from tfscale.store.upkeep import Waste
+from tfscale.store.contents import Waste
 from tfscale.totals import Totals
 from tfscale.verify.plan import Amount
 

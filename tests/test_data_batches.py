@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tfscale.data.batches import Batches, heldout_batches
+from tfscale.data.batches import Batches, heldout_batches, mix, permute
 from tfscale.data.errors import DataError
-from tfscale.data.permutation import mix, permute
 from tfscale.data.shards import Tokens
 
 CONTEXT = 8

@@ -111,7 +111,7 @@ def test_the_manifest_states_what_was_made(tmp_path: Path) -> None:
 
 def test_a_byte_tokenizer_gives_one_byte_a_token(tmp_path: Path) -> None:
     data = prepare(corpus(tmp_path / "text"), tmp_path / "data")
-    assert data.heldout_bytes_per_token == 1.0
+    assert data.manifest.heldout.bytes_per_token == 1.0
 
 
 def test_the_tokenizer_learns_from_training_documents_alone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from stages import wait_for
 
 from tfscale import files
 from tfscale.cli.data import progress_words
-from tfscale.data import assemble, digests, duplicates, readers, workers
+from tfscale.data import assemble, duplicates, readers, workers
 from tfscale.data import prepare as preparing
 from tfscale.data.errors import DataError
 from tfscale.data.prepare import prepare
@@ -149,7 +149,7 @@ def test_a_piece_that_was_cut_short_or_changed_is_made_again(
     root = tmp_path / "data"
     assert run(text, root, processes=1, last=9).returncode == -signal.SIGKILL
     (left,) = unfinished(root)
-    pieces = sorted(file for file in left.path.iterdir() if file.name.startswith(("scan", "train", "heldout-", "dup")))
+    pieces = sorted(file for file in left.iterdir() if file.name.startswith(("scan", "train", "heldout-", "dup")))
     assert len(pieces) > 20
     for number, file in enumerate(pieces):
         content = file.read_bytes()
@@ -193,7 +193,7 @@ def test_a_large_corpus_learns_its_tokenizer_from_a_sample(
 def test_large_files_are_hashed_once_and_again_when_they_change(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digests, "LARGE", 1)
+    monkeypatch.setattr(files, "LARGE", 1)
     (tmp_path / "text").mkdir()
     for file in text.iterdir():
         (tmp_path / "text" / file.name).write_bytes(file.read_bytes())
@@ -220,8 +220,8 @@ def test_large_files_are_hashed_once_and_again_when_they_change(
 
 
 def test_what_is_remembered_is_no_more_than_a_hint(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "LARGE", 1)
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1e9)
+    monkeypatch.setattr(files, "LARGE", 1)
+    monkeypatch.setattr(files, "SETTLED_SECONDS", -1e9)
     spec = spec_of(text)
     key = fingerprint(spec, tmp_path)
     (remembered,) = (tmp_path / KNOWN).iterdir()
@@ -236,8 +236,8 @@ def test_what_is_remembered_is_no_more_than_a_hint(text: Path, tmp_path: Path, m
 def test_a_large_prepared_corpus_is_read_again_only_when_its_files_change(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digests, "LARGE", 1)
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1e9)
+    monkeypatch.setattr(files, "LARGE", 1)
+    monkeypatch.setattr(files, "SETTLED_SECONDS", -1e9)
     spec = spec_of(text)
     folder = prepare(spec, tmp_path).folder
     hashed: list[Path] = []

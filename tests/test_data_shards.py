@@ -28,7 +28,7 @@ def write(folder: Path, values: np.ndarray) -> list[Path]:
         part.tofile(folder / f"part{number}")
         files.append((folder / f"part{number}", len(part)))
     written = [write_shard(task) for task in divide_shards(Pieces(folder), LABEL, values.dtype, files)]
-    return [shard.path.rename(folder / shard.record.file) for shard in written]
+    return [path.rename(folder / record.file) for path, record in written]
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])

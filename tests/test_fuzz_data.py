@@ -55,7 +55,7 @@ def read_all(data: PreparedData) -> None:
     for tokens in (inputs, targets, *held):
         assert int(tokens.min()) >= 0
         assert int(tokens.max()) < vocabulary
-    assert data.heldout_bytes_per_token > 0
+    assert data.manifest.heldout.bytes_per_token > 0
 
 
 def is_usable(folder: Path) -> bool:

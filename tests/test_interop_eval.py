@@ -28,8 +28,7 @@ from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
 from tfscale.interop.finished import FinishedStage, model_of, open_finished, tokenizer_of
 from tfscale.interop.harness import PAPER, HarnessModel, run_tasks
-from tfscale.interop.perplexity import score_heldout, score_text, total_loss
-from tfscale.interop.texts import encode_text
+from tfscale.interop.perplexity import encode_text, score_heldout, score_text, total_loss
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import record
 from tfscale.plan.plan import Plan

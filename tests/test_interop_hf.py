@@ -19,10 +19,9 @@ from tfscale.cli.main import app
 from tfscale.data.tokenizer import load_tokenizer
 from tfscale.faults import UserFault
 from tfscale.interop.adopt import adopt
-from tfscale.interop.export import export
+from tfscale.interop.export import export, sources
 from tfscale.interop.exported import read_exported
 from tfscale.interop.finished import FinishedStage, model_of, open_finished
-from tfscale.interop.sources import sources
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.plan import Plan
 from tfscale.stage.evaluations import add_evaluation

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tfscale
-from tfscale.tracking.mlflow.page import ui_command
-from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.tracker import MlflowTracker, ui_command
 
 PACKAGE = Path(tfscale.__file__).parent
 SOURCES = {file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text("utf-8")) for file in PACKAGE.rglob("*.py")}

@@ -27,13 +27,11 @@ from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
 from tfscale.plan.plan import make_plan
 from tfscale.stage.folder import Stage
-from tfscale.store.contents import DONE, newest, snapshots
-from tfscale.store.corpora import pull_corpus, push_corpus
+from tfscale.store.contents import DONE, SPARED, find_waste, newest, snapshots, verify
 from tfscale.store.pusher import Pusher
 from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
-from tfscale.store.stages import pull_stage, push_stage, state_of
-from tfscale.store.upkeep import SPARED, find_waste, verify
+from tfscale.store.stages import pull_corpus, pull_stage, push_corpus, push_stage, state_of
 
 OWN = {"lock", "heartbeat", "training.log", "growing.log"}
 """Files that stay on the machine that wrote them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tracked import chain, cursor_file, finish, finished_chain, run, sync, train, values, wait_for
 
-from tfscale.tracking.lock import locked
+from tfscale.files import locked
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 

@@ -23,8 +23,7 @@ from tfscale.config.compose import compose
 from tfscale.faults import UserFault, without_password
 from tfscale.plan.experiments import experiment_of
 from tfscale.plan.plan import make_plan
-from tfscale.tracking.mlflow.page import experiment_id
-from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.tracker import MlflowTracker, experiment_id
 from tfscale.tracking.mlflow.urls import sqlite_file, sqlite_url
 from tfscale.tracking.tracker import TrackingError
 

@@ -21,8 +21,7 @@ from tracked import (
 )
 
 from tfscale.tracking.mirror import Mirror
-from tfscale.tracking.mlflow.page import experiment_id
-from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.tracker import MlflowTracker, experiment_id
 
 
 def test_a_server_that_is_away_is_caught_up_and_its_page_draws_the_compute_chart(

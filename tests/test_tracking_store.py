@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from tracked import finished_chain, sync
 
-from tfscale.tracking.mlflow.page import ui_command, ui_environment
-from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.tracker import MlflowTracker, ui_command, ui_environment
 from tfscale.tracking.tracker import TrackingError
 
 

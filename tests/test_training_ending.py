@@ -25,7 +25,7 @@ from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import StageSpec, key_of, read_spec
-from tfscale.tracking.stage_run import StageRun
+from tfscale.tracking.experiment_runs import StageRun
 from tfscale.verify import verify_plan
 
 WSD = ["optim.lr_schedule=wsd", "optim.decay_fraction=0.25", "optim.warmup=0"]

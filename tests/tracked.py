@@ -23,8 +23,7 @@ from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpec
-from tfscale.tracking.mlflow.page import ui_command, ui_environment
-from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.tracker import MlflowTracker, ui_command, ui_environment
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker
 

@@ -1,10 +1,14 @@
-"""Functions that replace files atomically, read and write JSON objects, and compute SHA-256 digests."""
+"""Functions that lock files, replace files atomically, read and write JSON objects, and compute or cache SHA-256
+digests."""
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -15,6 +19,11 @@ from tfscale.host import cores
 
 HASHED_AT_ONCE = 8
 """Maximum number of files that are hashed at the same time."""
+LARGE = 1 << 26
+"""Minimum total size in bytes of files whose hash is cached."""
+SETTLED_SECONDS = 2.0
+"""Minimum age in seconds of files whose hash is cached. A more recent file may still change without a new modification
+time, because some file systems store times in whole seconds."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -74,6 +83,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, which is created if missing, until the context or process ends."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def sync(path: Path) -> None:
     """Wait until the content of a file, or the list of files in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -90,7 +107,45 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 digest of each file's content as hexadecimal text. The files are hashed in parallel threads,
-    because hashlib releases the GIL."""
+    """Return the SHA-256 digests of files as hexadecimal text, computed in threads that release the GIL."""
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))
+
+
+class Finding:
+    """A cached SHA-256 of a list of files, valid while their paths, sizes, modification times and inodes stay the same.
+
+    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that large corpora are not
+    hashed again each time a plan is shown. Nothing is stored if `folder` is None or the files are smaller than 64 MiB
+    in total.
+    """
+
+    def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
+        """Read the attributes of the files. The `kind` distinguishes several hashes of the same files.
+
+        Raises:
+            OSError: a file does not exist.
+        """
+        states = [(file, file.stat()) for file in files]
+        state: list[list[object]] = [[str(at.absolute()), it.st_size, it.st_mtime_ns, it.st_ino] for at, it in states]
+        state += [[kind]] if kind else []
+        settled = max((it.st_mtime for _, it in states), default=0.0) < time.time() - SETTLED_SECONDS
+        large = sum(it.st_size for _, it in states) >= LARGE
+        self._path = folder / hashlib.sha256(json.dumps(state).encode()).hexdigest() if folder and large else None
+        self._settled = settled
+
+    @property
+    def value(self) -> str | None:
+        """Cached SHA-256 of the files, or None if no valid hash is stored."""
+        try:
+            value = self._path.read_bytes() if self._path else b""
+        except OSError:
+            return None
+        return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
+
+    def keep(self, value: str) -> None:
+        """Store the hash, unless the files were younger than SETTLED_SECONDS or the folder is not writable."""
+        if self._path is None or not self._settled:
+            return
+        with suppress(OSError):
+            write_atomically(self._path, value.encode())

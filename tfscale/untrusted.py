@@ -33,21 +33,18 @@ def check_fields(value: Any) -> None:
         raise ValueError("; ".join(faults))
 
 
-def from_known(kind: type[T], values: dict[str, Any]) -> T:
-    """Return a dataclass of type `kind` with the given field values. Values of unknown fields, which another version
-    may have written, are ignored.
+def from_known(kind: type[T], values: Any) -> T:
+    """Return a dataclass of type `kind` from the values of a JSON object, with every field checked (`check_fields`).
+    Objects and lists in the values become dataclasses and tuples. Values of unknown fields, which another version may
+    have written, are ignored.
 
     Raises:
-        ValueError: a field without a default is missing, or `values` is not a dictionary.
+        ValueError: a field without a default is missing, has another type or is out of range, or `values` is not a
+            dictionary.
     """
-    if not isinstance(values, dict):
-        raise ValueError(f"{reprlib.repr(values)} is not an object")
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    without = (dataclasses.MISSING, dataclasses.MISSING)
-    lacking = [f.name for f in fields if f.name not in values and (f.default, f.default_factory) == without]
-    if lacking:
-        raise ValueError(f"has no {', '.join(lacking)}")
-    return kind(**{field.name: values[field.name] for field in fields if field.name in values})
+    made: T = _made(kind, values)
+    check_fields(made)
+    return made
 
 
 def check_file_name(name: str) -> None:
@@ -58,6 +55,29 @@ def check_file_name(name: str) -> None:
     """
     if PurePath(name).name != name or name in ("", "..") or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """Return a JSON value as an instance of an annotated type, or unchanged if the type is not made from the value."""
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind, value)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_made(args[0], item) for item in value)
+    if origin in (typing.Union, types.UnionType) and value is not None:
+        return next((_made(arg, value) for arg in args if dataclasses.is_dataclass(arg)), value)
+    return value
+
+
+def _dataclass(kind: Any, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{reprlib.repr(values)} is not an object")
+    fields, hints = dataclasses.fields(kind), typing.get_type_hints(kind)
+    without = (dataclasses.MISSING, dataclasses.MISSING)
+    lacking = [f.name for f in fields if f.name not in values and (f.default, f.default_factory) == without]
+    if lacking:
+        raise ValueError(f"has no {', '.join(lacking)}")
+    return kind(**{f.name: _made(hints[f.name], values[f.name]) for f in fields if f.name in values})
 
 
 def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:

@@ -12,10 +12,10 @@ from tfscale.cli.console import answer, console, say
 from tfscale.cli.files import left_out_table, listing_document, read_table
 from tfscale.cli.table import FittedTable
 from tfscale.data.errors import DataError
-from tfscale.data.manifest import Manifest
+from tfscale.data.manifest import Manifest, read_manifest
 from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Report
-from tfscale.data.stored import stored, unfinished
+from tfscale.data.stored import size_of, stored, unfinished
 from tfscale.faults import UserFault
 from tfscale.plan.checks import check_experiment
 from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, prepare_corpus, unknown_notes
@@ -56,14 +56,12 @@ def show(common: Common) -> int:
     """Print the corpora in the runs folder and return the exit code."""
     root = data_dir(common.compose())
     if common.as_json:
-        answer(
-            {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
-        )
+        answer({"folder": root, "corpora": list(_corpora(root)), "unfinished": unfinished(root)})
         return 0
     rows = FittedTable(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
     for folder in stored(root):
         try:
-            manifest, size = folder.manifest, folder.size
+            manifest, size = read_manifest(folder), size_of(folder)
         except DataError as fault:
             say(f"damaged: {fault}")
             continue
@@ -73,7 +71,7 @@ def show(common: Common) -> int:
         rows.add_row(manifest.fingerprint, source, tokenizer, *counts)
     console.print(rows)
     for left in unfinished(root):
-        there = f"{left.path} ({left.size / 1e9:,.2f} GB)"
+        there = f"{left} ({size_of(left) / 1e9:,.2f} GB)"
         say(f"unfinished: {there}; repeat the command that prepares it to resume, or remove the folder")
     return 0
 
@@ -81,9 +79,9 @@ def show(common: Common) -> int:
 def _corpora(root: Path) -> Iterator[dict[str, Any]]:
     for folder in stored(root):
         try:
-            yield _corpus(folder.path, folder.manifest) | {"bytes": folder.size}
+            yield _corpus(folder, read_manifest(folder)) | {"bytes": size_of(folder)}
         except DataError as fault:
-            yield {"folder": folder.path, "damaged": str(fault)}
+            yield {"folder": folder, "damaged": str(fault)}
 
 
 def _corpus(folder: Path, manifest: Manifest) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
 from tfscale.interop.finished import FinishedStage, model_of, tokenizer_of, with_groups
-from tfscale.interop.perplexity import Score, score_heldout, score_text
-from tfscale.interop.texts import EncodedText, encode_text
+from tfscale.interop.perplexity import EncodedText, Score, encode_text, score_heldout, score_text
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import recorded
 from tfscale.stage.evaluations import EVALUATIONS_FILE, add_evaluation

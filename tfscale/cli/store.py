@@ -16,12 +16,10 @@ from tfscale.data.stored import stored
 from tfscale.faults import Fault, UserFault
 from tfscale.stage.lock import StageHeld
 from tfscale.stage.spec import STAGE_FILE
-from tfscale.store.contents import DATA, Snapshot, newest, snapshots
-from tfscale.store.corpora import pull_corpus, push_corpus
+from tfscale.store.contents import DATA, Snapshot, find_waste, newest, snapshots
+from tfscale.store.contents import verify as verify_snapshot
 from tfscale.store.remote import Store, StoreError
-from tfscale.store.stages import pull_stage, push_stage, state_of
-from tfscale.store.upkeep import find_waste
-from tfscale.store.upkeep import verify as verify_snapshot
+from tfscale.store.stages import pull_corpus, pull_stage, push_corpus, push_stage, state_of
 from tfscale.text import gigabytes
 
 T = TypeVar("T")
@@ -62,7 +60,7 @@ def push(common: Common, only: Sequence[str]) -> int:
     """
     store, runs = _opened(common)
     stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
-    corpora = [folder.path for folder in stored(runs / "data")]
+    corpora = stored(runs / "data")
     chosen = _chosen({folder.name: folder for folder in (*stages, *corpora)}, only, str(runs))
 
     def upload(folder: Path) -> str:

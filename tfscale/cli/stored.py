@@ -12,10 +12,9 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.folder import Stage
 from tfscale.stage.lock import StageHeld
 from tfscale.store.contents import DONE
-from tfscale.store.corpora import pull_corpus
 from tfscale.store.pusher import Pusher
 from tfscale.store.remote import Damaged, Store, StoreError
-from tfscale.store.stages import pull_stage
+from tfscale.store.stages import pull_corpus, pull_stage
 
 
 def store_of(experiment: Experiment) -> Store | None:

@@ -8,8 +8,7 @@ from tfscale.cli.console import say
 from tfscale.cli.execute import tracker_of
 from tfscale.end_with_input import until_input_ends
 from tfscale.faults import UserFault, user_faults
-from tfscale.tracking.mlflow.page import experiment_id, ui_command, ui_environment
-from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.tracker import MlflowTracker, experiment_id, ui_command, ui_environment
 from tfscale.tracking.mlflow.view import view_url
 
 

@@ -52,13 +52,9 @@ class ShardTask:
 
 
 def divide_shards(
-    pieces: Pieces,
-    label: ShardLabel,
-    dtype: np.dtype[Any],
-    files: Sequence[tuple[Path, int]],
+    pieces: Pieces, label: ShardLabel, dtype: np.dtype[Any], files: Sequence[tuple[Path, int]]
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards named `<split>-00000.safetensors`, `<split>-00001.safetensors`, etc.
-    All shards except the last are full."""
+    """Divide the tokens of one split into shards `<split>-00000.safetensors` etc., which are full except the last."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -68,16 +64,8 @@ def divide_shards(
     ]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard that has been written: the path of its file and its record for the manifest."""
-
-    path: Path
-    record: ShardRecord
-
-
-def write_shard(task: ShardTask) -> Shard:
-    """Write a shard, unless an earlier attempt wrote it, and return its path and record."""
+def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
+    """Write a shard, unless an earlier attempt wrote it, and return its path and its record for the manifest."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:
@@ -89,7 +77,7 @@ def write_shard(task: ShardTask) -> Shard:
     else:
         digest = sha256_of(path)
         count(found=task.size)
-    return Shard(path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest))
+    return path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest)
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:

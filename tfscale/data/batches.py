@@ -3,16 +3,25 @@
 A training sequence is a pure function of the order seed (`data.shuffle_seed`) and the index of the sequence, without
 state between calls. Therefore a run can resume from any step on any number of devices, and all arms of a comparison
 read the same text in the same order.
+
+The order is a pseudo-random permutation that is computed instead of stored: a Feistel network with cycle walking (Black
+and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). An item is computed from its position with a few integer
+operations, so billions of sequences need no memory and no initial shuffle, and every rank computes its own slice.
+Unlike an order from a library's random generator, it cannot change between versions of a library.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tfscale.data.errors import DataError
-from tfscale.data.permutation import mix, permute
 from tfscale.data.shards import Tokens
+
+ROUNDS = 8
+MASK = (1 << 64) - 1
 
 
 class Batches:
@@ -49,7 +58,6 @@ class Batches:
         return torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])))
 
     def _starts(self, first: int, count: int) -> Iterator[int]:
-        """Yield the index, within the split, of the first token of each sequence."""
         assert first >= 0
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):
@@ -68,7 +76,7 @@ def heldout_batches(
 
     The sequences are consecutive windows of the validation split, starting at token `start`. Their number is the
     largest that does not exceed `n_tokens` tokens, and they are the same in every call. Each target is the token after
-    its input. The loss is computed on the targets, each of which encodes `PreparedData.heldout_bytes_per_token` UTF-8
+    its input. The loss is computed on the targets, each of which encodes `SplitRecord.bytes_per_token` UTF-8
     bytes on average.
 
     Raises:
@@ -92,3 +100,36 @@ def _heldout(tokens: Tokens, context: int, places: range, batch: int) -> Iterato
         stop = min(start + batch * context, places.stop)
         span = tokens[start : stop + 1].astype(np.int64)
         yield torch.from_numpy(span[:-1]).view(-1, context), torch.from_numpy(span[1:]).view(-1, context)
+
+
+def mix(value: int) -> int:
+    """Return a 64-bit hash of a 64-bit integer: one step of the generator splitmix64 (Steele, Lea and Flood, 2014)."""
+    value = (value + 0x9E3779B97F4A7C15) & MASK
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK
+    return value ^ (value >> 31)
+
+
+def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
+    """Return the items at the positions `places` of the permutation of n items that is selected by the 64-bit `key`.
+    All positions must be below n."""
+    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side >= n items
+    keys = [np.uint64(mix(key + turn)) for turn in range(ROUNDS)]
+    items = _encipher(places, side, keys)
+    while (outside := items >= n).any():
+        items[outside] = _encipher(items[outside], side, keys)
+    return items
+
+
+def _encipher(items: NDArray[np.uint64], side: np.uint64, keys: list[np.uint64]) -> NDArray[np.uint64]:
+    left, right = items // side, items % side
+    for key in keys:
+        left, right = right, (left + _mix(right ^ key) % side) % side
+    return left * side + right
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

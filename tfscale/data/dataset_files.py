@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfscale.data.errors import DataError
-from tfscale.data.kinds import ALLOWED, kind_of, why_hidden
+from tfscale.data.listing import ALLOWED, kind_of, why_hidden
 
 WORDS = {
     "train": ("train", "training"),
@@ -47,7 +47,6 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
 
 def _is_text(name: str) -> bool:
-    """Return True if a file with this path in a local folder would be read as text."""
     *folders, last = name.split("/")
     return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
 

@@ -17,29 +17,25 @@ from pathlib import Path
 from tfscale.data.errors import DataError
 from tfscale.data.sources import CorpusSpec, Source
 
-PACKAGES = {
-    "PIL": "pillow", "aiohttp": "aiohttp", "alembic": "alembic", "click": "click", "fastapi": "fastapi",
-    "flask": "flask", "fontTools": "fonttools", "fsspec": "fsspec", "huggingface_hub": "huggingface_hub",
-    "jinja2": "jinja2", "joblib": "joblib", "matplotlib": "matplotlib", "mlflow": "mlflow", "mpmath": "mpmath",
-    "networkx": "networkx", "numpy": "numpy", "omegaconf": "omegaconf", "pandas": "pandas", "pyarrow": "pyarrow",
-    "pydantic": "pydantic", "pygments": "pygments", "rich": "rich", "scipy": "scipy", "sklearn": "scikit-learn",
-    "sqlalchemy": "sqlalchemy", "sympy": "sympy", "torch": "torch", "werkzeug": "werkzeug",
-}  # fmt: skip
-"""Distribution names, by import name, of direct and indirect dependencies of tfscale that have long docstrings."""
+PACKAGES = (
+    "PIL", "aiohttp", "alembic", "click", "fastapi", "flask", "fontTools", "fsspec", "huggingface_hub", "jinja2",
+    "joblib", "matplotlib", "mlflow", "mpmath", "networkx", "numpy", "omegaconf", "pandas", "pyarrow", "pydantic",
+    "pygments", "rich", "scipy", "sklearn", "sqlalchemy", "sympy", "torch", "werkzeug",
+)  # fmt: skip
+"""Import names of direct and indirect dependencies of tfscale that have long docstrings."""
+_DISTRIBUTIONS = {"PIL": "pillow", "fontTools": "fonttools", "sklearn": "scikit-learn"}
+"""Distribution names that differ from import names."""
 
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class DocstringSource(Source):
-    """A source with one document per docstring, in the order of package, file and position in the file. Packages that
-    are not installed are skipped."""
+    """A source with one document per docstring of the installed packages, by package, file and position."""
 
-    packages: tuple[str, ...] = tuple(PACKAGES)
-    """Import names of the packages, all from PACKAGES."""
+    packages: tuple[str, ...] = PACKAGES
     min_characters: int = 200
-    """Minimum length of a docstring. Shorter docstrings are skipped, because they are usually fragments rather than
-    text."""
+    """Minimum length of a docstring. Shorter ones are usually fragments rather than text."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
@@ -69,9 +65,10 @@ class DocstringSource(Source):
         for package in sorted(self.packages):
             spec = importlib.util.find_spec(package)
             if spec and spec.submodule_search_locations:
+                distribution = _DISTRIBUTIONS.get(package, package)
                 with suppress(importlib.metadata.PackageNotFoundError):  # a module without a distribution
-                    version = importlib.metadata.version(PACKAGES[package])
-                    found[f"{PACKAGES[package]}=={version}"] = Path(spec.submodule_search_locations[0])
+                    version = importlib.metadata.version(distribution)
+                    found[f"{distribution}=={version}"] = Path(spec.submodule_search_locations[0])
         return found
 
 
@@ -87,7 +84,6 @@ class PackageDocstrings:
         return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
 
     def documents(self) -> Iterator[str]:
-        """Yield the docstrings, without their indentation."""
         for file in sorted(self.folder.rglob("*.py")):
             for text in _docstrings(file.read_bytes()):
                 if len(text) >= self.min_characters:

@@ -1,9 +1,9 @@
-"""Detection of duplicate documents. To limit memory use, the documents are divided into ranges by their digests, and
-one range is compared at a time."""
+"""Detection of duplicate documents, in one range of their digests at a time to limit memory use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,25 @@ RANGE_DOCUMENTS = 1 << 20
 """Approximate number of documents that are compared at once. The comparison needs about 100 MB of memory."""
 
 
+class DocumentTotals(NamedTuple):
+    """Number of duplicate documents, and numbers and sizes in bytes of the distinct documents."""
+
+    duplicates: int = 0
+    train: int = 0
+    heldout: int = 0
+    train_bytes: int = 0
+    heldout_bytes: int = 0
+
+
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of the comparison of one range of digests: the duplicate documents, and the numbers and sizes of the
-    distinct documents."""
+    """Duplicate documents in one range of digests."""
 
     path: Path
-    duplicates: int
-    train: int
-    """Number of distinct training documents."""
-    heldout: int
-    train_bytes: int
-    heldout_bytes: int
+    totals: DocumentTotals
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the indices of the duplicate documents among the non-empty documents of the part with the index
-        `part`."""
+        """Return the indices of the duplicates among the non-empty documents of the part with the index `part`."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)
@@ -50,8 +53,8 @@ def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit:
     earlier attempt stored. Among equal documents, the first document in the order of the corpus is not a duplicate."""
     path = piece.whole() or _write([scan.read(first, stop) for scan in scans], heldout_limit, piece)
     with safe_open(path, "np") as file:
-        totals = {name: int(value) for name, value in file.metadata().items()}
-    return Duplicates(path, **totals)
+        totals = DocumentTotals(**{name: int(value) for name, value in file.metadata().items()})
+    return Duplicates(path, totals)
 
 
 def _write(found: list[Scanned], heldout_limit: int, piece: Piece) -> Path:

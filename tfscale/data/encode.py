@@ -27,8 +27,7 @@ from tfscale.data.workers import count
 BATCH_CHARACTERS = 1 << 18
 """Number of characters that are tokenized at once. Tokenizers need about 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Names of the columns of the validation documents: the random number by which a document is sorted, its number of
-tokens, and its size in UTF-8 bytes."""
+"""Columns of the validation documents: random number for sorting, number of tokens, and UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,7 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in the order of the
-        part."""
+        """Return the SHA-256 digests of the distinct documents, 32 bytes each, in the order of the part."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 
@@ -110,8 +108,7 @@ class Encoded:
     """File with the COLUMNS and the `tokens` of the validation documents."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """Return the values of one of the COLUMNS, [validation documents], or the `tokens` of all validation
-        documents."""
+        """Return one of the COLUMNS, [validation documents], or the `tokens` of all validation documents."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column
@@ -121,7 +118,7 @@ def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) ->
     """Tokenize a part, unless an earlier attempt stored its tokens. The end-of-text token follows each document."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
-        return _encoded(*_write(distinct, _tokenizer(tokenizer), train, heldout))
+        return _encoded(*_write(distinct, _load_once(tokenizer), train, heldout))
     found = _encoded(tokens, held)
     count(found=found.train_bytes + int(found.read_column("bytes").sum()))
     return found
@@ -133,9 +130,7 @@ def _encoded(train: Path, heldout: Path) -> Encoded:
     return Encoded(train, heldout=heldout, **totals)
 
 
-@lru_cache(maxsize=1)
-def _tokenizer(path: Path) -> Tokenizer:
-    return load_tokenizer(path)
+_load_once = lru_cache(maxsize=1)(load_tokenizer)
 
 
 def _write(distinct: Distinct, tokenizer: Tokenizer, train_piece: Piece, heldout_piece: Piece) -> tuple[Path, Path]:

@@ -4,10 +4,8 @@ from tfscale.faults import InvalidInput
 
 
 class DataError(InvalidInput):
-    """Error raised for a corpus, tokenizer or shard that cannot be used. The message explains how to fix the
-    problem."""
+    """Error raised for a corpus, tokenizer or shard that cannot be used. The message names the fix."""
 
 
 class Unfinished(DataError):
-    """Error raised when the preparation of a corpus is interrupted or a download fails. Running the preparation again
-    resumes it."""
+    """Error raised when a preparation or download fails, which resumes if it is run again."""

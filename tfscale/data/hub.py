@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.data.errors import DataError, Unfinished
+from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.progress import Progress, Report
 from tfscale.files import write_atomically
 
@@ -19,7 +20,6 @@ FETCHED = ".hub"
 """Name of the folder, next to the prepared corpora, with tokenizers and records of downloaded datasets."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
 """Names of the repositories of tokenizers on the Hub, by short name."""
-TOKENIZER_FILE = "tokenizer.json"
 
 
 def client() -> Any:
@@ -85,6 +85,11 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
             commit = client().HfApi().model_info(repository, timeout=30).sha
             file = Path(client().hf_hub_download(repository, TOKENIZER_FILE, revision=commit))
     write_atomically(_tokenizer_path(name, root), file.read_bytes())
+
+
+def exists(path: str | None) -> bool:
+    """Return True if a path is set and exists."""
+    return path is not None and Path(path).exists()
 
 
 def shown(path: str | None) -> str:

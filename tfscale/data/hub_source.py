@@ -13,7 +13,7 @@ from typing import Any
 
 from tfscale.data.dataset_files import choose
 from tfscale.data.errors import DataError
-from tfscale.data.hub import FETCHED, cached, client, reporting_download_errors, shown, slug
+from tfscale.data.hub import FETCHED, cached, client, exists, reporting_download_errors, shown, slug
 from tfscale.data.listing import Listing, TextFile
 from tfscale.data.progress import Progress, Report
 from tfscale.data.readers import TextPart, divide
@@ -21,7 +21,7 @@ from tfscale.data.sources import CorpusSpec, Source, needed, unused
 from tfscale.data.text import TextSource, digests_of, identity_of
 from tfscale.faults import Fault
 from tfscale.files import read_object, write_json
-from tfscale.untrusted import check_fields
+from tfscale.untrusted import from_known
 
 CARD = "README.md"
 DOWNLOADS = 4
@@ -33,7 +33,6 @@ class HubFile:
     """Record of a downloaded file of a dataset on the Hub."""
 
     name: str
-    """Path of the file in the repository."""
     size: int
     sha256: str
     """SHA-256 of the file, as returned by `tfscale.data.text.digests_of`."""
@@ -58,7 +57,7 @@ class HubSource(Source):
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> Source:
         """Return the source for the downloaded dataset or, if `path` exists, for the file or folder at `path`."""
-        if spec.path_exists:
+        if exists(spec.path):
             return TextSource.of(spec, root)
         found = fetched(spec, root)
         if found is None:
@@ -72,7 +71,7 @@ class HubSource(Source):
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
         """Download the files that are not in the cache of the Hub, unless `path` exists. If the Hub cannot be reached,
         the error explains how to copy the files manually."""
-        if spec.path_exists:
+        if exists(spec.path):
             return
         known = fetched(spec, root)
         commit, names = (known.commit, [file.name for file in known.files]) if known else _list(spec)
@@ -119,7 +118,7 @@ class HubSource(Source):
 
 
 def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
-    """Return the source for a dataset that has been downloaded, or None. No request is sent to the Hub.
+    """Return the source for a dataset that has been downloaded, or None, without a request to the Hub.
 
     Raises:
         DataError: the record of the dataset is damaged.
@@ -127,13 +126,9 @@ def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
     if root is None or not (path := _record(spec, root)).exists():
         return None
     try:
-        values = read_object(path)
-        files = tuple(HubFile(**file) for file in values.pop("files"))
-        source = HubSource(**values, files=files, text_key=spec.text_key)
-        check_fields(source)
-    except (ValueError, TypeError, KeyError) as error:
+        return from_known(HubSource, {**read_object(path), "text_key": spec.text_key})
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path}: the file is damaged ({error}). Remove it and run `tfscale data prepare`.") from error
-    return source
 
 
 def _record(spec: CorpusSpec, root: Path) -> Path:
@@ -150,20 +145,18 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
         card: Mapping[str, Any] = info.card_data.to_dict() if info.card_data else {}
         commit, names = info.sha, [each.rfilename for each in info.siblings]
     except Exception as error:  # from several libraries; reported below unless the cache has the files
-        card_file = hub.try_to_load_from_cache(dataset, CARD, repo_type="dataset", revision=spec.revision)
         with reporting_download_errors(f"dataset {_title(spec)}", _by_hand(spec), error):
             folder = Path(
                 hub.snapshot_download(dataset, repo_type="dataset", revision=spec.revision, local_files_only=True)
             )
         files = (file for file in folder.rglob("*") if file.is_file())
         commit, names = folder.name, [file.relative_to(folder).as_posix() for file in files]
-        card = hub.DatasetCard.load(card_file).data.to_dict() if isinstance(card_file, str) else {}
+        card_file = cached(dataset, "dataset", spec.revision, CARD)
+        card = hub.DatasetCard.load(card_file).data.to_dict() if card_file else {}
     return commit, choose(names, card, dataset, spec.subset, spec.split)
 
 
 def _download(dataset: str | None, commit: str, names: Sequence[str], progress: Progress) -> list[Path]:
-    """Download the files that are not in the cache of the Hub, and return the path of each file in the cache."""
-
     def download(name: str) -> Path:
         return Path(client().hf_hub_download(dataset, name, repo_type="dataset", revision=commit))
 

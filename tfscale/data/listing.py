@@ -1,4 +1,16 @@
-"""Functions that list the text files in a folder, and the skipped files with the reasons why they are skipped."""
+"""Functions that list the text files in a folder, and the skipped files with the reasons why they are skipped.
+
+The extension of a file, in any case, indicates the kind of text file:
+
+| name | documents |
+|---|---|
+| .txt | one per file |
+| .jsonl, .ndjson | one per line: a JSON object with the text under a key |
+| .json | JSON lines, an array of such objects, or one such object |
+| .parquet | one per row: the text is in a column of strings; null is an empty document |
+
+All files except Parquet may be compressed (`compression`).
+"""
 
 import os
 import re
@@ -6,13 +18,19 @@ import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Literal
 
-from tfscale.data.compression import compression_of
+from tfscale.data.compression import COMPRESSED, compression_of
 from tfscale.data.errors import DataError
-from tfscale.data.kinds import ALLOWED, kind_of, why_hidden, why_other
 from tfscale.data.utf8 import check_mark
 
+Kind = Literal["text", "lines", "json", "parquet"]
+
+KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet"}
+ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
+METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""Names of files that describe a dataset of the Hugging Face Hub but contain no documents."""
 _POINTER_BYTES = 1024
 """Size in bytes below which a file may be a pointer of Git LFS or git-annex."""
 _SHOWN = 10
@@ -52,6 +70,34 @@ class Listing:
 
     files: tuple[TextFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return the kind of a file with this name, or None if files with this name are not read."""
+    path = PurePath(name.lower())
+    if path.name in METADATA:
+        return None
+    if path.suffix not in COMPRESSED:
+        return KINDS.get(path.suffix)
+    kind = KINDS.get(PurePath(path.stem).suffix)
+    return None if kind == "parquet" else kind
+
+
+def why_hidden(name: str) -> str | None:
+    """Return the reason why a file or folder with this name is skipped, or None if it may be part of a corpus."""
+    if name.startswith("."):
+        return "hidden"
+    return "metadata of macOS" if name == "__MACOSX" else None
+
+
+def _why_other(name: str) -> str:
+    path = PurePath(name.lower())
+    if path.name in METADATA:
+        return "metadata of a dataset"
+    if not path.suffix:
+        return "no extension"
+    extensions = path.suffixes[-2:] if path.suffix in COMPRESSED else [path.suffix]
+    return f"unsupported format {''.join(extensions)}"
 
 
 def list_text(path: Path) -> Listing:
@@ -106,8 +152,7 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return the faults of the files that cannot be read or whose first bytes show that the file does not contain
-    text."""
+    """Return the faults of files that cannot be read or whose first bytes show that they contain no text."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 
@@ -121,18 +166,17 @@ def _single_file(path: Path, state: os.stat_result) -> TextFile:
     if not stat.S_ISREG(state.st_mode):
         raise DataError(f"path={path}: must be a text file or a folder ({_special(state)}); try {ALLOWED}")
     if kind_of(path.name) is None:
-        raise DataError(f"path={path}: must be a text file or a folder ({why_other(path.name)}); try {ALLOWED}")
+        raise DataError(f"path={path}: must be a text file or a folder ({_why_other(path.name)}); try {ALLOWED}")
     return TextFile(path.name, path, state.st_size)
 
 
 def _why_not_entered(folder: Path) -> str | None:
-    """Return the reason why a folder is skipped, or None if it is part of the corpus."""
     is_link = os.path.islink(folder)  # noqa: PTH114  (it raises nothing)
     return why_hidden(folder.name) or ("a symbolic link to a folder" if is_link else None)
 
 
 def _classify(file: Path, name: str) -> TextFile | LeftOut:
-    why = why_hidden(file.name) or (None if kind_of(file.name) else why_other(file.name))
+    why = why_hidden(file.name) or (None if kind_of(file.name) else _why_other(file.name))
     try:
         state = file.stat()
     except OSError as error:

@@ -1,13 +1,11 @@
 """Content of manifest.json, which describes a prepared corpus and how the corpus was created."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tfscale.data.errors import DataError
-from tfscale.files import read_object
-from tfscale.untrusted import check_fields, check_file_name
+from tfscale.files import read_object, write_json
+from tfscale.untrusted import check_file_name, from_known
 
 FORMAT = 1
 """Version of the format, which is part of every fingerprint and increases when the same text gives different tokens."""
@@ -22,7 +20,6 @@ class ShardRecord:
     file: str
     tokens: int
     bytes: int
-    """Size of the shard's file in bytes."""
     sha256: str
 
 
@@ -76,8 +73,7 @@ class Manifest:
     train: SplitRecord
     heldout: SplitRecord
     unknown: int | None = None
-    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if the corpus was prepared by a version
-    that did not count unknown tokens."""
+    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if they were not counted."""
 
     @property
     def tokens(self) -> int:
@@ -91,8 +87,7 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json into a folder."""
-    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST_FILE, asdict(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -112,10 +107,9 @@ def read_manifest(folder: Path) -> Manifest:
             "corpus again."
         )
     try:
-        manifest = _manifest(values)
-        check_fields(manifest)
+        manifest = from_known(Manifest, values)
         _check(manifest)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(
             f"{path}: the file is damaged ({error}). Remove the folder and prepare the corpus again."
         ) from error
@@ -135,18 +129,3 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"a split cannot have {counts}")
         for shard in split.shards:
             check_file_name(shard.file)
-
-
-def _manifest(values: dict[str, Any]) -> Manifest:
-    return Manifest(
-        **{
-            **values,
-            "tokenizer": TokenizerRecord(**values["tokenizer"]),
-            "train": _split(values["train"]),
-            "heldout": _split(values["heldout"]),
-        }
-    )
-
-
-def _split(values: dict[str, Any]) -> SplitRecord:
-    return SplitRecord(**{**values, "shards": tuple(ShardRecord(**shard) for shard in values["shards"])})

@@ -15,12 +15,12 @@ prepared corpus does not depend on such interruptions or on the number of proces
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from tfscale.data.assemble import divide_shards, write_heldout, write_shard
-from tfscale.data.duplicates import Duplicates, find_duplicates, ranges
+from tfscale.data.duplicates import DocumentTotals, Duplicates, find_duplicates, ranges
 from tfscale.data.encode import Distinct, Encoded, encode
 from tfscale.data.errors import DataError, Unfinished
 from tfscale.data.manifest import (
@@ -83,18 +83,6 @@ def _verified(data: PreparedData, root: Path) -> PreparedData:
     return data
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Numbers of documents, and sizes in bytes, that the first pass over the text found."""
-
-    empty: int
-    duplicates: int
-    train: int
-    heldout: int
-    train_bytes: int
-    heldout_bytes: int
-
-
 class _Preparation:
     def __init__(self, spec: CorpusSpec, root: Path, key: str, workers: Workers, progress: Progress) -> None:
         self._spec, self._root, self._key, self._workers, self._progress = spec, root, key, workers, progress
@@ -108,8 +96,6 @@ class _Preparation:
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
     def run(self) -> None:
-        """Prepare the corpus, unless another process has prepared it in the meantime."""
-
         def waits() -> None:
             self._progress(Report("waiting for another process that is preparing the same corpus"))
 
@@ -129,7 +115,9 @@ class _Preparation:
         pieces = Pieces(self._work)
         scans = self._scan(pieces)
         duplicates = self._find_duplicates(pieces, scans)
-        found = self._check(scans, duplicates)
+        empty = sum(scan.empty for scan in scans)
+        found = DocumentTotals(*map(sum, zip(*(each.totals for each in duplicates), strict=True)))
+        self._check(found, empty)
         distinct = self._distinct(scans, duplicates)
         tokenizer_path = self._tokenizer(pieces, distinct, found)
         tokenizer = load_tokenizer(tokenizer_path)
@@ -146,7 +134,7 @@ class _Preparation:
             content_sha256=_content(distinct),
             heldout_fraction=self._spec.heldout_fraction,
             split_seed=self._spec.split_seed,
-            empty=found.empty,
+            empty=empty,
             duplicates=found.duplicates,
             tokenizer=self._record(tokenizer),
             train=train,
@@ -169,20 +157,15 @@ class _Preparation:
         size = 64 * sum(scan.documents for scan in scans)
         return self._workers.map(find_duplicates, tasks, self._watch("looking for duplicates"), size)
 
-    def _check(self, scans: list[Scan], duplicates: list[Duplicates]) -> _Found:
-        names = [field.name for field in fields(_Found) if field.name != "empty"]
-        found = _Found(
-            sum(scan.empty for scan in scans), *(sum(getattr(each, name) for each in duplicates) for name in names)
-        )
+    def _check(self, found: DocumentTotals, empty: int) -> None:
         if not found.train or not found.heldout:
             raise DataError(
                 f"data.validation={self._spec.heldout_fraction}: must give both splits at least one document, but of "
                 f"{found.train + found.heldout:,} distinct documents, {found.train:,} are for training and "
-                f"{found.heldout:,} for validation (skipped: {found.empty:,} empty, {found.duplicates:,} duplicates); "
+                f"{found.heldout:,} for validation (skipped: {empty:,} empty, {found.duplicates:,} duplicates); "
                 "try more documents (each .txt file and each line of a .jsonl file is one), or another data.validation "
                 "or data.split_seed"
             )
-        return found
 
     def _distinct(self, scans: list[Scan], duplicates: list[Duplicates]) -> list[Distinct]:
         heldout = limit(self._spec.heldout_fraction)
@@ -191,7 +174,7 @@ class _Preparation:
             for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
         ]
 
-    def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: _Found) -> Path:
+    def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: DocumentTotals) -> Path:
         """Store a copy of the tokenizer, because the user's file may change, and return the path of the copy."""
         path = pieces["tokenizer"].whole()
         if path is not None:
@@ -208,7 +191,9 @@ class _Preparation:
             piece.write(content)
         return piece.path
 
-    def _encode(self, pieces: Pieces, distinct: list[Distinct], tokenizer: Path, found: _Found) -> list[Encoded]:
+    def _encode(
+        self, pieces: Pieces, distinct: list[Distinct], tokenizer: Path, found: DocumentTotals
+    ) -> list[Encoded]:
         tasks = [
             (part, tokenizer, pieces[f"train-{part.number:05d}"], pieces[f"heldout-{part.number:05d}"])
             for part in distinct
@@ -232,8 +217,8 @@ class _Preparation:
         size = sum(task.size for task in tasks)
         written = self._workers.map(write_shard, [(task,) for task in tasks], self._watch("writing shards", size), size)
         shards: dict[str, list[ShardRecord]] = {"train": [], "heldout": []}
-        for task, shard in zip(tasks, written, strict=True):
-            shards[task.label.split].append(shard.record)
+        for task, (_, record) in zip(tasks, written, strict=True):
+            shards[task.label.split].append(record)
         train = SplitRecord(
             documents=sum(part.train_documents for part in encoded),
             tokens=sum(part.train_tokens for part in encoded),
@@ -241,7 +226,7 @@ class _Preparation:
             shards=tuple(shards["train"]),
         )
         return (
-            {shard.record.file: shard.path for shard in written},
+            {record.file: path for path, record in written},
             train,
             replace(heldout, shards=tuple(shards["heldout"])),
         )
@@ -281,8 +266,7 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Yield about a fraction `share` of the training documents in the order of the corpus. The selection depends only
-    on the digests of the documents."""
+    """Yield about a fraction `share` of the training documents, selected by their digests."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:
@@ -290,7 +274,6 @@ def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
 
 
 def _content(distinct: Sequence[Distinct]) -> str:
-    """Return the SHA-256 of the concatenated SHA-256 digests of all distinct documents, in the order of the corpus."""
     whole = hashlib.sha256()
     for part in distinct:
         whole.update(part.digests())

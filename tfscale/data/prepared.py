@@ -4,11 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import TOKENIZER_FILE, Manifest, SplitRecord, read_manifest
 from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
-from tfscale.files import sha256_of_all
+from tfscale.files import Finding, sha256_of_all
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,6 @@ class PreparedData:
     manifest: Manifest
     train: Tokens
     heldout: Tokens
-
-    @property
-    def heldout_bytes_per_token(self) -> float:
-        """Average number of UTF-8 bytes per validation token. An end-of-text token counts as one byte."""
-        return self.manifest.heldout.bytes_per_token
 
 
 def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:

@@ -1,5 +1,6 @@
 """Functions that divide text files into units of work and read documents from them."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +10,8 @@ from pathlib import Path
 from typing import IO, Any, assert_never
 
 from tfscale.data.compression import Compression, compression_of, damaged, pyarrow_for, reporting_damage, unpacked
-from tfscale.data.entries import FaultyEntry, parse, text_of
 from tfscale.data.errors import DataError
-from tfscale.data.kinds import Kind, kind_of
+from tfscale.data.listing import Kind, kind_of
 from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
@@ -88,7 +88,6 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
 
 
 def _spans(file: Path) -> Iterator[tuple[Span, int]]:
-    """Yield the spans of a file, each with its size in bytes."""
     size, kind = file.stat().st_size, kind_of(file.name)
     assert kind is not None, f"{file} is listed as text"
     compression = None if kind == "parquet" else compression_of(file)
@@ -125,15 +124,14 @@ def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
         text = decode(span.file, line, position)
         if text.strip(BLANK):
             try:
-                yield text_of(parse(text, OBJECTS), text_key)
-            except FaultyEntry as fault:
+                yield _text_of(_parse(text, OBJECTS), text_key)
+            except _FaultyEntry as fault:
                 before = _lines_before(span.file, span.start)
                 raise DataError(f"{span.file}, line {before + number}: {fault}") from fault
         position += len(line)
 
 
 def _lines_before(file: Path, stop: int) -> int:
-    """Return the number of lines of the file that begin before the byte `stop`."""
     count, last = 0, b"\n"
     with file.open("rb") as content:
         while stop > 0 and (block := content.read(min(stop, 1 << 20))):
@@ -152,30 +150,30 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
     with unpacked(span.file, span.compression) as content:
         text = decode(span.file, content.read(), 0)
     try:
-        document = parse(text, ONE_DOCUMENT)
+        document = _parse(text, ONE_DOCUMENT)
         if not isinstance(document, list):
-            yield text_of(document, text_key)
+            yield _text_of(document, text_key)
             return
-    except FaultyEntry as fault:
+    except _FaultyEntry as fault:
         raise DataError(f"{span.file}: {fault}{NOT_TEXT}") from fault
     for number, entry in enumerate(document, start=1):
         try:
-            yield text_of(entry, text_key)
-        except FaultyEntry as fault:
+            yield _text_of(entry, text_key)
+        except _FaultyEntry as fault:
             raise DataError(f"{span.file}, entry {number}: {fault}{NOT_TEXT}") from fault
 
 
 def _is_lines(file: Path, content: IO[bytes]) -> bool:
-    """Return True if a .json file contains JSON lines, that is, if its first line that is not blank is a complete JSON
-    object, or if all lines are blank."""
+    """Return True if the first line of a .json file that is not blank is a complete JSON object, or if all are
+    blank."""
     position = 0
     for line in content:
         text = decode(file, line, position).strip(BLANK)
         position += len(line)
         if text:
             try:
-                return text.startswith("{") and isinstance(parse(text, OBJECTS), dict)
-            except FaultyEntry:
+                return text.startswith("{") and isinstance(_parse(text, OBJECTS), dict)
+            except _FaultyEntry:
                 return False
     return True
 
@@ -205,3 +203,38 @@ def _rows(span: Span, text_key: str) -> Iterator[str]:
         for batch in rows.iter_batches(ROWS, row_groups=groups, columns=[text_key], use_threads=False):
             for text in batch.column(0).to_pylist():
                 yield text or ""
+
+
+class _FaultyEntry(Exception):
+    """Error raised for a JSON entry without valid text."""
+
+
+def _parse(text: str, expected: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _FaultyEntry(f"the text is not valid JSON ({error}). {expected}") from error
+
+
+def _text_of(entry: Any, text_key: str) -> str:
+    if not isinstance(entry, dict):
+        raise _FaultyEntry(f"there is no text under text_key={text_key!r}: the entry is {_word(entry)}, not an object.")
+    if text_key not in entry:
+        keys = ", ".join(sorted(entry))
+        raise _FaultyEntry(f"there is no text under text_key={text_key!r}. The entry has the keys: {keys}.")
+    text = entry[text_key]
+    if not isinstance(text, str):
+        raise _FaultyEntry(
+            f"there is no text under text_key={text_key!r}: the value is {_word(text)}, not a string. Remove the "
+            'entry, or give it a text ("" is an empty document).'
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _FaultyEntry(f"the text has an unpaired surrogate at character {error.start}. Remove it.") from error
+    return text
+
+
+def _word(value: Any) -> str:
+    words = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
+    return words.get(type(value), "a list" if isinstance(value, list) else "an object")

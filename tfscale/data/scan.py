@@ -17,9 +17,7 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Number of buckets into which digests are sorted by their first twelve bits. A range of buckets is a contiguous
-slice of each scan."""
-COUNTED_BYTES = 1 << 20
+"""Number of buckets of digests by their first twelve bits. A range of buckets is one slice of a scan."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,14 @@ def draw(seed: int, digest: bytes) -> int:
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the limit for the draws of validation documents. About a fraction `heldout_fraction` of all documents have
-    draws below the limit. The documents that a smaller fraction selects are a subset of the documents that a larger
-    fraction selects."""
+    """Return the limit below which about a fraction `heldout_fraction` of all draws are. The documents that a smaller
+    fraction selects are a subset of those that a larger one selects."""
     return math.ceil(heldout_fraction * 2**64)
 
 
 def _write(part: Part, split_seed: int, piece: Piece) -> Path:
     digests, draws, sizes = bytearray(), array("Q"), array("Q")
-    empty = 0
-    progress = _PartProgress(part.size)
+    empty, left = 0, part.size
     for text in part.documents():
         if not text.strip():
             empty += 1
@@ -91,8 +87,10 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
         digests += digest
         draws.append(draw(split_seed, digest))
         sizes.append(len(encoded))
-        progress.add(len(encoded))
-    progress.end()
+        size = min(len(encoded), left)  # the size of the part is an estimate of the size of its text
+        left -= size
+        count(1, size)
+    count(0, left)
     digest_rows = np.frombuffer(digests, np.uint8).reshape(-1, 32)
     order = np.lexsort(sort_keys(digest_rows)[::-1])
     digest_rows = digest_rows[order]
@@ -108,28 +106,6 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
     with piece.writing() as writer:
         writer.write(save(tensors, {"empty": str(empty)}))
     return writer.path
-
-
-class _PartProgress:
-    """Counter of the bytes that have been read from a part. The number is estimated from the size of the text. At the
-    end of the part, it is the size of the part."""
-
-    def __init__(self, size: int) -> None:
-        self._left, self._documents, self._bytes = size, 0, 0
-
-    def add(self, size: int) -> None:
-        self._documents += 1
-        self._bytes += size
-        if self._bytes > COUNTED_BYTES:
-            self._tell(min(self._bytes, self._left))
-
-    def end(self) -> None:
-        self._tell(self._left)
-
-    def _tell(self, size: int) -> None:
-        count(self._documents, size)
-        self._left -= size
-        self._documents = self._bytes = 0
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

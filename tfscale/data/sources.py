@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tfscale.data.errors import DataError
-from tfscale.data.hub import fetch_tokenizer, fetched_tokenizer, missing_tokenizer
+from tfscale.data.hub import exists, fetch_tokenizer, fetched_tokenizer, missing_tokenizer
 from tfscale.data.listing import Listing
 from tfscale.data.manifest import FORMAT, read_manifest
 from tfscale.data.progress import Progress
@@ -37,8 +37,7 @@ class Part(Protocol):
 
 
 class Source(ABC):
-    """Base class of text sources. The setting `data.source` selects a subclass, which uses the other `data`
-    settings."""
+    """Base class of text sources, which `data.source` selects and the other `data` settings describe."""
 
     tokenized: ClassVar[bool] = False
     """True if the text is already tokenized, so that the source includes a tokenizer."""
@@ -63,13 +62,12 @@ class Source(ABC):
 
     @classmethod
     def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
-        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method. The default
-        implementation does nothing.
+        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method.
 
         Raises:
             DataError: the text cannot be downloaded.
         """
-        return
+        return  # by default, there is nothing to download
 
     def missing(self) -> list[str]:
         """Return the reasons why the text cannot be read, each with its fix, without reading large files. By default,
@@ -140,11 +138,6 @@ class CorpusSpec:
     split_seed: int = 0
     """Seed of the random choice of the documents for validation."""
 
-    @property
-    def path_exists(self) -> bool:
-        """True if `path` is set and exists."""
-        return self.path is not None and Path(self.path).exists()
-
     def __post_init__(self) -> None:
         try:
             faults = list(SOURCES.get(self.source).check(self))
@@ -186,7 +179,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
     assert tokenizer is not None, "the source has a tokenizer of its own"
     if tokenizer.name is None:
         return tokenizer
-    if tokenizer.path_exists:
+    if exists(tokenizer.path):
         return TokenizerSpec("file", path=tokenizer.path)
     path = fetched_tokenizer(tokenizer.name, root)
     if path is None:
@@ -207,7 +200,7 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
         DataError: the text or the tokenizer cannot be downloaded. The error contains all failures.
     """
     downloads = [partial(SOURCES.get(spec.source).fetch, spec, root, progress)]
-    if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
+    if spec.tokenizer and spec.tokenizer.name and not exists(spec.tokenizer.path):
         downloads.insert(0, partial(fetch_tokenizer, spec.tokenizer.name, root, spec.tokenizer.path, progress))
     faults: list[Fault] = []
     for download in downloads:
@@ -261,9 +254,13 @@ def find_missing(spec: CorpusSpec, root: Path | None = None) -> list[str]:
     Bytes that are not UTF-8, and a corpus that is too small to split, are found only during the preparation.
     """
     faults = []
-    for part in (source_of, tokenizer_of) if spec.tokenizer else (source_of,):
+    try:
+        faults += source_of(spec, root).missing()
+    except DataError as error:
+        faults.append(str(error))
+    if spec.tokenizer:
         try:
-            faults += part(spec, root).missing()
+            tokenizer_of(spec, root).size()
         except DataError as error:
             faults.append(str(error))
     return faults

@@ -6,43 +6,30 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
-from tfscale.data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from tfscale.data.manifest import MANIFEST_FILE, read_manifest
 from tfscale.data.sources import CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.work import LOCK_FILE
 from tfscale.faults import Fault
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A folder with a prepared corpus or an unfinished preparation."""
-
-    path: Path
-
-    @property
-    def size(self) -> int:
-        """Size of the folder on disk in bytes."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-
-    @property
-    def manifest(self) -> Manifest:
-        """Manifest of the corpus (`read_manifest`)."""
-        return read_manifest(self.path)
-
-
-def stored(root: Path) -> list[Folder]:
+def stored(root: Path) -> list[Path]:
     """Return the folders of the prepared corpora in `root`."""
-    return [Folder(file.parent) for file in sorted(root.glob(f"[!.]*/{MANIFEST_FILE}"))]
+    return [file.parent for file in sorted(root.glob(f"[!.]*/{MANIFEST_FILE}"))]
 
 
-def unfinished(root: Path) -> list[Folder]:
+def unfinished(root: Path) -> list[Path]:
     """Return the folders of the unfinished preparations in `root`."""
-    return [Folder(file.parent) for file in sorted(root.glob(f".*/{LOCK_FILE}"))]
+    return [file.parent for file in sorted(root.glob(f".*/{LOCK_FILE}"))]
+
+
+def size_of(folder: Path) -> int:
+    """Return the size of the files in a folder in bytes."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """A source with the tokens of a corpus that has already been prepared, possibly on another machine. The tokens are
-    not copied."""
+    """A source with the tokens of a corpus that has been prepared, possibly elsewhere. They are not copied."""
 
     path: Path
 

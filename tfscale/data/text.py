@@ -8,25 +8,22 @@ from itertools import chain
 from pathlib import Path
 
 from tfscale.data.compression import compression_of, unpacked
-from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
-from tfscale.data.kinds import kind_of
-from tfscale.data.listing import Listing, find_faults, list_text
+from tfscale.data.listing import Listing, find_faults, kind_of, list_text
 from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
 from tfscale.faults import Fault
-from tfscale.files import sha256_of_all
+from tfscale.files import Finding, sha256_of_all
 
 
 @dataclass(frozen=True)
 class TextSource(Source):
     """A source with the text of one file, or of all text files in a folder and its subfolders, in the order of their
-    names (`kinds`, `listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
+    names (`listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
 
     path: Path
     text_key: str = "text"
-    """Name of the key of a JSON object, or of the Parquet column, that contains the text."""
     known: Path | None = None
     """Folder in which the hashes of large files are cached. None disables the cache."""
 

@@ -4,20 +4,19 @@ The `tokenizers` library is imported only when a tokenizer is created, because t
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from tfscale.data.errors import DataError
-from tfscale.data.unknown import Unknown
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Possible names of the end-of-text token, which follows each document. The first of these names that a vocabulary
-contains is used."""
+"""Names of the end-of-text token, which follows each document. The first that a vocabulary has is used."""
 
 BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
@@ -26,8 +25,10 @@ PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
 per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
-square of the length of a word."""
+"""Length in characters above which words are cut for training, whose time grows with the square of it."""
+FIX_UNKNOWN = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
+_SPARE_ID = 2**31
+"""Token id that no vocabulary uses."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
@@ -62,20 +63,6 @@ class TokenizerSpec:
             rule = "must be set, because data.tokenizer=hub requires a repository"
             raise DataError(Fault("data.tokenizer_name", None, rule, "gpt2 or gpt_neox_20b", reads))
 
-    @property
-    def path_exists(self) -> bool:
-        """True if `path` is set and exists."""
-        return self.path is not None and Path(self.path).exists()
-
-    def missing(self) -> list[str]:
-        """Return a list with the reason why the tokenizer cannot be used, or an empty list if it can be used. The kind
-        must be `bpe` or `file`."""
-        try:
-            self.size()
-        except DataError as error:
-            return [str(error)]
-        return []
-
     def identity(self) -> dict[str, str]:
         """Return values that identify the tokenizer, without training it. The kind must be `bpe` or `file`.
 
@@ -106,20 +93,16 @@ class Tokenizer:
         Raises:
             DataError: the content is not a tokenizer or has no end-of-text token.
         """
-        import tokenizers
-
         self.content = content
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._source = source
         with _faults_of_the_library(f"{source}: the file is not a Hugging Face tokenizer.json"):
-            self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        # The name of the end-of-text token within a document does not end the document.
-        self._tokenizer.encode_special_tokens = True
-        with _faults_of_the_library(f"{source}: the file is not a Hugging Face tokenizer.json"):
-            self._unknown = Unknown(content, self._tokenizer)
-
+            self._tokenizer = _load(content.decode())
+            document = json.loads(content)
+            model: dict[str, Any] = document["model"]
+            token = model.get("unk_token")
+            self._unknown_id: int | None = model.get("unk_id") if token is None else self._tokenizer.token_to_id(token)
+            self._counting_copy = _counting_copy(document) if _drops_characters(document) else None
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         named = [name for name in END_OF_TEXT if name in vocabulary]
         if not named:
@@ -176,7 +159,10 @@ class Tokenizer:
             DataError: the tokenizer has no tokens for a text.
         """
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
-            return self._unknown.count(texts, rows)
+            if self._counting_copy is not None:
+                encodings = self._counting_copy.encode_batch_fast(texts, add_special_tokens=False)
+                return sum(list(encoding.ids).count(_SPARE_ID) for encoding in encodings)
+            return 0 if self._unknown_id is None else sum(list(ids).count(self._unknown_id) for ids in rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the decoded text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
@@ -187,6 +173,47 @@ class Tokenizer:
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot decode the tokens"):
             text: str = self._tokenizer.decode(tokens)
         return text
+
+
+def unknown_words(unknown: int, tokens: int) -> str:
+    """Return a message that states the number and the fraction of unknown tokens."""
+    share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
+    return f"the tokenizer has no entry for {share}, so the model does not see this text"
+
+
+def _load(content: str) -> Any:
+    """Return a tokenizer of the library. The name of a special token within a document is ordinary text."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _drops_characters(document: dict[str, Any]) -> bool:
+    """Return True for a BPE that drops unknown characters. It has no unknown token and does not fall back to bytes."""
+    from tokenizers import pre_tokenizers
+
+    model = document["model"]
+    if "merges" not in model or model.get("unk_token") is not None:
+        return False
+    vocabulary = model["vocab"]
+    if model.get("byte_fallback") and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256)):
+        return False
+    steps = json.dumps([document.get("normalizer"), document.get("pre_tokenizer")])
+    return '"ByteLevel"' not in steps or not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _counting_copy(document: dict[str, Any]) -> Any:
+    """Return a copy of a tokenizer with a token for each character that the original drops."""
+    model = document["model"]
+    name = "unknown"
+    while name in model["vocab"]:
+        name += "_"
+    changed = {**model, "vocab": {**model["vocab"], name: _SPARE_ID}, "unk_token": name, "fuse_unk": False}
+    return _load(json.dumps({**document, "model": changed}))
 
 
 @contextmanager

@@ -52,11 +52,6 @@ class WikiSource(Source):
             yield articles[title]["extract"]
 
     def _read(self) -> bytes:
-        """Return the summaries.
-
-        Raises:
-            DataError: the package is missing or contains a different text.
-        """
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise DataError(f"data.source=wiki: the package {self.package} is not installed. Install it: {INSTALL}")

@@ -28,11 +28,10 @@ class Piece:
     folder: Path
     name: str
     found: str | None = None
-    """Name of the file that an earlier attempt wrote for this piece, or None."""
+    """Name of the file of an earlier attempt, or None."""
 
     def whole(self) -> Path | None:
-        """Return the path of the piece if an earlier attempt finished it, or None otherwise. A damaged piece is
-        deleted."""
+        """Return the path of the piece if an earlier attempt finished it, or None. A damaged piece is deleted."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -43,8 +42,7 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Return a context manager with a writer of the piece. If the `with` block ends without an error, the piece is
-        finished and `PieceWriter.path` is set."""
+        """Yield a writer of the piece, whose `path` is set when the `with` block ends without an error."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:

@@ -10,26 +10,23 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import astuple, dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from operator import add
+from typing import Any, NamedTuple, Self, TypeVar
 
 from tfscale.data.errors import Unfinished
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
-"""Type of a task, which consists of the arguments of one call."""
+"""Arguments of one call."""
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22
-"""Total size in bytes below which tasks run in the current process, because starting other processes would take
-longer."""
+"""Size in bytes below which tasks run in this process, because starting others would take longer."""
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Numbers of documents, bytes and tokens that have been processed."""
 
     documents: int = 0
@@ -38,18 +35,33 @@ class Counts:
     found: int = 0
     """Number of bytes that an earlier attempt had processed, whose results were reused."""
 
+    def plus(self, more: "Counts") -> "Counts":
+        return Counts(*map(add, self, more))
+
 
 Watch = Callable[[Counts], None]
 
-_add: Callable[[Counts], None] | None = None
-"""Function that receives the counts of the current process, or None."""
+_tell: Watch | None = None
+"""Function that receives new counts of the current process, or None."""
+_untold, _told = Counts(), 0.0
+"""Counts that have not been passed on yet, and the time at which counts were last passed on."""
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
-    """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks call this function
-    repeatedly."""
-    if _add is not None:
-        _add(Counts(documents, size, tokens, found))
+    """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks may call this
+    function for each document, because counts are passed on only a few times per second."""
+    global _untold
+    done = _untold
+    _untold = Counts(done.documents + documents, done.bytes + size, done.tokens + tokens, done.found + found)
+    if time.monotonic() - _told > POLL_SECONDS:
+        _pass_on()
+
+
+def _pass_on() -> None:
+    global _untold, _told
+    if _tell is not None:
+        _tell(_untold)
+    _untold, _told = Counts(), time.monotonic()
 
 
 class Workers:
@@ -58,14 +70,22 @@ class Workers:
     def __init__(self, processes: int) -> None:
         assert processes > 0
         self._processes = processes
-        self._pool: _Pool | None = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
+        """End the processes immediately. The next preparation repeats unfinished tasks."""
         if self._pool is not None:
-            self._pool.end()
+            self._keepalive.close()
+            self._pool.shutdown(cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
+        spawn = get_context("spawn")
+        self._counts: Any = spawn.Array("Q", [0] * 4)
+        theirs, self._keepalive = spawn.Pipe(duplex=False)
+        return ProcessPoolExecutor(self._processes, spawn, _begin, (self._counts, theirs))
 
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
         """Return the results of `work`, called with the arguments of each task, in the order of the tasks.
@@ -81,41 +101,10 @@ class Workers:
         watch(Counts())
         if min(self._processes, len(tasks)) < 2 or size < POOL_BYTES:
             return _do_here(work, tasks, watch)
-        self._pool = self._pool or _Pool(self._processes)
-        return self._pool.map(work, tasks, watch)
-
-
-def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
-    global _add
-    total, watched = Counts(), time.monotonic()
-
-    def add(more: Counts) -> None:
-        nonlocal total, watched
-        total = _sum(total, more)
-        if time.monotonic() - watched > POLL_SECONDS:
-            watch(total)
-            watched = time.monotonic()
-
-    _add = add
-    try:
-        results = [work(*task) for task in tasks]
-    finally:
-        _add = None
-    watch(total)
-    return results
-
-
-class _Pool:
-    def __init__(self, processes: int) -> None:
-        spawn = get_context("spawn")
-        self._counts: Any = spawn.Array("Q", [0] * 4)
-        theirs, self._keepalive = spawn.Pipe(duplex=False)
-        self._executor = ProcessPoolExecutor(processes, spawn, _begin, (self._counts, theirs))
-
-    def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
+        self._pool = self._pool or self._start()
         self._counts.get_obj()[:] = [0] * 4  # without the lock, which a killed process may hold
         try:
-            results = [self._executor.submit(work, *task) for task in tasks]
+            results = [self._pool.submit(_do_in_pool, work, *task) for task in tasks]
             pending = set(results)
             while pending:
                 done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
@@ -129,31 +118,44 @@ class _Pool:
                 "resume. To use less memory, set fewer processes: data.workers=..."
             ) from error
 
-    def end(self) -> None:
-        """End the processes immediately. The next preparation repeats unfinished tasks."""
-        self._keepalive.close()
-        self._executor.shutdown(cancel_futures=True)
+
+def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
+    global _tell, _untold, _told
+    total = Counts()
+
+    def tell(more: Counts) -> None:
+        nonlocal total
+        total = total.plus(more)
+        watch(total)
+
+    _tell, _untold, _told = tell, Counts(), time.monotonic()
+    try:
+        results = [work(*task) for task in tasks]
+        _pass_on()
+    finally:
+        _tell = None
+    return results
+
+
+def _do_in_pool(work: Callable[..., Result], *task: Any) -> Result:
+    result = work(*task)
+    _pass_on()
+    return result
 
 
 def _begin(counts: Any, keepalive: Connection) -> None:
     """Initialise a process of the pool, which ends when its parent process ends."""
-    global _add
+    global _tell
 
-    def add(more: Counts) -> None:
+    def tell(more: Counts) -> None:
         with counts.get_lock():
-            counts[:] = astuple(_sum(Counts(*counts), more))
+            counts[:] = Counts(*counts).plus(more)
 
     def end_with_parent() -> None:
         keepalive.poll(None)  # returns when the other end is closed
         os._exit(1)
 
-    _add = add
+    _tell = tell
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process per core is enough
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _sum(one: Counts, other: Counts) -> Counts:
-    return Counts(
-        one.documents + other.documents, one.bytes + other.bytes, one.tokens + other.tokens, one.found + other.found
-    )

@@ -8,10 +8,9 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.checkpoint.slots import kinds, slots_in
-from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
-from tfscale.stage.growth_record import IMPORT_FILE, read_import
+from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 from tfscale.totals import Totals
@@ -64,4 +63,4 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     record = read_import(source)
     if record is None:
         raise BrokenCheckpoint(f"{source / IMPORT_FILE}: the file does not exist")
-    write_json(stage_dir / IMPORT_FILE, record)
+    write_import(stage_dir, record)

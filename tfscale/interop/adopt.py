@@ -23,24 +23,16 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault, user_faults
-from tfscale.files import new_folder, sha256_of, write_json
+from tfscale.files import new_folder, sha256_of
 from tfscale.growth.imported_weights import weights_digest
-from tfscale.interop.foreign import Foreign, Origin
+from tfscale.interop.foreign import Foreign
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.specs import humanize
-from tfscale.stage.growth_record import IMPORT_FILE
+from tfscale.stage.growth_record import write_import
 from tfscale.stage.result import Result, write_result
-from tfscale.stage.spec import (
-    CHECKPOINTS,
-    DataSpec,
-    LearningRateSchedule,
-    RunSpec,
-    StageSpec,
-    key_of,
-    write_spec,
-)
+from tfscale.stage.spec import CHECKPOINTS, DataSpec, LearningRateSchedule, RunSpec, StageSpec, key_of, write_spec
 from tfscale.totals import Totals
 from tfscale.training.loop import check_vocabulary
 
@@ -70,27 +62,24 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
         _check_tokenizer(tokenizer, model)
     with new_folder(to) as aside:
         counters = Counters(step=spec.steps, totals=found.totals or Totals())
-        digest = _write_checkpoint(
-            aside / CHECKPOINTS / checkpoint.folder_name(spec.steps), model, counters, found.tensors
-        )
+        name = checkpoint.folder_name(spec.steps)
+        digest = _write_checkpoint(aside / CHECKPOINTS / name, model, counters, found.tensors)
         spec = replace(spec, init_from=digest)
-        write_json(aside / IMPORT_FILE, _record(found.origin, digest))
+        write_import(aside, _record(found, digest))
         if tokenizer is not None and corpus is None:
             (aside / spec.run.data_dir).mkdir()
             (aside / spec.run.data_dir / TOKENIZER_FILE).write_bytes(tokenizer)
         write_spec(aside, spec)
-        write_result(
-            aside,
-            Result(
-                key=key_of(spec),
-                step=counters.step,
-                tokens=spec.tokens,
-                before=counters.before,
-                totals=counters.totals,
-                eval=None,
-                checkpoint=checkpoint.folder_name(counters.step),
-            ),
+        result = Result(
+            key=key_of(spec),
+            step=counters.step,
+            tokens=spec.tokens,
+            before=counters.before,
+            totals=counters.totals,
+            eval=None,
+            checkpoint=name,
         )
+        write_result(aside, result)
     return spec
 
 
@@ -141,13 +130,11 @@ def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tens
     return weights_digest(folder)
 
 
-def _record(origin: Origin, digest: str) -> dict[str, Any]:
+def _record(found: Foreign, digest: str) -> dict[str, Any]:
     return {
-        "format": origin.format,
-        "files": [
-            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in origin.files
-        ],
+        "format": found.format,
+        "files": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in found.files],
         "weights_sha256": digest,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": dict(origin.settings),
+        "settings": dict(found.settings),
     }

@@ -1,9 +1,16 @@
-"""Export of a finished stage as a folder that the libraries of Hugging Face can read."""
+"""Export of a finished stage as a folder that the libraries of Hugging Face can read.
 
+transformers loads the model's code, which is generated from this package, with `trust_remote_code`, without tfscale.
+"""
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from safetensors.torch import save_file
 
 from tfscale import checkpoint
@@ -14,17 +21,25 @@ from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import new_folder, write_json
 from tfscale.grouping import grouped
-from tfscale.interop.card import model_card
 from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
-from tfscale.interop.finished import FinishedStage, tokenizer_of
-from tfscale.interop.lineage import lineage_of, record
-from tfscale.interop.sources import MODELING, sources
+from tfscale.interop.finished import FinishedStage, open_finished, tokenizer_of
 from tfscale.models.config import ModelConfig
+from tfscale.models.counts import parameters
 from tfscale.models.families import to_dict
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.models.init import build_model
+from tfscale.stage.evaluations import read_evaluations
+from tfscale.stage.folder import lineage
+from tfscale.stage.growth_record import read_import
+from tfscale.stage.result import to_dict as result_to_dict
+from tfscale.stage.spec import key_fields
 
 SHARD_BYTES = 4 * 10**9
 """Maximum size of a weights file in bytes, unless one tensor is larger."""
+MODELING = "modeling_tfscale"
+"""Name of the module that transformers loads, which imports the other modules in the folder."""
+_ENTRY = "tfscale.interop.hf_model"
+_IMPORT = re.compile(r"^(\s*)from (tfscale(?:\.\w+)*) import\b", flags=re.MULTILINE)
 
 
 def export(stage: FinishedStage, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -44,17 +59,17 @@ def export(stage: FinishedStage, out: Path, shard_bytes: int = SHARD_BYTES) -> N
     if not type(model).__module__.startswith("tfscale."):
         rule = "must be tokenformer or transformer, because an export contains only code of tfscale"
         raise UserFault([f"model.family={model.family}: {rule}"])
-    tokenizer, stages = tokenizer_of(stage), lineage_of(stage)
+    tokenizer, stages = tokenizer_of(stage), lineage(stage, _parent_of)
     with user_faults(BrokenCheckpoint), new_folder(out) as aside:
         _write_weights(stage, aside, shard_bytes)
         (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
         for name, values in _settings(model, tokenizer).items():
             write_json(aside / name, values)
         groups = {"groups": stage.groups} if stage.groups else {}
-        write_json(aside / LINEAGE_FILE, groups | {"stages": [record(each) for each in stages]})
+        write_json(aside / LINEAGE_FILE, groups | {"stages": [_record(each) for each in stages]})
         for name, text in sources().items():
             (aside / name).write_text(text, encoding="utf-8")
-        (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
+        (aside / "README.md").write_text(_model_card(stages), encoding="utf-8")
 
 
 def _settings(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
@@ -110,3 +125,91 @@ def _write_weights(stage: FinishedStage, folder: Path, shard_bytes: int) -> None
     if len(shards) > 1:
         total = 4 * sum(shape.numel() for shape in shapes.values())
         write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": placed})
+
+
+def _parent_of(stage: FinishedStage) -> FinishedStage | None:
+    parent = stage.spec.parent_dir
+    return None if parent is None else open_finished((stage.folder / parent).resolve())
+
+
+def _record(stage: FinishedStage) -> dict[str, Any]:
+    result = result_to_dict(stage.result)
+    return {
+        "stage": stage.folder.resolve().name,
+        "key": stage.result.key,
+        "parameters": parameters(stage.spec.model),
+        "growth": stage.spec.growth,
+        "imported": stage.spec.init_from if read_import(stage.folder) else None,
+        "tokens": stage.spec.tokens,
+        "before": result["before"],
+        "totals": result["totals"],
+        "eval": result["eval"],
+        "spec": key_fields(stage.spec),
+    }
+
+
+def _model_card(stages: Sequence[FinishedStage]) -> str:
+    """Return the README.md of the last of the stages, which its ancestors precede, oldest first."""
+    stage = stages[-1]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=False,  # noqa: S701 (Markdown, not HTML)
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("card.md").render(
+        stages=stages,
+        stage=stage,
+        model=stage.model,
+        groups=number_of_groups(stage.spec.model),
+        evaluation=stage.evaluation,
+        entries=[] if stage.groups else read_evaluations(stage.folder),
+        imported=any(each.spec.init_from is not None for each in stages),
+        parameters=parameters,
+        release=_release(),
+    )
+
+
+def sources() -> dict[str, str]:
+    """Return the source text of all modules that the exported model needs, by file name, with relative imports."""
+    found: dict[str, str] = {}
+    waiting = [_ENTRY]
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        text = _path(module).read_text(encoding="utf-8")
+        assert not re.search(r"^\s*import tfscale", text, flags=re.MULTILINE), f"{module}: import names, not modules"
+        needed = [match[2] for match in _IMPORT.finditer(text)]
+        assert all(_path(name).is_file() for name in needed), f"{module}: imports a package; import from its modules"
+        found[module] = _IMPORT.sub(lambda match: f"{match[1]}from .{_name(match[2])} import", text)
+        waiting += needed
+    found[_ENTRY] += _imports(sorted(found.keys() - {_ENTRY}))
+    return {f"{_name(module)}.py": _head(module) + text for module, text in sorted(found.items())}
+
+
+def _imports(modules: Sequence[str]) -> str:
+    lines = [f"from .{_name(module)} import __name__ as _{_name(module)}" for module in modules]
+    return "\n".join(["\n# transformers 5.0 copies only the files that this file imports.", *lines, ""])
+
+
+def _path(module: str) -> Path:
+    return Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
+def _name(module: str) -> str:
+    return MODELING if module == _ENTRY else module.replace(".", "_")
+
+
+def _head(module: str) -> str:
+    return f"# Generated by `tfscale export` ({_release()}) from {module.replace('.', '/')}.py. License: Apache-2.0.\n"
+
+
+def _release() -> str:
+    """Return the name and version of tfscale as text, such as `tfscale 0.2.0`."""
+    try:
+        return f"tfscale {version('tfscale')}"
+    except PackageNotFoundError:
+        return "tfscale from its source tree"

@@ -1,20 +1,19 @@
 """Reader of Hugging Face folders written by `tfscale export` or by `save_pretrained` of an exported model."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import read_object
-from tfscale.interop.foreign import Foreign, Origin, tensor_faults
+from tfscale.interop.foreign import Foreign, tensor_faults
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict
 from tfscale.totals import Totals
-from tfscale.untrusted import check_fields, check_file_name
+from tfscale.untrusted import check_fields, check_file_name, from_known
 
 MODEL_TYPE = "tfscale"
 PREFIX = "model."
@@ -41,44 +40,21 @@ def read_exported(folder: Path) -> Foreign:
     model = _model(folder / CONFIG_FILE)
     files = _weight_files(folder)
     try:
-        tensors = _Tensors(files)
-        faults = list(tensor_faults(model, tensors.described(), lambda ours: f"{PREFIX}{ours}"))
+        tensors = {name.removeprefix(PREFIX): weight for file in files for name, weight in load_file(file).items()}
     except (SafetensorError, OSError) as error:
         raise UserFault([f"{folder}: {error}"]) from error
-    if faults:
+    if faults := list(tensor_faults(model, tensors, lambda ours: f"{PREFIX}{ours}")):
         raise UserFault([f"{folder}: {fault}" for fault in faults])
     tokenizer = folder / TOKENIZER_FILE
     return Foreign(
         model,
         tensors,
-        Origin("hugging-face", (folder / CONFIG_FILE, *files), _json(folder / CONFIG_FILE)),
-        _totals(folder / LINEAGE_FILE),
-        tokenizer.read_bytes() if tokenizer.is_file() else None,
+        format="hugging-face",
+        files=(folder / CONFIG_FILE, *files),
+        settings=_json(folder / CONFIG_FILE),
+        totals=_totals(folder / LINEAGE_FILE),
+        tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None,
     )
-
-
-class _Tensors(Mapping[str, Tensor]):
-    """Mapping from the names of weights to tensors in safetensors files. Each tensor is read on access."""
-
-    def __init__(self, files: list[Path]) -> None:
-        opened: list[Any] = [safe_open(file, framework="pt") for file in files]
-        self._files = {name.removeprefix(PREFIX): (file, name) for file in opened for name in file.keys()}  # noqa: SIM118
-
-    def described(self) -> dict[str, tuple[list[int], str]]:
-        """Return the shape and type of each tensor without reading the values."""
-        parts = {name: file.get_slice(theirs) for name, (file, theirs) in self._files.items()}
-        return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
-
-    def __getitem__(self, name: str) -> Tensor:
-        file, theirs = self._files[name]
-        tensor: Tensor = file.get_tensor(theirs)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
 
 
 def _model(path: Path) -> ModelConfig:
@@ -113,11 +89,9 @@ def _totals(path: Path) -> Totals | None:
     if not path.is_file():
         return None
     try:
-        totals = Totals(**_json(path)["stages"][-1]["totals"])
-        check_fields(totals)
+        return from_known(Totals, _json(path)["stages"][-1]["totals"])
     except (ValueError, TypeError, LookupError) as error:
         raise UserFault([f"{path}: the file is damaged ({error!r})"]) from error
-    return totals
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -22,13 +22,11 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Names of arguments that only older releases of transformers pass. These arguments are redundant, because the cache
-stores the positions."""
+"""Redundant arguments that only older releases of transformers pass. The cache stores the positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model. The field `tfscale` describes the model, and all sizes with Hugging Face names are
-    derived from this field."""
+    """Config of an exported model, whose field `tfscale` determines all sizes with Hugging Face names."""
 
     model_type = "tfscale"
     keys_to_ignore_at_inference = (CACHE_NAME,)
@@ -74,7 +72,6 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = TfscaleConfig
     config: TfscaleConfig
     base_model_prefix = "model"
-    main_input_name = "input_ids"
     _supports_sdpa = True
     _no_split_modules = ("Block",)
     _tied_weights_keys = {"lm_head.weight": "model.embedding"}  # noqa: RUF012
@@ -152,10 +149,6 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         """Return the embedding as a module that shares its weights. The weights are tied to the output layer."""
         return nn.Embedding(self.config.vocab_size, self.config.hidden_size, _weight=self.model.embedding.detach())
 
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the layer that computes logits."""
-        return self.lm_head
-
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Raise a ValueError, because the size of the vocabulary is fixed."""
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
@@ -177,8 +170,7 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """Collect the input of each block during a forward pass: the embedding, and then the output of each block except
-    the last block."""
+    """Collect the input of each block during a forward pass, or nothing if there is no model."""
     states: list[Tensor] = []
     with ExitStack() as hooks:
         for block in model.blocks if model is not None else ():

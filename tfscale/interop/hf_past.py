@@ -24,16 +24,8 @@ class HeldPast:
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
     ) -> None:
-        """Prepare the mask of the new tokens.
-
-        Args:
-            layers: number of blocks of the model.
-            tokens: new tokens [batch, time].
-            cache: cache that each layer extends, or None if nothing is cached.
-            attention_mask: mask [batch, cached + time], which is 0 at padding, or a mask [batch, 1, time, all] of pairs
-                of positions.
-            position_ids: positions of the new tokens. If there is neither a mask nor a cached token, a new sequence
-                begins where positions are not consecutive.
+        """Prepare the mask of the new tokens [batch, time] for a cache that each layer extends, if any. The mask and
+        the positions are those of `TfscaleForCausalLM.forward`.
 
         Raises:
             ValueError: the `attention_mask` has a different shape.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tfscale.faults import UserFault
-from tfscale.interop.foreign import Foreign, Origin, tensor_faults
+from tfscale.interop.foreign import Foreign, tensor_faults
 from tfscale.models.block import LAYER_NORM_EPS
 from tfscale.models.config import rotary_dims
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
@@ -40,8 +40,7 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Options that affect the results of a model, with the default of GPT-NeoX and the values that tfscale supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Name of the buffer of rotary frequencies in older checkpoints. The buffer is checked but not imported, because it can
-be computed from the config."""
+"""Buffer of rotary frequencies in older checkpoints, which is checked but not imported."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
@@ -64,14 +63,13 @@ def read_official(weights: Path, config: Path) -> Foreign:
     model = _model(config, options, 0 if embedding is None or embedding.ndim != 2 else len(embedding))
     named = {our_name(name): name for name in stored if not name.endswith(_FREQUENCIES)}
     tensors = {ours: stored[theirs] for ours, theirs in named.items()}
-    there = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
     faults = [
-        *tensor_faults(model, there, lambda ours: named.get(ours) or _official_name(ours, model)),
+        *tensor_faults(model, tensors, lambda ours: named.get(ours) or _official_name(ours, model)),
         *_frequency_faults(model, stored),
     ]
     if faults:
         raise UserFault([f"{weights}: {fault}" for fault in faults])
-    return Foreign(model, tensors, Origin("gpt-neox", (*files, config), options))
+    return Foreign(model, tensors, format="gpt-neox", files=(*files, config), settings=options)
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -135,7 +133,6 @@ def _option_faults(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the single weights file, or the files of DeepSpeed, one per pipeline layer."""
     if path.is_file():
         return [path]
     files = sorted(path.glob(f"{_LAYER_FILES}*-model_*-model_states.pt"))
@@ -167,8 +164,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def our_name(official: str) -> str:
-    """Convert the name of a parameter in the official code, `sequential.N.*`, to its name in `LanguageModel`. Unknown
-    names are returned unchanged."""
+    """Convert the official name of a parameter, `sequential.N.*`, to its name in `LanguageModel` if it is known."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official

@@ -22,8 +22,7 @@ from tfscale.data.sources import (
     source_of,
     vocab_size,
 )
-from tfscale.data.tokenizer import TokenizerSpec
-from tfscale.data.unknown import FIX, unknown_words
+from tfscale.data.tokenizer import FIX_UNKNOWN, TokenizerSpec, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
@@ -140,7 +139,7 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
     unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
     if unknown > most * data.manifest.tokens:
-        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {FIX}"
+        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {FIX_UNKNOWN}"
         raise UserFault([Fault("data.max_unknown", most, rule)])
     asked, start = experiment.data.validation_tokens, experiment.data.validation_start
     if len(data.heldout) <= start + asked:

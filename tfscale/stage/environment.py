@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tfscale.files import read_object, write_json
-from tfscale.untrusted import check_fields, from_known
+from tfscale.untrusted import from_known
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -39,8 +39,6 @@ def read_environment(stage_dir: Path) -> Environment:
     path = stage_dir / ENVIRONMENT_FILE
     values = read_object(path)
     try:
-        environment = from_known(Environment, values)
-        check_fields(environment)
+        return from_known(Environment, values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return environment

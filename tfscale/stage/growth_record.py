@@ -8,7 +8,7 @@ hashes of the files that the weights were imported from.
 from pathlib import Path
 from typing import Any
 
-from tfscale.files import read_object
+from tfscale.files import read_object, write_json
 from tfscale.stage.spec import CHECKPOINTS
 
 GROWTH_FILE = "growth.json"
@@ -21,14 +21,23 @@ def is_grown(stage_dir: Path) -> bool:
     return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
 
 
+def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
+    """Write the record of a growth to growth.json in the folder of a stage, atomically."""
+    write_json(stage_dir / GROWTH_FILE, record)
+
+
 def read_growth(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of growth.json, or None for a stage that has not grown. Raise ValueError if it is damaged."""
+    """Return the content of growth.json, or None for a stage that has not grown.
+
+    Raises:
+        ValueError: the file is not a JSON object. The message names the file.
+    """
     return read_object(stage_dir / GROWTH_FILE) if (stage_dir / GROWTH_FILE).exists() else None
 
 
 def optimizer_note(stage_dir: Path) -> str | None:
     """Return the message in growth.json that explains why the optimizer state starts empty although the recipe carries
-    it over, or None if there is none or the file is damaged."""
+    it over. Return None if there is no message, or if growth.json is damaged or from an older version."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:
@@ -37,6 +46,15 @@ def optimizer_note(stage_dir: Path) -> str | None:
     return None if note is None else str(note)
 
 
+def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
+    """Write the record of an import to import.json in the folder of a stage, atomically."""
+    write_json(stage_dir / IMPORT_FILE, record)
+
+
 def read_import(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of import.json, or None for a stage without one. Raise ValueError if it is damaged."""
+    """Return the content of import.json, or None for a stage whose weights were not imported.
+
+    Raises:
+        ValueError: the file is not a JSON object. The message names the file.
+    """
     return read_object(stage_dir / IMPORT_FILE) if (stage_dir / IMPORT_FILE).exists() else None

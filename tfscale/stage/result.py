@@ -12,7 +12,7 @@ from typing import Any
 
 from tfscale.files import read_object, write_json
 from tfscale.totals import Totals
-from tfscale.untrusted import check_fields, check_file_name, from_known
+from tfscale.untrusted import check_file_name, from_known
 
 DONE_FILE = "done.json"
 _MAY_DIVERGE = {"largest": math.inf}
@@ -106,12 +106,7 @@ def read_result(stage_dir: Path) -> Result:
     if not path.exists():
         raise ValueError(f"{path}: the file does not exist, because the stage is not finished")
     try:
-        values = read_object(path)
-        for name, kind in (("before", Totals), ("totals", Totals), ("eval", FinalEvaluation), ("speed", StageSpeed)):
-            if values.get(name) is not None:
-                values[name] = from_known(kind, values[name])
-        result = from_known(Result, values)
-        check_fields(result)
+        result = from_known(Result, read_object(path))
         check_file_name(result.checkpoint)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(

@@ -18,8 +18,8 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.lock import StageHeld
 from tfscale.store.contents import DONE, STAGES, newest, snapshots
 from tfscale.store.remote import Store, StoreError
+from tfscale.store.snapshot import WORK
 from tfscale.store.stages import pull_stage
-from tfscale.store.work import WORK
 
 LEASES = "leases"
 LEASE_SECONDS = 120.0
@@ -113,7 +113,6 @@ class Leases:
                         self._held.discard(name)
 
     def _read(self, name: str) -> Lease | None:
-        """Return the lease of a stage, or None if there is no lease or its file is invalid."""
         if name not in self._store.files(LEASES):
             return None
         try:

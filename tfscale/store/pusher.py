@@ -6,9 +6,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 from tfscale.stage.lock import StageHeld
-from tfscale.store.corpora import push_corpus
 from tfscale.store.remote import Store, StoreError
-from tfscale.store.stages import push_stage, state_of
+from tfscale.store.stages import push_corpus, push_stage, state_of
 
 POLL_SECONDS = 1.0
 """Time in seconds between two checks for new checkpoints."""
@@ -49,8 +48,7 @@ class Pusher:
         self._thread.start()
 
     def finish(self) -> str | None:
-        """Wait until everything is uploaded or the last attempt has failed. Return the reason why the store is not up
-        to date, or None if it is up to date."""
+        """Wait for the last uploads and return the reason why the store is not up to date, or None."""
         self._stopping.set()
         self._thread.join()
         return self.fault
@@ -65,8 +63,7 @@ class Pusher:
                 return
 
     def _push(self) -> bool:
-        """Upload all stages and corpora that have changed, and return True if no upload failed. An error in one stage
-        does not prevent the upload of other stages."""
+        """Upload all changed stages and corpora, each whether or not others fail. Return True if none failed."""
         try:
             faults = [fault for fault in map(self._push_one, self._new()) if fault]
         except OSError as error:  # the runs folder cannot be read

@@ -14,8 +14,7 @@ import fsspec
 from tfscale.faults import Fault, InvalidInput, without_password
 
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"})
-"""Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
-another name and renamed."""
+"""Protocols of object stores, in which files appear only when complete. In others, files are renamed."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 """Package to install for the driver of each protocol."""
 
@@ -54,8 +53,8 @@ class Store:
         """URI without its password, for messages."""
 
     def files(self, folder: str = "") -> dict[str, int]:
-        """Return the size in bytes of every file in a folder and in the folders below, by path in this folder. A
-        folder that does not exist is empty."""
+        """Return the size in bytes of every file below a folder, by path in this folder, or nothing if it is
+        missing."""
         root = self._path(folder)
         with self._faults(folder):
             self._files.invalidate_cache()
@@ -70,7 +69,6 @@ class Store:
         return None
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file."""
         with self._faults(path):
             content: bytes = self._files.cat_file(self._path(path))
         return content
@@ -109,11 +107,7 @@ class Store:
         self.write(path, content)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file atomically, and replace an existing file.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        """Write a file atomically, and replace an existing file."""
         with self._faults(path), self._atomic_target(self._path(path)) as target:
             self._files.pipe_file(target, content)
 
@@ -132,8 +126,7 @@ class Store:
 
     @contextmanager
     def _atomic_target(self, target: str) -> Iterator[str]:
-        """Yield a path to write to. If the store is not atomic, the path is temporary, and the file is renamed to
-        `target` when it is complete."""
+        """Yield a path to write to, which is renamed to `target` afterwards if the store is not atomic."""
         if self._atomic:
             yield target
             return

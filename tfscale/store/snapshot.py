@@ -6,17 +6,21 @@ upload at the same time. manifest.json contains the paths of the files and is wr
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from tfscale.files import sha256_of, sync
 from tfscale.ranges import Natural
+from tfscale.stage.lock import StageLock
 from tfscale.store.remote import Damaged, Store, StoreError
-from tfscale.untrusted import check_fields, check_file_name, from_known
+from tfscale.untrusted import check_file_name, from_known
 
 MANIFEST_FILE = "manifest.json"
+WORK = ".store"
+"""Name of the folder in the runs folder in which uploads and downloads are in progress."""
 FORMAT = 1
 
 
@@ -110,12 +114,9 @@ def read_manifest(store: Store, snapshot: str) -> Manifest:
     """
     content = store.read(f"{snapshot}/{MANIFEST_FILE}")
     try:
-        values = json.loads(content)
-        files = tuple(from_known(Entry, entry) for entry in values.pop("files"))
-        manifest = from_known(Manifest, {**values, "files": files})
-        check_fields(manifest)
+        manifest = from_known(Manifest, json.loads(content))
         _check(manifest)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Damaged(f"{store.shown}/{snapshot}/{MANIFEST_FILE}: the file is damaged ({error})") from error
     return manifest
 
@@ -128,3 +129,21 @@ def _check(manifest: Manifest) -> None:
             check_file_name(part)
         if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
             raise ValueError(f"{entry.path}: the SHA-256 must have 64 hexadecimal digits")
+
+
+@contextmanager
+def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
+    """Yield the path of a folder for an upload or download, which the caller creates and removes and no other process
+    uses at the same time. It contains the files of an interrupted process, if any.
+
+    Args:
+        what: `push` or `pull`.
+        name: name of the stage or corpus.
+
+    Raises:
+        StageHeld: another process uses the folder.
+    """
+    place = runs / WORK / what / name
+    place.mkdir(parents=True, exist_ok=True)
+    with StageLock(place):
+        yield place / "files"

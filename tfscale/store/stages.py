@@ -1,4 +1,4 @@
-"""Upload and download of stages."""
+"""Upload and download of stages and prepared corpora."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from tfscale.data.manifest import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
 from tfscale.files import read_object
 from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.events import METRICS_FILE
@@ -15,10 +16,9 @@ from tfscale.stage.heldout import HELDOUT_FILE
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
-from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
+from tfscale.store.contents import DATA, DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
 from tfscale.store.remote import Damaged, Store, StoreError
-from tfscale.store.snapshot import pull, push
-from tfscale.store.work import work_folder
+from tfscale.store.snapshot import pull, push, work_folder
 
 PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, HELDOUT_FILE, DONE_FILE)
 """Files of a stage that are uploaded, in addition to one checkpoint."""
@@ -76,7 +76,7 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
 
 
 def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file of the checkpoint, as recorded in the manifest of the checkpoint."""
+    """Return the SHA-256 of each file of the checkpoint, as its manifest states it."""
     (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
     entries = read_object(files[str(manifest)])
     return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
@@ -126,8 +126,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
 
 
 def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
-    """Download a snapshot. If another machine that trains the stage replaces the snapshot in the meantime, download the
-    newer one. Return the downloaded snapshot."""
+    """Download a snapshot, or a newer one that has replaced it in the meantime, and return it."""
     while True:
         try:
             pull(store, found.path, to)
@@ -141,11 +140,7 @@ def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
 
 
 def _check(folder: Path, name: str, state: str) -> None:
-    """Check that downloaded files are those of the stage.
-
-    Raises:
-        Damaged: the files belong to another stage, or a file is missing or invalid.
-    """
+    """Raise Damaged if downloaded files belong to another stage, or a file is missing or invalid."""
     key = name.rpartition("-")[2]
     try:
         keys = {key_of(read_spec(folder)), read_result(folder).key if state == DONE else key}
@@ -157,8 +152,7 @@ def _check(folder: Path, name: str, state: str) -> None:
 
 
 def _replace(stage_dir: Path, aside: Path) -> None:
-    """Move a downloaded folder to the folder of the stage. If the process is killed in between, the stage has no folder
-    until the next download."""
+    """Move a downloaded folder to that of the stage, which is missing for a moment in between."""
     stage_dir.parent.mkdir(parents=True, exist_ok=True)
     old = aside.with_name("old")
     shutil.rmtree(old, ignore_errors=True)
@@ -166,3 +160,40 @@ def _replace(stage_dir: Path, aside: Path) -> None:
         stage_dir.rename(old)
     aside.rename(stage_dir)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def push_corpus(store: Store, folder: Path) -> None:
+    """Upload a prepared corpus, unless it is already in the store.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the folder is not a prepared corpus.
+    """
+    manifest = read_manifest(folder)
+    shards = [shard.file for split in (manifest.train, manifest.heldout) for shard in split.shards]
+    names = (MANIFEST_FILE, TOKENIZER_FILE, *shards)
+    push(store, f"{DATA}/{folder.name}/{DONE}", {name: folder / name for name in names})
+
+
+def pull_corpus(store: Store, folder: Path) -> bool:
+    """Download a prepared corpus, unless it is already on this machine or not in the store. Return True if the corpus
+    was downloaded.
+
+    Raises:
+        Damaged: the files are not those of the corpus.
+        StageHeld: another process downloads the corpus.
+        OSError: the files cannot be written.
+    """
+    if folder.exists() or newest(snapshots(store, f"{DATA}/{folder.name}")) is None:
+        return False
+    with work_folder(folder.parents[1], "pull", folder.name) as aside:
+        pull(store, f"{DATA}/{folder.name}/{DONE}", aside)
+        try:
+            found = read_manifest(aside).fingerprint
+        except ValueError as error:
+            raise Damaged(str(error)) from error
+        if found != folder.name:
+            raise Damaged(f"{aside}: the files from the store are those of the corpus {found}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(folder)
+    return True

@@ -11,11 +11,8 @@ _LONGEST_WAIT = 300.0
 
 
 class Mirror:
-    """Background thread that mirrors arms to a tracker until it is stopped.
-
-    The thread syncs every `seconds` seconds, or at increasing intervals while the tracker is unreachable. Missing data
-    is sent by a later sync.
-    """
+    """Background thread that mirrors arms to a tracker every `seconds` seconds, or at increasing intervals while the
+    tracker is unreachable, until it is stopped. Missing data is sent by a later sync."""
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
         self.fault: str | None = None

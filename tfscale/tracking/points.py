@@ -58,8 +58,7 @@ def curve_points(events: Iterable[Event]) -> list[Point]:
 
 
 def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield, over compute, the final validation perplexity of a finished stage and the results of `tfscale eval`
-    without their standard errors."""
+    """Yield the final validation perplexity of a finished stage and the results of `tfscale eval`, over compute."""
     for event in _last(events):
         yield _point(FINAL_PERPLEXITY, "flops", event["perplexity"], event)
         yield from (point for point in _evaluated("flops", event, evaluations) if not point.name.endswith("_stderr"))

@@ -1,5 +1,4 @@
-"""Data model of tracker runs. There is one run per arm, with a child run per stage, and one run for the comparison of
-all arms."""
+"""Data model of tracker runs: one run per arm, with a child run per stage, and one for the comparison of all arms."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -2,26 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
 
 from tfscale.faults import UserFault, without_password
+from tfscale.files import locked, read_object, write_json
 from tfscale.plan.arms import Arm
-from tfscale.tracking.arm_run import ArmRun
-from tfscale.tracking.comparison_run import ComparisonRun
-from tfscale.tracking.connection import Connection, stamp
-from tfscale.tracking.cursor import Cursor, Sent
-from tfscale.tracking.runs import About, Run
-from tfscale.tracking.tracker import Tracker, TrackingError
+from tfscale.tracking.experiment_runs import ArmRun, ComparisonRun
+from tfscale.tracking.points import Point
+from tfscale.tracking.runs import About, Artifact, Run
+from tfscale.tracking.tracker import Sink, Tracker, TrackingError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours of the arms, starting with the chain, as in the figures of the comparison."""
 
 Family = tuple[Run, Sequence[Run]]
 """A parent run with its child runs."""
+Stamp = tuple[str, int, int]
+"""Name, size and modification time of a file."""
 
 
 class Session:
@@ -33,8 +35,11 @@ class Session:
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         self._tracker, self._experiment = tracker, experiment
-        self._cursor = Cursor(tracker, experiment)
-        self._connection: Connection | None = None
+        self._cursor = _Cursor(tracker, experiment)
+        self._sink: Sink | None = None
+        self._stored: dict[str, Counter[Hashable]] = {}
+        """Number of stored values of each run that was sent over this connection, by their keys."""
+        self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
         """Send all data of the arms and their stages that the tracker does not have, and return the number of values
@@ -56,30 +61,30 @@ class Session:
 
     def _sync(self, families: Sequence[Family]) -> int:
         if self._tracker.lacks({sent.run_id for sent in self._cursor.sent.values()}):
-            self._connection = None
+            self._sink = None
         elif all(self._has_arrived(candidate) for candidate in self._candidates(families)):
             return 0
-        connection, self._connection = self._connection or self._connect(), None  # discarded unless everything succeeds
+        sink, self._sink = self._sink or self._connect(), None  # after an error, what is stored is unknown
         faults: list[TrackingError] = []
         try:
-            sent = sum(self._send(connection, candidate, faults) for candidate in self._candidates(families))
+            sent = sum(self._send(sink, candidate, faults) for candidate in self._candidates(families))
         finally:
             self._cursor.write()
         if faults:
             raise faults[0]
-        self._connection = connection
+        self._sink = sink
         return sent
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> Sink:
         with self._faults():
             sink = self._tracker.connect(self._experiment)
             there = sink.run_ids()
         self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
-        return Connection(sink)
+        self._stored, self._files = {}, {}
+        return sink
 
     def _candidates(self, families: Sequence[Family]) -> Iterator["_Candidate"]:
-        """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent
-        run."""
+        """Yield the runs to send. A parent precedes its children, which need its ID."""
         for parent, children in families:
             candidate = _candidate(parent, None)
             yield candidate
@@ -91,9 +96,8 @@ class Session:
         sent = self._cursor.sent.get(candidate.about.identity)
         return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
-    def _send(self, connection: Connection, candidate: "_Candidate", faults: list[TrackingError]) -> int:
-        """Send a run and return the number of values sent. Errors in the contents or files of a run do not prevent
-        other runs from being sent."""
+    def _send(self, sink: Sink, candidate: "_Candidate", faults: list[TrackingError]) -> int:
+        """Send a run and return the number of values sent. Errors in its contents or files do not affect other runs."""
         if candidate.mark is None or self._has_arrived(candidate):
             return 0
         try:
@@ -104,21 +108,42 @@ class Session:
         if contents is None:
             return 0
         with self._faults():
-            run_id, sent = connection.send(candidate.about, contents, candidate.parent)
+            run_id = sink.open(candidate.about, contents, candidate.parent)
+            sent = self._send_points(sink, run_id, contents.points)
+            sink.finish(run_id, contents)  # last, so that a finished run has all values
         try:
-            with self._faults(
-                f"files of {candidate.about.name}, "
-            ):  # files may be stored elsewhere with other credentials
-                connection.send_files(run_id, contents.files)
+            # Files may be stored elsewhere with other credentials.
+            with self._faults(f"files of {candidate.about.name}, "):
+                self._send_files(sink, run_id, contents.files)
         except TrackingError as fault:
             faults.append(fault)
         else:
-            self._cursor.sent[candidate.about.identity] = Sent(run_id, candidate.mark)
+            self._cursor.sent[candidate.about.identity] = _Sent(run_id, candidate.mark)
         return sent
+
+    def _send_points(self, sink: Sink, run_id: str, points: Iterable[Point]) -> int:
+        if run_id not in self._stored:
+            self._stored[run_id] = sink.stored_counts(run_id)
+        seen: Counter[Hashable] = Counter()
+        missing = []
+        for point in points:
+            point_key = sink.point_key(point)
+            seen[point_key] += 1
+            if seen[point_key] > self._stored[run_id][point_key]:
+                missing.append(point)
+        sink.send(run_id, missing)
+        self._stored[run_id].update(map(sink.point_key, missing))
+        return len(missing)
+
+    def _send_files(self, sink: Sink, run_id: str, files: Iterable[Artifact]) -> None:
+        for file in files:
+            now = _stamp(file.path)
+            if now is None or self._files.get((run_id, file.path)) != now:
+                sink.send_file(run_id, file)
+                self._files[run_id, file.path] = now
 
     @contextmanager
     def _faults(self, what: str = "") -> Iterator[None]:
-        """Convert any exception of a tracker or its client library to a TrackingError."""
         try:
             yield
         except Exception as error:
@@ -126,21 +151,62 @@ class Session:
             raise TrackingError(without_password(f"{what}{self._tracker}: {lines[0]}")) from error
 
 
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return path.name, stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class _Sent:
+    run_id: str
+    mark: str
+    """Digest of the source files of the run when it was sent."""
+
+
+class _Cursor:
+    """Record of the runs of one experiment that one tracker has received completely, by the identity of the run. It is
+    kept in a file in the runs folder, so that the tracker need not be queried. The tracker is authoritative: a missing
+    or outdated file only makes the next sync slower."""
+
+    def __init__(self, tracker: Tracker, experiment: str) -> None:
+        name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
+        self.path = tracker.folder / f"{name}.json"
+        self.sent: dict[str, _Sent] = {}
+        self._head = {"store": tracker.shown, "experiment": experiment}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock the experiment, so that no other process syncs it, and read the cursor file if it is readable."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.with_suffix(".lock")):
+            try:
+                runs = read_object(self.path)["runs"]
+                self.sent = {identity: _Sent(**sent) for identity, sent in runs.items()}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.sent = {}
+            yield
+
+    def write(self) -> None:
+        write_json(self.path, {**self._head, "runs": {identity: asdict(sent) for identity, sent in self.sent.items()}})
+
+
 @dataclass(frozen=True)
 class _Candidate:
-    """Run to sync, with a digest that changes with the run's source files."""
+    """Run to sync."""
 
     run: Run
     about: About
     parent: str | None
     """ID of the parent run, or None if there is no parent or it has not been sent."""
     mark: str | None
-    """Digest that changes whenever the data to send changes, or None before the run starts. Computing the digest does
-    not read the measurements."""
+    """Digest of the run's description and of the stamps of its files, or None before the run starts."""
 
 
 def _candidate(run: Run, parent: str | None) -> _Candidate:
-    about, stamps = run.about(), [stamp(path) for path in run.sources()]
+    about, stamps = run.about(), [_stamp(path) for path in run.sources()]
     mark = hashlib.sha256(json.dumps([asdict(about), parent, stamps]).encode()).hexdigest()[:16]
     return _Candidate(run, about, parent, mark if stamps else None)
 

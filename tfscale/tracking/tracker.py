@@ -2,11 +2,7 @@
 which is MLflow by default.
 
 `tfscale.tracking.sync.Session` ensures that each value is stored exactly once in every kind of tracker. A tracker only
-reports which values it has stored and stores new values. To add a tracker, register a subclass of `Tracker` that
-connects to a subclass of `Sink`:
-
-    @TRACKERS.register("jsonl")
-    class JsonLinesTracker(Tracker): ...
+reports which values it has stored and stores new values (`docs/extending.md`).
 """
 
 from abc import ABC, abstractmethod
@@ -82,8 +78,7 @@ class Sink(ABC):
 
     @abstractmethod
     def finish(self, run_id: str, contents: Contents) -> None:
-        """Set the status and end time of a run whose points have all been sent, and add the model of a finished
-        stage."""
+        """Set the status and end time of a run whose points have all been sent, and add a finished stage's model."""
 
 
 class Tracker(ABC):
@@ -115,8 +110,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def connect(self, experiment: str) -> Sink:
-        """Return a connection to an experiment, which is created if missing. Subclasses should import their client
-        library in this method."""
+        """Return a connection to an experiment, which is created if missing. The client library is imported here."""
 
     def exists(self) -> bool:
         """Return False if the store is known not to exist, for example before the first run."""

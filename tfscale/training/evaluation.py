@@ -79,7 +79,7 @@ def evaluate(
     losses = world.sum(*losses)
     count = sequences * context
     counts = tuple(block_of.count(block) * context for block in range(len(losses)))
-    loss, size = sum(losses) / count, count * data.heldout_bytes_per_token
+    loss, size = sum(losses) / count, count * data.manifest.heldout.bytes_per_token
     figures = FinalEvaluation(loss, math.exp(loss), loss * count / size / math.log(2), count, size)
     return Evaluation(figures, counts, tuple(losses))
 

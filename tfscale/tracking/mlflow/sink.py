@@ -2,27 +2,27 @@
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from tfscale.tracking.mlflow.metrics import key_and_step, metrics
-from tfscale.tracking.mlflow.models import send_model
 from tfscale.tracking.mlflow.view import NOTE, experiment_tags
 from tfscale.tracking.points import Point, is_evaluation
-from tfscale.tracking.runs import About, Artifact, Contents, Corpus, identity
+from tfscale.tracking.runs import KEY, About, Artifact, Contents, Corpus, Model, identity
 from tfscale.tracking.tracker import Sink
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
 _RUNS_AT_MOST = 50_000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 _LONGEST_PARAM, _LONGEST_NOTE = 6000, 7500
 """Maximum lengths of parameters and notes in MLflow, in characters."""
 _NAME, _PARENT, _COLOUR = "mlflow.runName", "mlflow.parentRunId", "mlflow.runColor"
+_EXTERNAL = {"mlflow.model.isExternal": "true"}
+"""Tag for models whose weights are stored outside MLflow."""
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class MlflowSink(Sink):
     def finish(self, run_id: str, contents: Contents) -> None:
         run = self._open[run_id]
         if contents.model is not None:
-            send_model(self._client, run, contents.model, [point for point in contents.points if point.is_of_model])
+            _send_model(self._client, run, contents.model, [point for point in contents.points if point.is_of_model])
         status = contents.status.upper()
         if contents.status == "running":
             if run.info.status != status:
@@ -134,6 +134,41 @@ def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> 
     return str(experiment.experiment_id)
 
 
+def _send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
+    """Send the data of a run's model that the store does not have, and link the model to the run. A model names its
+    checkpoint but contains no weights. If several arms share a stage, they share one model, whose measurements are sent
+    with the first run.
+
+    Args:
+        points: measurements of the model, which have already been sent for the run.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    run_id, tags = run.info.run_id, model.tags | _EXTERNAL
+    stored = _find_model(client, run, model) or client.create_logged_model(
+        run.info.experiment_id, model.name, run_id, tags, model.params, model.family
+    )
+    if not tags.items() <= stored.tags.items():
+        client.set_logged_model_tags(stored.model_id, tags)
+    if stored.model_id not in {each.model_id for each in (run.outputs.model_outputs if run.outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(stored.model_id, model.step)])
+    if stored.source_run_id == run_id:
+        held = {(metric.key, metric.step, metric.timestamp) for metric in stored.metrics or []}
+        own = metrics(points, stored.model_id)
+        missing = [metric for metric in own if (metric.key, metric.step, metric.timestamp) not in held]
+        if missing:
+            # This also logs the metrics to the run again, but the run stores equal values only once.
+            client.log_batch(run_id, metrics=missing, synchronous=True)
+    if stored.status != LoggedModelStatus.READY:
+        client.finalize_logged_model(stored.model_id, LoggedModelStatus.READY)
+
+
+def _find_model(client: "MlflowClient", run: "Run", model: Model) -> "LoggedModel | None":
+    """Return the stored model of the same stage, or None. Of several, the one with the smallest ID is returned."""
+    found = client.search_logged_models([run.info.experiment_id], f"tags.`{KEY}` = '{model.tags[KEY]}'")
+    return min(found, key=lambda each: each.model_id, default=None)
+
+
 def _tags(about: About, parent: str | None) -> dict[str, str]:
     shown = {
         _NAME: about.name,
@@ -154,7 +189,6 @@ def _is_deleted(run: "Run") -> bool:
     return bool(run.info.lifecycle_stage == "deleted")
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

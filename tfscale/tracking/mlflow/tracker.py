@@ -7,9 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfscale import children
 from tfscale.faults import Fault, InvalidInput
-from tfscale.tracking.lock import locked
-from tfscale.tracking.mlflow.urls import check_driver, is_server, read_only, sqlite_file, sqlite_url
+from tfscale.files import locked
+from tfscale.tracking.mlflow.urls import check_driver, is_server, sqlite_file, sqlite_url
 from tfscale.tracking.tracker import Sink, Tracker
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class MlflowTracker(Tracker):
         if self.database is None:
             return False
         try:
-            with closing(read_only(self.database)) as connection:
+            with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as connection:
                 found = connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")
                 return not run_ids <= {run_id for (run_id,) in found}
         except sqlite3.Error:  # the file is missing, or MLflow will report the error
@@ -116,12 +117,37 @@ def quiet_environment() -> dict[str, str]:
     }
 
 
-def _artifacts(folder: Path) -> str:
-    """Return the URI of the artifact folder `mlartifacts` in a folder.
+def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
+    """Return the command that serves MLflow's web interface for a store, to be run with `ui_environment`.
 
     Raises:
-        ValueError: the path is not valid UTF-8, so that MLflow would write to a different folder.
+        ValueError: the store is an MLflow server, which has a web interface of its own.
     """
+    if tracker.artifacts is None:
+        raise ValueError(f"tracking.uri={tracker.shown}: the store is an MLflow server; open this URI in a browser")
+    return [
+        *children.python("mlflow", "server"),
+        *("--backend-store-uri", tracker.uri),
+        *("--artifacts-destination", tracker.artifacts),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+    ]
+
+
+def ui_environment() -> dict[str, str]:
+    """Return the variables of this process, and those that disable MLflow's telemetry and jobs unless they are set."""
+    defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return children.environment(defaults=defaults, mlflow=True)
+
+
+def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
+    """Return the ID of an experiment in a SQLite store, or None if there is no such store or experiment."""
+    if tracker.database is None or not tracker.exists() or tracker.unreachable():
+        return None
+    found = tracker.client().get_experiment_by_name(name)
+    return None if found is None else str(found.experiment_id)
+
+
+def _artifacts(folder: Path) -> str:
     try:
         os.fsencode(folder).decode("utf-8")
     except UnicodeDecodeError:
@@ -132,7 +158,6 @@ def _artifacts(folder: Path) -> str:
 
 
 def _create_schema(database: Path, artifacts: str | None) -> None:
-    """Create a SQLite store with MLflow's tables if it does not exist."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -148,21 +173,13 @@ def _create_schema(database: Path, artifacts: str | None) -> None:
 
 
 def _try_sqlite(database: Path) -> None:
-    """Check that a SQLite file can be read. Without this check, MLflow would retry for minutes.
-
-    Raises:
-        sqlite3.Error: the file cannot be read.
-    """
+    """Raise sqlite3.Error if a SQLite file cannot be read, because MLflow would retry for minutes."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _try_server(uri: str) -> None:
-    """Check that a database server responds. Without this check, MLflow would retry for hours.
-
-    Raises:
-        sqlalchemy.exc.SQLAlchemyError: the server does not respond.
-    """
+    """Raise an error if a database server does not respond, because MLflow would retry for hours."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

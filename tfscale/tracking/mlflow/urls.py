@@ -5,7 +5,6 @@ unquotes the path; and MLflow, which creates folders for the part after `sqlite:
 """
 
 import re
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -60,11 +59,6 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
     return Path(path).expanduser().resolve(), query
 
 
-def read_only(file: Path) -> sqlite3.Connection:
-    """Open a SQLite file for reading only, without creating a missing file."""
-    return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
-
-
 def is_server(uri: str) -> bool:
     """Return True for the URI of an MLflow server, which decides where artifacts are stored, and False for the URI of a
     database.
@@ -83,11 +77,7 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Check that a server's URI is well-formed, so that no part of a password is read as the host, which messages show.
-
-    Raises:
-        ValueError: the URI contains unquoted special characters, or its port is not a number.
-    """
+    """Raise ValueError for a malformed URI, so that no part of a password is read as the host, which messages show."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)

@@ -1,7 +1,6 @@
 """Description of an experiment in MLflow's web interface, and a shared view with charts of perplexity over compute.
 
-MLflow stores shared views as JSON in the tags of an experiment. The URL of this view is
-`/#/experiments/ID/runs?viewStateShareKey=tfscale&compareRunsMode=CHART`.
+MLflow stores shared views as JSON in the tags of an experiment.
 """
 
 import json

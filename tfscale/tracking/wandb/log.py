@@ -18,8 +18,7 @@ _WHOLE, _FIRST, _LAST = 1, 2, 4
 
 
 def logs(folder: Path, run_id: str = "*") -> list[Path]:
-    """Return the logs of a run, or of all runs, in the order in which they were created. A run has one log for each
-    process that has written to it."""
+    """Return the logs of a run, one per process that has written to it, or of all runs, in order of creation."""
     return sorted(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
 
 

@@ -105,12 +105,8 @@ class WandbSink(Sink):
         return run
 
     def _wait(self, run_id: str) -> None:
-        """Wait until all rows of a run can be read from its logs.
-
-        Raises:
-            TimeoutError: rows are missing after `_LONGEST_WAIT` seconds. The log has been closed, so that the missing
-                rows are not written later.
-        """
+        """Wait until all rows of a run can be read from its logs. If that takes too long, close the log, so that the
+        missing rows are not written later."""
         deadline = time.monotonic() + _LONGEST_WAIT
         while sum(1 for log in logs(self._folder, run_id) for _ in rows(log)) < self._rows[run_id]:
             if time.monotonic() > deadline:
@@ -124,7 +120,6 @@ def _name(point: Point) -> str:
 
 
 def _points(row: dict[str, Any]) -> list[Point]:
-    """Return the metric values in a row of a W&B log as points."""
     over: Over = "flops" if "flops" in row else "tokens"
     time = round(row["_timestamp"] * 1000)
     names = [name for name in row if name != over and not name.startswith("_")]

@@ -1,8 +1,9 @@
-"""Tracker run of a stage, which is a child of the run of an arm."""
+"""Tracker runs of an experiment: of its arms, of their stages, and of the comparison of the arms."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.growth_record import GROWTH_FILE
 from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, key_fields
-from tfscale.tracking.points import milliseconds, model_points, stage_points
+from tfscale.tracking.points import curve_points, end_points, milliseconds, model_points, stage_points
 from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Contents, Corpus, Model, Status
 
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
@@ -54,13 +55,13 @@ class StageRun:
             points += model_points(events, read_evaluations(self.stage.path))
         times = [milliseconds(event["time"]) for event in events]
         return Contents(
-            status=status_of(done, events),
+            status=_status_of(done, events),
             start=min(times),
             end=max(times),
             points=points,
             files=self._files(),
             params=self._params(),
-            corpus=corpus_of(self.stage),
+            corpus=_corpus_of(self.stage),
             model=self._model(events) if done else None,
         )
 
@@ -75,7 +76,6 @@ class StageRun:
         return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}
 
     def _own_tags(self) -> dict[str, str]:
-        """Return the tags of the stage that do not depend on the arm."""
         spec = self.stage.spec
         tags = {
             KEY: self.stage.key,
@@ -102,9 +102,8 @@ class StageRun:
         )
 
 
-def corpus_of(stage: Stage) -> Corpus:
-    """Return the description of a stage's corpus for a tracker. If the corpus is not on this host, the source and the
-    numbers of documents and tokens are omitted."""
+def _corpus_of(stage: Stage) -> Corpus:
+    """Return the corpus of a stage. If it is not on this host, its source and numbers of tokens are omitted."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -115,13 +114,7 @@ def corpus_of(stage: Stage) -> Corpus:
     return Corpus(name, stage.spec.data.fingerprint, json.dumps(manifest.source), json.dumps(profile))
 
 
-def status_of(done: bool, events: list[Event]) -> Status:
-    """Return the tracker status of a stage's run.
-
-    Args:
-        done: True if the stage is finished.
-        events: events of the stage.
-    """
+def _status_of(done: bool, events: list[Event]) -> Status:
     last = last_event(events, "start", "end") or {}
     return "finished" if done else _ENDS.get(last.get("reason", ""), "running")
 
@@ -136,3 +129,83 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(value, f"{prefix}.{index}")
     elif values is not None:
         yield prefix, str(values)
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """Run with the final measurements of an arm's stages over compute. If each stage continues the previous stage, the
+    run also contains the validation perplexity during all stages."""
+
+    arm: Arm
+    colour: str
+
+    def about(self) -> About:
+        stages = self.arm.stages
+        recipes = dict.fromkeys(
+            str(stage.spec.growth["name"]) for stage in self.arm.main_line if stage.spec.growth is not None
+        )
+        tags = {
+            ROLE: "arm",
+            ARM: self.arm.name,
+            ARM_KEY: self.arm.key,
+            "tfscale.kind": self.arm.kind,
+            "tfscale.seed": ",".join(dict.fromkeys(str(stage.spec.seed) for stage in stages)),
+            **({"tfscale.growth": ",".join(recipes)} if recipes else {}),
+        }
+        note = f"{self.arm.title}: {', '.join(stage.size for stage in stages)}"
+        return About(self.arm.title, tags, self.colour, note)
+
+    def sources(self) -> list[Path]:
+        return [path for run in self.stage_runs() for path in run.sources()]
+
+    def contents(self) -> Contents | None:
+        # Completion is checked before the events are read, so that no event of a finished stage is missing.
+        read = [(stage, is_done(stage), read_events(stage.path)) for stage in self.arm.all_stages]
+        begun = [(stage, done, events) for stage, done, events in read if events]
+        if not begun:
+            return None
+        ended = [(stage, events) for stage, done, events in begun if done and stage in self.arm.stages]
+        points = [point for stage, events in ended for point in end_points(events, read_evaluations(stage.path))]
+        points.sort(key=lambda point: point.time)  # values of stages that end later come after those already sent
+        if all(child.spec.parent == parent.key for parent, child in pairwise(self.arm.main_line)):
+            # Each stage continues the previous one. Independent stages have no common curve.
+            points += [
+                point for stage, _, events in begun if stage in self.arm.main_line for point in curve_points(events)
+            ]
+        statuses = [_status_of(done, events) for _, done, events in begun]
+        status = _joint(statuses, unbegun=len(begun) < len(self.arm.all_stages))
+        times = [milliseconds(event["time"]) for _, _, events in begun for event in events]
+        return Contents(status, min(times), max(times), points)
+
+    def stage_runs(self) -> list[StageRun]:
+        return [StageRun(self.arm, stage, self.colour) for stage in self.arm.all_stages]
+
+
+def _joint(statuses: list[Status], unbegun: bool) -> Status:
+    """Return the status of an arm, which is running while a stage runs and between two stages."""
+    for status in ("running", "failed", "killed"):
+        if status in statuses:
+            return status
+    return "running" if unbegun else "finished"
+
+
+@dataclass(frozen=True)
+class ComparisonRun:
+    """Run with the files in the folder of a comparison, and with the comparison's table as its note."""
+
+    chain: Arm
+    """Chain with which the other arms are compared."""
+    folder: Path
+
+    def about(self) -> About:
+        table = self.folder / "table.md"
+        note = table.read_text(encoding="utf-8") if table.is_file() else ""
+        return About(f"comparison of {self.chain.title}", {ROLE: "comparison", ARM_KEY: self.chain.key}, note=note)
+
+    def sources(self) -> list[Path]:
+        return [path for path in sorted(self.folder.glob("[!.]*")) if path.is_file()]
+
+    def contents(self) -> Contents | None:
+        files = self.sources()
+        times = [milliseconds(path.stat().st_mtime) for path in files]
+        return Contents("finished", min(times), max(times), files=[Artifact(path) for path in files]) if times else None
