@@ -9,8 +9,8 @@ from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
 from tfscale.cli.spent import spent_words
 from tfscale.cli.stored import finish_upload, pull_plan, start_pusher, store_of, take_corpus
-from tfscale.cli.unreached import unreached_line
 from tfscale.cli.view import make_view
+from tfscale.cli.why import unreached_line
 from tfscale.config.budget import Budget, read_budget
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
