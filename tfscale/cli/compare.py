@@ -27,7 +27,7 @@ from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import write_atomically
-from tfscale.plan.experiments import comparison_folder, record
+from tfscale.plan.experiments import comparison_folder, experiment_of, record
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import is_done
 from tfscale.submission.write import submission_faults, write_submission
@@ -151,7 +151,7 @@ def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Pat
         mend = "write to another folder with --out DIR"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
     if out is None:
-        catch_up(plan.known, tracker_of(plan.experiment))
+        catch_up(experiment_of(plan.known), tracker_of(plan.experiment))
     return written
 
 

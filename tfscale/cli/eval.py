@@ -9,7 +9,7 @@ import torch
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import mirror, tracker_of
+from tfscale.cli.execute import catch_up, tracker_of
 from tfscale.cli.stages import stages_of
 from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
@@ -78,7 +78,7 @@ def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
         return
     for each in recorded(runs_dir(experiment)):
         if any(stage.path.resolve() in folders for arm in each.arms for stage in arm.all_stages):
-            mirror(each, tracker)
+            catch_up(each, tracker)
 
 
 def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:

@@ -7,7 +7,6 @@ from types import FrameType
 
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
-from tfscale.cli.spent import spent_words
 from tfscale.cli.stored import finish_upload, pull_plan, start_pusher, store_of, take_corpus
 from tfscale.cli.view import make_view
 from tfscale.cli.why import unreached_line
@@ -15,9 +14,11 @@ from tfscale.config.budget import Budget, read_budget
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import BUDGET_SPENT, PREEMPTED, UserFault, user_faults
-from tfscale.orchestrate.allowance import Allowance
+from tfscale.orchestrate.allowance import Allowance, reached_step, step_flops
 from tfscale.orchestrate.launchers import left_over, missing
 from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
+from tfscale.orchestrate.progress import Watch, overview
+from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.corpus import left_out_notes, listing_of, prepare_corpus, unknown_notes
 from tfscale.plan.experiments import Recorded, experiment_of, record
 from tfscale.plan.plan import Plan, make_plan
@@ -26,12 +27,15 @@ from tfscale.predict import planned_machine, preflight, remarks
 from tfscale.stage.folder import Stage, is_done
 from tfscale.store.lease import Leases
 from tfscale.store.remote import Store
+from tfscale.text import count, duration, scientific
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
 """Maximum number of seconds that a run waits for a slow tracker at its end."""
+MOST_LEFT = 8
+"""Maximum number of unfinished stages that are listed when the budget is spent."""
 
 
 def allowance_of(experiment: Experiment) -> Allowance:
@@ -52,7 +56,7 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         record(plan)
-        catch_up(plan, tracker)
+        catch_up(experiment_of(plan), tracker)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
         return 1 if store and finish_upload(start_pusher(plan, store, say)) else 0, plan
     if len(left) < len(plan.stages):
@@ -66,10 +70,38 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
         record(known)
         code = train(known, stages, tracker, store, allowance)
         if code == BUDGET_SPENT:
-            say("\n".join(spent_words(plan, allowance)))
+            say("\n".join(_spent_words(plan, allowance)))
         if code or known is plan:
             return code, plan
         plan = pull_plan(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
+
+
+def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
+    """Return the lines of the message for a spent budget: the trained FLOPs, and the stages and FLOPs that are left."""
+    left = [stage for stage in plan.stages if not is_done(stage)]
+    time = overview(plan, Watch(plan.stages).look(), finished_speeds(plan.runs)).left
+    about = f", about {duration(time)}" if time is not None else ""
+    return [
+        f"budget={plan.experiment.budget}: the remaining work does not fit; {scientific(allowance.trained)} FLOPs were "
+        f"trained. {len(left)} of {len(plan.stages)} stages are left, "
+        f"{scientific(sum(map(_flops_left, left)))} FLOPs{about}:",
+        *(f"  {stage.path.name}: {_work_left(stage)}" for stage in left[:MOST_LEFT]),
+        *([f"  and {len(left) - MOST_LEFT} more; `tfscale plan` lists all"] if len(left) > MOST_LEFT else []),
+        "Run the same command again to continue." if allowance.trained else "Continue with a larger budget.",
+    ]
+
+
+def _work_left(stage: Stage) -> str:
+    tokens = _steps_left(stage) * stage.spec.batch_tokens
+    return f"{count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(_flops_left(stage))} FLOPs"
+
+
+def _steps_left(stage: Stage) -> int:
+    return max(0, stage.spec.steps - reached_step(stage.path))
+
+
+def _flops_left(stage: Stage) -> int:
+    return _steps_left(stage) * step_flops(stage)
 
 
 def check(plan: Plan) -> None:
@@ -154,14 +186,10 @@ def train(
     return 1 if behind else 0
 
 
-def catch_up(plan: Plan, tracker: Tracker | None) -> None:
-    """Send new measurements of a plan's stages and its comparison to a tracker. Print a warning if that fails."""
-    if tracker is not None:
-        mirror(experiment_of(plan), tracker)
-
-
-def mirror(experiment: Recorded, tracker: Tracker) -> None:
-    """Send new measurements of an experiment in the runs folder to a tracker. Print a warning if that fails."""
+def catch_up(experiment: Recorded, tracker: Tracker | None) -> None:
+    """Send new measurements and the comparison of an experiment to a tracker. Print a warning if that fails."""
+    if tracker is None:
+        return
     try:
         Session(tracker, experiment.name).sync(experiment.arms, experiment.comparison)
     except TrackingError as fault:

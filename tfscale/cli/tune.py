@@ -14,6 +14,7 @@ from tfscale.config.keys import nearest
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import Fault, UserFault, user_faults
+from tfscale.plan.experiments import experiment_of
 from tfscale.text import scientific
 from tfscale.tune.cost import flops_with_optimizer, grid_flops, planned_flops, spent
 from tfscale.tune.record import write_record
@@ -152,7 +153,7 @@ def _run(tuning: Tuning) -> int:
             say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; this candidate is ranked last")
         if code and not (code == 1 and gone):
             return code
-    catch_up(tuning.plan_of(findings), tracker)
+    catch_up(experiment_of(tuning.plan_of(findings)), tracker)
     return 0
 
 
