@@ -3,19 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, say
+from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
 from tfscale.cli.stored import store_of, take_stages
 from tfscale.cli.streams import tell_error
-from tfscale.cli.tuned import show
+from tfscale.cli.table import FittedTable
 from tfscale.config.keys import nearest
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import Fault, UserFault, user_faults
 from tfscale.plan.experiments import experiment_of
-from tfscale.text import scientific
+from tfscale.text import duration, scientific
 from tfscale.tune.cost import flops_with_optimizer, grid_flops, planned_flops, spent
 from tfscale.tune.record import write_record
 from tfscale.tune.sweep import Sweep, candidates, is_rate, numbers_of, sweep_faults
@@ -54,7 +57,7 @@ def tune(common: Common, asked: Asked) -> int:
     if common.as_json:
         answer(record)
     else:
-        show(tuning, findings, record, path)
+        _show(tuning, findings, record, path)
     return _explain_failures(findings)
 
 
@@ -174,6 +177,63 @@ def _outlook(tuning: Tuning) -> str:
         f"{scientific(planned_flops(tuning, flops_with_optimizer))} with the optimizer, {planned / grid:.0%} of a full "
         f"grid ({scientific(grid)} FLOPs), and up to {sweep.further} more candidates per rung at an edge"
     )
+
+
+def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
+    console.print(_table(tuning, findings))
+    for finding in findings:
+        choice = finding.choice
+        if choice is not None and choice.place != "interior" and choice.loss < math.inf:
+            say(
+                f"{finding.tunable.key}: the {choice.place} value tried is the best, so values beyond it may be "
+                f"better; continue the sweep with --further {tuning.sweep.further + 3}"
+            )
+    cost = record["cost"]
+    say(
+        f"the values were chosen on the validation tokens from position {record['text']['heldout_start']:,} on, and "
+        "with other seeds; the plan uses neither these tokens nor these seeds"
+    )
+    updates = cost["optimizer_flops"]
+    both = "an unknown number" if updates is None else scientific(cost["flops"] + updates)
+    say(
+        f"tuning used {scientific(cost['flops'])} FLOPs, {both} with the optimizer, and {duration(cost['seconds'])} of "
+        f"training, {cost['of_the_plan']:.1f} times the FLOPs of the plan and {cost['of_a_full_grid']:.0%} of a "
+        "full grid"
+    )
+    say(str(path))
+    say("\n".join(record["chosen"]))
+
+
+def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
+    title = f"{tuning.experiment.schedule.name}, final validation loss"
+    rungs = [f"{tuning.sweep.label(rung)} of tokens" for rung in range(tuning.sweep.rungs - 1)]
+    columns = ["value", *rungs, "loss", "vs best", "current"]
+    rows = FittedTable(title, ["setting", "stages"], columns, spare=["current", "stages", *rungs])
+    for finding in findings:
+        places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
+        name = finding.tunable.key.removeprefix("schedule.") + (" again" if finding.again else "")
+        for value, place in zip_longest(finding.values, places):
+            rows.add_row(name, place or "", *([] if value is None else _cells(tuning, finding, value)))
+            name = ""
+        rows.add_section()
+    return rows
+
+
+def _cells(tuning: Tuning, finding: Finding, value: float) -> list[str]:
+    losses = {trial.rung: trial.loss for trial in finding.trials if trial.value == value}
+    shown = [_loss(losses.get(rung)) for rung in range(tuning.sweep.rungs)]
+    choice, last = finding.choice, losses.get(tuning.sweep.rungs - 1)
+    assert choice is not None
+    mark = f"+{last - choice.loss:.4f}" if last is not None and math.isfinite(last) else ""
+    if value == choice.value and math.isfinite(choice.loss):
+        mark = f"chosen, {choice.place}"
+    return [f"{value:g}", *shown, mark, "yes" if value == finding.tunable.now else ""]
+
+
+def _loss(loss: float | None) -> str:
+    if loss is None:
+        return ""
+    return f"{loss:.4f}" if math.isfinite(loss) else "diverged"
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
