@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tfscale.children import QUIET
-from tfscale.cli import completion, data_app, errors, stage_app, store_app, streams
+from tfscale.cli import completion, errors, group_apps, stage_app, streams
 from tfscale.cli.common import Baseline, CheckedDevice, Common, Out, command
 from tfscale.exit import exit_quickly
 
@@ -25,8 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(stage_app.app)
-app.add_typer(data_app.app, name="data")
-app.add_typer(store_app.app, name="store")
+app.add_typer(group_apps.data_app, name="data")
+app.add_typer(group_apps.store_app, name="store")
 
 
 @command(app)
