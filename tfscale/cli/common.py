@@ -15,7 +15,11 @@ from tfscale.cli import completion
 if TYPE_CHECKING:
     from tfscale.config.schema import Experiment
     from tfscale.faults import Fault
+    from tfscale.interop.finished import FinishedStage
     from tfscale.plan.plan import Plan
+
+CHAIN = "chain"
+"""Name that selects all finished stages of the schedule's chain."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,25 @@ class Common:
             return make_plan(experiment)
         except UserFault as fault:
             raise UserFault(with_places(fault.faults, self.overrides, self.config_dir)) from fault
+
+    def finished_stages(self, names: str) -> "list[FinishedStage]":
+        """Return the finished stages that `names` selects: names separated by commas, or `chain` for all finished
+        stages of the schedule's chain."""
+        from tfscale.config.compose import runs_dir
+        from tfscale.faults import UserFault, user_faults
+        from tfscale.interop.finished import open_finished
+        from tfscale.stage.folder import find_stage, is_done
+
+        if names != CHAIN:
+            runs = runs_dir(self.compose())
+            with user_faults():
+                return [open_finished(find_stage(runs, name)) for name in names.split(",")]
+        plan = self.plan()
+        folders = [stage.path for stage in plan.chain.stages if is_done(stage)]
+        if not folders:
+            name = plan.experiment.schedule.name
+            raise UserFault([f"no stage of {name} is finished in {plan.runs}; train the chain with `tfscale run`"])
+        return [open_finished(folder) for folder in folders]
 
 
 def _leave_stdout(context: typer.Context, alone: bool) -> bool:

@@ -10,7 +10,6 @@ import torch
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, tracker_of
-from tfscale.cli.stages import stages_of
 from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
@@ -45,7 +44,7 @@ def evaluate(
         groups: number of groups of parameter tokens to use, counted from the first, or None for all groups. With a
             number, results are not recorded, because the records of a stage describe the whole model.
     """
-    stages = with_groups(stages_of(common, names), groups)
+    stages = with_groups(common.finished_stages(names), groups)
     experiment = common.compose()
     for stage in stages:
         context = stage.spec.model.context

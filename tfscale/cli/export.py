@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from tfscale.cli.common import Common
+from tfscale.cli.common import CHAIN, Common
 from tfscale.cli.console import answer, say
-from tfscale.cli.stages import CHAIN, stages_of
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
 from tfscale.interop.export import export as write
@@ -23,7 +22,7 @@ def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int 
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:
-            stage = stages_of(common, name)[-1]
+            stage = common.finished_stages(name)[-1]
         else:
             stage = open_finished(find_stage(runs_dir(common.compose()), name))
         [stage] = with_groups([stage], groups)
