@@ -72,8 +72,7 @@ def advise(
         _show_pilot(question, found, answered, pilot, common)
     else:
         say("still " + _lacks(question, answered))
-    for path in written:
-        say(str(path))
+    say(*map(str, written))
     return 0
 
 
@@ -94,8 +93,7 @@ def _show(question: Question, found: Found, answered: Answer, advice: Advice) ->
     say(f"{recommendation(question, advice)} {difference(question, advice)}")
     if advice.extrapolates:
         say(warning(advice))
-    for line in basis(question, found, answered):
-        say(f"- {line}")
+    say(*basis(question, found, answered), prefix="- ")
 
 
 def _options(question: Question, advice: Advice) -> FittedTable:
@@ -132,8 +130,7 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
     share = cost / question.budget.amount
     say(f"They cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
     say(f"  {_command(question, common)}")
-    for line in unused(found):
-        say(f"note: {line}")
+    say(*unused(found), prefix="note: ")
 
 
 def _pilot_stages(pilot: Pilot) -> FittedTable:

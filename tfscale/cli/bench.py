@@ -51,8 +51,7 @@ def bench(
     if out is not None:
         text = json.dumps(result.to_json(), indent=1) + "\n"
         contents = {".json": text.encode(), ".md": to_markdown(result).encode()}
-        for path in write_files(out, result.machine["device"], contents):
-            say(str(path))
+        say(*map(str, write_files(out, result.machine["device"], contents)))
     if common.as_json:
         answer(result.to_json())
     return 1 if result.failed else 0

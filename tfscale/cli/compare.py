@@ -160,13 +160,9 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
     say(answered.sentence)
     console.print(answer_rows(answered, comparison.title))
     console.print(comparison_rows(comparison.table, "all arms"))
-    for sentence in family_sentences(comparison.families, comparison.price):
-        say(sentence)
-    for sentence in (*verdicts(comparison.table), *basis(comparison.table)):
-        say(sentence)
-    say(f"Figure: {' '.join(caption(comparison.arms))}")
-    for path in written:
-        say(str(path))
+    say(*family_sentences(comparison.families, comparison.price))
+    say(*verdicts(comparison.table), *basis(comparison.table))
+    say(f"Figure: {' '.join(caption(comparison.arms))}", *map(str, written))
 
 
 def answer_rows(answered: Answer, title: str) -> FittedTable:

@@ -29,9 +29,10 @@ def prose_width() -> int:
     return min(console.width, PROSE_WIDTH)
 
 
-def say(text: str) -> None:
-    """Print text without markup and without wrapping."""
-    console.print(text, markup=False, soft_wrap=True)
+def say(*lines: str, prefix: str = "") -> None:
+    """Print each line after the prefix, without markup and without wrapping."""
+    for line in lines:
+        console.print(prefix + line, markup=False, soft_wrap=True)
 
 
 def answer(document: object) -> None:

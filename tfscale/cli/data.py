@@ -47,13 +47,11 @@ def prepare(common: Common) -> int:
         data = prepare_corpus(experiment, corpus, view)
     if listing.files:
         console.print(_read_table(listing, data.manifest.documents))
-    for note in unknown_notes(data.manifest):
-        say(f"warning: {note}")
+    say(*unknown_notes(data.manifest), prefix="warning: ")
     if common.as_json:
         answer(_corpus(data.folder, data.manifest) | {"files": _listing_json(listing)})
         return 0
-    say(_summary(data))
-    say(f"use the corpus in any configuration with data=shards data.path={data.folder}")
+    say(_summary(data), f"use the corpus in any configuration with data=shards data.path={data.folder}")
     return 0
 
 

@@ -51,8 +51,7 @@ def evaluate(
         if stride is not None and stride > context:
             raise UserFault([f"--stride {stride}: must be at most {context}, the context of {stage.folder.name}"])
     encoded = _encoded(stages, texts, experiment.data.max_unknown)
-    for note in dict.fromkeys(note for each in encoded for text in each for note in text.notes):
-        say(f"warning: {note}")
+    say(*dict.fromkeys(note for each in encoded for text in each for note in text.notes), prefix="warning: ")
     made: list[dict[str, Any]] = []
     for stage, stage_texts in zip(stages, encoded, strict=True):
         model = model_of(stage)

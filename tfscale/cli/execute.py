@@ -70,7 +70,7 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
         record(known)
         code = train(known, stages, tracker, store, allowance)
         if code == BUDGET_SPENT:
-            say("\n".join(_spent_words(plan, allowance)))
+            say(*_spent_words(plan, allowance))
         if code or known is plan:
             return code, plan
         plan = pull_plan(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
@@ -116,8 +116,7 @@ def check(plan: Plan) -> None:
     if note := left_over():
         say(f"note: {note}")
     if plan.experiment.launcher.kind == "slurm":
-        for note in remarks(plan, planned_machine(plan.experiment)):
-            say(f"note: {note}")
+        say(*remarks(plan, planned_machine(plan.experiment)), prefix="note: ")
 
 
 def tracker_of(experiment: Experiment) -> Tracker | None:
@@ -136,8 +135,7 @@ def prepare(plan: Plan, store: Store | None = None) -> None:
     with PreparationView() as view:
         data = prepare_corpus(plan.experiment, plan.corpus, view)
     notes = [] if plan.corpus.prepared else left_out_notes(listing_of(plan.experiment, plan.corpus))
-    for note in [*notes, *unknown_notes(data.manifest)]:
-        say(f"warning: {note}")
+    say(*notes, *unknown_notes(data.manifest), prefix="warning: ")
 
 
 def train(

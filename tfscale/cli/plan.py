@@ -46,10 +46,8 @@ def plan(common: Common) -> int:
             console.print(each)
     console.print(_families_table(planned, totals))
     say(_reckoned(machine, list(predictions.values())))
-    for note in notes:
-        say(f"note: {note}")
-    for line in unreached_words(unreached):
-        say(line)
+    say(*notes, prefix="note: ")
+    say(*unreached_words(unreached))
     return 0
 
 

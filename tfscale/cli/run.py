@@ -43,8 +43,7 @@ def run(common: Common) -> int:
     elif code == 0:
         with user_faults():
             console.print(chain_table(plan))
-        for sentence in rejections(plan.arms[0]):
-            say(f"note: {sentence}")
+        say(*rejections(plan.arms[0]), prefix="note: ")
     return code
 
 
@@ -123,9 +122,7 @@ def _rehearse(plan: Plan, as_json: bool) -> int:
         answer(found)
         return 0
     console.print(_rehearsal_table(plan, rows))
-    for row in rows:
-        if row.growth:
-            say(_growth(row.stage.size, row.growth))
+    say(*(_growth(row.stage.size, row.growth) for row in rows if row.growth))
     say(f"report as JSON: {report}; the checkpoints have been removed")
     return 0
 

@@ -97,11 +97,8 @@ def _show(plan: Plan) -> None:
             )
             details += [f"{arm.label(stage)} {state.state}: {state.detail}"] if state.detail else []
         console.print(rows)
-        for detail in details:
-            say(detail)
-    for sentence in rejections(plan.arms[0]):
-        say(sentence)
-    say(f"stages in {plan.runs / 'stages'}")
+        say(*details)
+    say(*rejections(plan.arms[0]), f"stages in {plan.runs / 'stages'}")
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
@@ -112,8 +109,7 @@ def _verify(plan: Plan, as_json: bool) -> int:
     if as_json:
         answer({"sound": not findings, "findings": findings, "set_aside": set_aside(plan), "read": amount(plan)})
         return 1 if findings else 0
-    for line in (*set_aside(plan), *findings):
-        say(line)
+    say(*set_aside(plan), *findings)
     if findings:
         say(f"problems found in {plan.runs / 'stages'}: {len(findings)}")
         return 1

@@ -106,8 +106,7 @@ def verify(common: Common, only: Sequence[str]) -> int:
     if common.as_json:
         answer({"store": store.shown, "sound": not problems, "problems": problems, "read": read})
         return 1 if problems else 0
-    for problem in problems:
-        say(problem)
+    say(*problems)
     say(f"{len(problems) or 'no'} problems found in {len(found)} snapshots, {gigabytes(read['bytes'])}")
     return 1 if problems else 0
 

@@ -36,8 +36,7 @@ def why(common: Common, name: str) -> int:
         answer({"why": [_json(stage, found[stage.key]) for stage in stages]})
         return 0
     for stage in stages:
-        for line in _words(stage, found[stage.key]):
-            say(line)
+        say(*_words(stage, found[stage.key]))
     return 0
 
 
