@@ -37,13 +37,7 @@ def advise(
     common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
 ) -> int:
     """Print advice on whether to grow, or the runs to train if there are not enough finished runs for advice, and
-    return the exit code.
-
-    Args:
-        amounts: values of the options `--flops`, `--hours` and `--dollars`, exactly one of which must be set.
-        run_missing: True to train the missing runs first.
-        out: folder for `advice.json` and the figure of the residuals, or None.
-    """
+    return the exit code. Exactly one of `amounts`, the values of `--flops`, `--hours` and `--dollars`, must be set."""
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))
@@ -77,7 +71,6 @@ def advise(
 
 
 def _write(out: Path, document: dict[str, Any], laws: dict[str, Law]) -> list[Path]:
-    """Write the answer as JSON and, if laws were fitted, a figure of their residuals to a folder. Return the paths."""
     contents = {"advice.json": f"{as_json(document)}\n".encode()}
     if laws:
         figure = residual_figure(laws)

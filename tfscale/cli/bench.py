@@ -15,19 +15,9 @@ from tfscale.faults import UserFault, user_faults
 
 
 def bench(
-    common: Common,
-    quick: bool,
-    device: Literal["auto", "cpu", "cuda"],
-    threads: int,
-    case: str,
-    out: Path | None,
+    common: Common, quick: bool, device: Literal["auto", "cpu", "cuda"], threads: int, case: str, out: Path | None
 ) -> int:
-    """Measure the speed and memory of training steps, print the results, and return the exit code.
-
-    Args:
-        case: text that the names of the measured cases contain.
-        out: folder to write the results to, or None.
-    """
+    """Measure the speed and memory of training steps, print the results, and return the exit code."""
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
     if out is not None:

@@ -34,7 +34,7 @@ from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
 
 HEADING_WIDTH = 16
-"""Maximum width of the column headings in the table of `answer_rows`, in characters."""
+"""Maximum width of the arms' headings in characters, so that several arms fit a terminal with 80 characters."""
 
 
 def compare(
@@ -45,15 +45,7 @@ def compare(
     submit: Path | None = None,
     checkpoints: bool = False,
 ) -> int:
-    """Write the comparison of a chain with its baselines, print it, and return the exit code.
-
-    Args:
-        baseline: names of the baselines, separated by commas.
-        run_missing: True to train unfinished stages before the comparison.
-        out: folder to write to, or None for a folder in the runs folder. If it is given, the runs folder is only read.
-        submit: folder to which a submission is written, or None.
-        checkpoints: True to include the final checkpoint of each stage in the submission.
-    """
+    """Write the comparison of a chain with its baselines, print it, and return the exit code."""
     plan = plan_with(common, baseline)
     if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
@@ -72,12 +64,7 @@ def compare(
 
 
 def report(common: Common, baseline: str, out: Path | None = None) -> int:
-    """Write the comparison of a chain with its baselines to `report.html`, and return the exit code.
-
-    Args:
-        baseline: names of the baselines, separated by commas.
-        out: folder to write to, or None for the folder in the runs folder to which `compare` writes.
-    """
+    """Write the comparison of a chain with its baselines to `report.html`, and return the exit code."""
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
@@ -100,11 +87,7 @@ def _command(common: Common, baseline: str) -> str:
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of the chain that the overrides describe and of its baselines.
-
-    Args:
-        baseline: names of the baselines, separated by commas.
-    """
+    """Return the plan of the chain that the overrides describe and of the baselines, which commas separate."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -137,8 +120,8 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
-    folder and send its new values to the tracker."""
+    """Write the files of a comparison, to the runs folder if `out` is None, and return their paths. In the runs folder,
+    also record the plan, and send its new values to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn
@@ -166,8 +149,7 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
 
 
 def answer_rows(answered: Answer, title: str) -> FittedTable:
-    """Return the table that states for each size and arm whether the chain is better, level or worse. The headings are
-    narrow, so that several arms fit a terminal with a width of 80 characters."""
+    """Return the table that states for each size and arm whether the chain is better, level or worse."""
     arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
     rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
     for row in answered.rows:

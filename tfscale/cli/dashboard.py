@@ -70,8 +70,6 @@ class Dashboard:
         yield rows
 
     def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
-        """Return a line with the size and state of each stage of a lineage, and an arrow from each stage to its
-        child."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""
         for stage in stages:
@@ -110,9 +108,7 @@ class Dashboard:
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
         """Draw the training losses of a lineage over model FLOPs as a row of bars between the first and the last loss.
-
-        The highest tenth of the bars, mostly those of the first steps, is clipped.
-        """
+        The highest tenth of the bars, mostly those of the first steps, is clipped."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return

@@ -38,18 +38,14 @@ class Finding:
 
     name: str
     state: Literal["good", "note", "broken"]
-    """Severity of the finding. `good`: no problem. `note`: an optional feature is missing. `broken`: training is
-    impossible."""
+    """`good`: no problem. `note`: an optional feature is missing. `broken`: training is impossible."""
     what: str
     mend: str = ""
 
 
 def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
-    """Print the results of all checks and return the exit code, which is 1 if a finding is `broken`.
-
-    Args:
-        device: device to check by computing and training on it, or None.
-    """
+    """Print the results of all checks, with those of computing and training on `device` if one is given, and return
+    the exit code, which is 1 if a finding is `broken`."""
     experiment = common.compose()
     findings = [
         *_software(),
@@ -96,8 +92,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield a finding for each optional extra of the package, such as tfscale[gpu], that states which of its packages
-    are installed."""
+    """Yield, for each optional extra such as tfscale[gpu], which of its packages are installed."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -150,7 +145,6 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _computations(device: Literal["cpu", "cuda"]) -> Iterator[Finding]:
-    """Compute and train on a device, and yield a finding for each check."""
     import torch
 
     from tfscale.bench.device_check import check_device
@@ -207,7 +201,7 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield, for each schedule, a finding that states whether all stages fit into the memory of this machine."""
+    """Yield, for each schedule, whether all stages fit into the memory of this machine."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

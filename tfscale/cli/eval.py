@@ -35,15 +35,8 @@ def evaluate(
     limit: int | None,
     groups: int | None,
 ) -> int:
-    """Evaluate stages, print the results, record them with the stages' costs, and return the exit code.
-
-    Args:
-        names: stages, separated by commas, or `chain`.
-        tasks: names of tasks, separated by commas, or `paper`.
-        stride: number of new tokens per window, or None for the context length, so that windows do not overlap.
-        groups: number of groups of parameter tokens to use, counted from the first, or None for all groups. With a
-            number, results are not recorded, because the records of a stage describe the whole model.
-    """
+    """Evaluate stages, print the results, and return the exit code. The results are recorded with the stages' costs if
+    `groups` is None, because the records of a stage describe the whole model."""
     stages = with_groups(common.finished_stages(names), groups)
     experiment = common.compose()
     for stage in stages:
@@ -70,7 +63,6 @@ def evaluate(
 
 
 def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
-    """Send the experiments that contain the stages to the tracker."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
         return
@@ -123,8 +115,7 @@ def _texts(
 
 
 def _kept(stage: FinishedStage, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record the evaluations in the stage's folder if they used all groups. Return the evaluations with the fields that
-    identify the stage."""
+    """Record the evaluations if they used all groups. Return them with the fields that identify the stage."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{**stage.record, **entry} for entry in made]

@@ -13,12 +13,8 @@ from tfscale.stage.folder import find_stage
 
 
 def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
-    """Write a finished stage in the format of another library, and return the exit code.
-
-    Args:
-        name: stage, or `chain` for the last finished stage of the schedule's chain.
-        groups: number of groups of parameter tokens to write, counted from the first, or None for all groups.
-    """
+    """Write a finished stage, or the last one of the chain, in the format of another library, and return the exit
+    code."""
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:

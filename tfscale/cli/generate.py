@@ -34,11 +34,7 @@ def generate(
     seed: int,
     groups: int | None,
 ) -> int:
-    """Print each stage's continuation of a prompt while it is generated, and return the exit code.
-
-    Args:
-        names: stages, separated by commas, or `chain`.
-    """
+    """Print each stage's continuation of a prompt while it is generated, and return the exit code."""
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)
     except InvalidInput as error:

@@ -19,8 +19,8 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
     """Grow the checkpoint of a finished stage, write the grown checkpoint to a folder, and return the exit code.
 
     Args:
-        tokens: three numbers of parameter tokens, for each of the query, key and value projections, for the output
-            projection, and for the feed-forward layer.
+        tokens: numbers of parameter tokens of each of the query, key and value projections, of the output projection,
+            and of the feed-forward layer.
     """
     experiment = common.compose()
     recipe = experiment.growth

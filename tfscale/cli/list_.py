@@ -30,11 +30,8 @@ class Choice:
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of a configuration group, or the names of all groups, and return the exit code.
-
-    Args:
-        kind: name of a group or its plural, or empty for all groups.
-    """
+    """Print the options of the group that `kind`, its name or plural, selects, or the names of all groups if `kind` is
+    empty, and return the exit code."""
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault(foreign)

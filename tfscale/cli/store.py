@@ -1,4 +1,7 @@
-"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora."""
+"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora.
+
+An argument `only` contains names, or beginnings of keys, of stages and corpora, and is empty for all.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,11 +58,7 @@ def list_store(common: Common) -> int:
 
 
 def push(common: Common, only: Sequence[str]) -> int:
-    """Upload stages and corpora of the runs folder to the store, and return the exit code.
-
-    Args:
-        only: names, or beginnings of keys, of the stages and corpora to upload; empty for all.
-    """
+    """Upload stages and corpora of the runs folder to the store, and return the exit code."""
     store, runs = _opened(common)
     stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
     corpora = [folder.path for folder in stored(runs / "data")]
@@ -73,11 +72,7 @@ def push(common: Common, only: Sequence[str]) -> int:
 
 
 def pull(common: Common, only: Sequence[str]) -> int:
-    """Download stages and corpora of the store into the runs folder, and return the exit code.
-
-    Args:
-        only: names, or beginnings of keys, of the stages and corpora to download; empty for all.
-    """
+    """Download stages and corpora of the store into the runs folder, and return the exit code."""
     store, runs = _opened(common)
     with _store_faults(store):
         found = {_name(snapshot): snapshot for snapshot in _newest(store)}
@@ -92,11 +87,7 @@ def pull(common: Common, only: Sequence[str]) -> int:
 
 def verify(common: Common, only: Sequence[str]) -> int:
     """Read the files in a store, compare them with their checksums, and return the exit code, which is 1 if there are
-    problems.
-
-    Args:
-        only: names, or beginnings of keys, of the stages and corpora to verify; empty for all.
-    """
+    problems."""
     store, _ = _opened(common)
     with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
@@ -157,11 +148,7 @@ def _name(snapshot: Snapshot) -> str:
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
     """Return the items that `only` selects by a name or by the beginning of a key, or all items if `only` is empty. An
-    item such as `stages/NAME/done` has the name NAME.
-
-    Args:
-        where: text that messages use for the location of the items.
-    """
+    item such as `stages/NAME/done` has the name NAME. Messages call the location of the items `where`."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item

@@ -62,8 +62,7 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the chosen values and the cost of tuning to a schedule file, and the learning rates that are settings of a
-    baseline to a baseline file."""
+    """Write the chosen values and the cost of tuning to a schedule file, and those of baselines to a baseline file."""
     remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     values = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
@@ -87,11 +86,7 @@ def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
 
 
 def _tuning(common: Common, asked: Asked) -> Tuning:
-    """Return the tuning that the command line describes.
-
-    Raises:
-        UserFault: arguments are invalid. The error contains all faults of the arguments.
-    """
+    """Return the tuning that the command line describes, or raise UserFault with all faults of the arguments."""
     factors, wrong = numbers_of("--factors", asked.factors)
     ratios, amiss = numbers_of("--ratios", asked.ratios, MOST_RATIO) if asked.ratios is not None else ((), [])
     sweep = Sweep(factors, asked.further, asked.seeds, asked.rungs, asked.reduction, asked.refine, ratios)
@@ -166,7 +161,6 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return a sentence that states the planned cost of the tuning in FLOPs, without further candidates at an edge."""
     sweep, planned, grid = tuning.sweep, planned_flops(tuning), grid_flops(tuning)
     shorter = ", ".join(map(sweep.label, range(sweep.rungs - 1)))
     tokens = f"in rungs with {shorter} and all of the tokens" if shorter else "each trained with all tokens"
@@ -237,8 +231,7 @@ def _loss(loss: float | None) -> str:
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print an error for each setting that could not be chosen because all values diverged, and return the exit
-    code."""
+    """Print an error for each setting of which all values diverged, and return the exit code."""
     lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
         values = finding.values

@@ -19,12 +19,8 @@ MOST_LISTED = 4
 
 
 def why(common: Common, name: str) -> int:
-    """Print why the stages that `name` selects are trained: the most similar finished stages, the fields that differ,
-    and the overrides that reuse the finished stages. Return the exit code.
-
-    Args:
-        name: size, key or folder of one or several stages of the plan.
-    """
+    """Print why the stages that `name`, a size, key or folder, selects are trained: the most similar finished stages,
+    the fields that differ, and the overrides that reuse the finished stages. Return the exit code."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:
@@ -80,8 +76,7 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return a heading and one line for each of the first `MOST_LISTED` stages, or an empty list if there are no
-    stages."""
+    """Return a heading and one line for each of the first `MOST_LISTED` stages, or nothing if there are no stages."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_first_fields(each)}" for each in found[:MOST_LISTED]]
