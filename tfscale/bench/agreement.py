@@ -98,8 +98,7 @@ def make_reference(config: ModelConfig) -> Reference:
 
 
 def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cpu", "cuda"]) -> Errors:
-    """Return the errors of a training step on a device. The step runs twice, to check whether its results are
-    bit-equal."""
+    """Return the errors of a training step on a device, which runs twice to check whether its results are bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
     model.recompute = way.recompute
@@ -132,7 +131,7 @@ def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cp
 
 
 def gradients(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the gradient of each parameter of a model after a backward pass, by the parameter's name."""
+    """Return the gradient of each parameter of a model after a backward pass, by name."""
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert len(found) == len(list(model.parameters())), "every parameter has a gradient"
     return found
@@ -146,8 +145,7 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 
 def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
-    """Return the largest relative error among tensors with the same names, and the name of that tensor. NaN counts as
-    larger than any number."""
+    """Return the largest relative error among tensors with the same names, where NaN is the largest, and its name."""
     assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
     errors = {name: relative(values[name], expected[name]) for name in expected}
     name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))

@@ -19,8 +19,7 @@ KNOWN = sys.platform == "linux"
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Run a function in a separate process and return its result. The function must be defined at the top level of a
-    module."""
+    """Run a function of a module's top level in a separate process, and return its result."""
     with ProcessPoolExecutor(1, mp_context=_server()) as pool:
         return pool.submit(function, *given, **named).result()
 
@@ -35,12 +34,9 @@ def _server() -> ForkServerContext:
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
     """Call `run` and return the increase of this process's resident memory in bytes, from before the call to the peak.
+    `warm_up` is called before the measurement, so that persistent buffers are not counted.
 
     The process should not be used for other work, because glibc is set to return freed memory immediately.
-
-    Args:
-        run: function to measure.
-        warm_up: function to call before the measurement, so that persistent buffers are not counted.
     """
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:

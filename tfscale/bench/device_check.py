@@ -40,8 +40,7 @@ class Outcome:
 
 
 def check_device(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
-    """Yield the outcome of each part of the check as soon as it is known. On a CPU, models are smaller and nothing is
-    compiled."""
+    """Yield the outcome of each part of the check. On a CPU, models are smaller and nothing is compiled."""
     yield from _agreement(device)
     yield _resume(device)
     if device == "cuda":  # the memory of a CPU process is not counted exactly
@@ -138,8 +137,7 @@ def weights(stage: Path) -> dict[str, torch.Tensor]:
 
 
 def _memory() -> Outcome:
-    """Compare the measured peak memory of a step with the planned memory. During the step, the gradients of an earlier
-    micro-batch are in memory."""
+    """Compare the peak memory of a step, with the gradients of an earlier micro-batch, with the planned memory."""
     config = tokenformer(576)
     size = Size("124M", config, transformer(), sequences=8, time=config.context)
     made = OURS.build(size, resolve_settings("cuda", quick=False, threads=0))

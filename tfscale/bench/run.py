@@ -40,7 +40,7 @@ class Result:
     """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the benchmark result as a dictionary for JSON."""
+        """Return the result as a dictionary for JSON."""
         notes = [asdict(note) for note in self.notes]
         return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
@@ -99,7 +99,6 @@ def _processor() -> str:
 
 
 def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], variables: Mapping[str, str]) -> int:
-    """Run one part of the benchmark in a separate process and return the exit code of the process."""
     command = until_input_ends(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
     process = children.start(command, children.environment(variables, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None

@@ -12,8 +12,8 @@ import torch
 from tfscale.host import cores
 
 TURN_SECONDS = 0.5
-"""Minimum time in seconds of a turn, in which a contestant runs repeatedly. The first run of a turn is slower than in
-training, because the previous contestant has replaced the contents of the caches."""
+"""Minimum time of a turn, in which a contestant runs repeatedly. The first run is slower than in training, because the
+previous contestant has replaced the contents of the caches."""
 
 
 @dataclass(frozen=True)

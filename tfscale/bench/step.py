@@ -27,8 +27,8 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Build a model, run one training step, which compiles the model and allocates the optimizer state, and return a
-    contestant that runs further steps."""
+    """Return a contestant that runs training steps, after one that compiles the model and allocates the optimizer
+    state."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -41,12 +41,8 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure training steps of all model sizes for the device, and yield the results.
-
-    Args:
-        start: function that returns a contestant. If it raises ImportError or torch.OutOfMemoryError, the contestant is
-            skipped.
-    """
+    """Measure training steps of all model sizes for the device, and yield the results. A contestant for which `start`
+    raises ImportError or torch.OutOfMemoryError is skipped."""
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
             its = replace(settings, threads=size.threads or settings.threads)
@@ -80,8 +76,8 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the peak memory of a training step on the CPU as the figure `peak_bytes`, measured in a separate process.
-    Return an empty dictionary if the peak memory cannot be measured."""
+    """Return the peak memory of a training step on the CPU as the figure `peak_bytes`, measured in a separate process,
+    or no figure if it cannot be measured."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 
