@@ -16,8 +16,7 @@ from tfscale import checkpoint
 from tfscale.bench.agreement import LOSS_BOUND_NATS, PEAK_SHARE, WAYS, make_reference, measure_errors
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.sizes import Size, tokenformer, transformer
-from tfscale.bench.stage_processes import StageFailed, events_of, start_training
-from tfscale.bench.synthetic import small_stage, write_corpus
+from tfscale.bench.stages import StageFailed, events_of, small_stage, start_training, write_corpus
 from tfscale.bench.trained import OURS, planned_memory
 from tfscale.faults import PREEMPTED
 from tfscale.stage.result import read_result
