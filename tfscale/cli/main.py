@@ -10,7 +10,7 @@ import typer
 from tfscale.children import QUIET
 from tfscale.cli import completion, errors, group_apps, stage_app, streams
 from tfscale.cli.common import Baseline, CheckedDevice, Common, Out, command
-from tfscale.exit import exit_quickly
+from tfscale.host import exit_quickly
 
 # Libraries that commands import later must not send telemetry.
 os.environ.update({**QUIET, **os.environ})
