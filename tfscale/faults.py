@@ -43,11 +43,6 @@ class Fault:
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
 
 
-def plain(text: str) -> Fault:
-    """Return a fault that consists of a text and has no key."""
-    return Fault("", None, text)
-
-
 class InvalidInput(ValueError):
     """Error raised for invalid input. The error contains all faults."""
 
@@ -92,7 +87,7 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
     """Return the faults as a list. Each text is converted to a fault without a key."""
-    return [plain(fault) if isinstance(fault, str) else fault for fault in faults]
+    return [Fault("", None, fault) if isinstance(fault, str) else fault for fault in faults]
 
 
 def without_password(text: str) -> str:
