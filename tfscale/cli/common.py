@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from tfscale.cli import completion
 
@@ -91,19 +92,18 @@ def _leave_stdout(context: typer.Context, alone: bool) -> bool:
 
 OVERRIDES = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="[OVERRIDES]...",
         help="Settings to override, such as schedule=progressive_1b4",
         autocompletion=completion.overrides,
     ),
 ]
 AS_JSON = Annotated[
-    bool,
-    typer.Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr"),
+    bool, Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr")
 ]
 CONFIG_DIR = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped ones",
         metavar="DIR",
     ),
@@ -116,21 +116,21 @@ PARAMETERS = {
 
 Baseline = Annotated[
     str,
-    typer.Option(
+    Option(
         help="Compare with these baselines: names of the baseline group, separated by commas",
         autocompletion=completion.baselines,
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
         metavar="DIR",
     ),
 ]
 CheckedDevice = Annotated[
     Literal["cpu", "cuda"] | None,
-    typer.Option(
+    Option(
         help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
         "and memory [default: not checked]"
     ),
@@ -138,7 +138,7 @@ CheckedDevice = Annotated[
 
 Groups = Annotated[
     int | None,
-    typer.Option(
+    Option(
         help="Use only the first K groups of parameter tokens of models that have grown by groups [default: all]",
         metavar="K",
     ),
@@ -146,8 +146,8 @@ Groups = Annotated[
 
 STAGE = "Finished stage, given by its folder or the beginning of its name or key"
 STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
-Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]
-Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.stages)]
+Stage = Annotated[str, Argument(help=STAGE, autocompletion=completion.stages)]
+Stages = Annotated[str, Argument(help=STAGES, autocompletion=completion.stages)]
 
 
 def command(
