@@ -2,8 +2,7 @@
 
 A child inherits the environment of this process, except
 
-- variables that describe a rank of a process group; values from a shell or another launcher would make a child wait
-  for ranks that never start;
+- variables that describe a rank of a process group, with which a child would wait for ranks that never start;
 - the working directory on the import path (`tfscale.import_path`), and the variables PYTHONINSPECT and PYTHONSTARTUP;
 - the Matplotlib variables MPLBACKEND and MATPLOTLIBRC, which a notebook may set;
 - the settings of MLflow, because a single process communicates with MLflow. The MLflow server keeps these settings.
@@ -79,13 +78,9 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child process whose standard input is a pipe from this process. The command must exit when its standard
-    input ends, so that it ends with this process even if this process is killed. The child has its own session, so
-    Ctrl-C does not reach it.
-
-    Args:
-        env: environment of the child; the result of `environment()` if None.
-    """
+    """Start a child process in the environment `env`, by default `environment()`. Its standard input is a pipe from
+    this process. The command must exit when its standard input ends, so that it ends with this process even if this
+    process is killed. The child has its own session, so Ctrl-C does not reach it."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -22,7 +22,7 @@ class Settings:
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """True to use small sizes and few rounds, which tests the benchmark but does not give meaningful measurements."""
+    """True to use small sizes and few rounds, which only tests the benchmark."""
     threads: int
     """Number of CPU threads."""
     case: str = ""
@@ -43,16 +43,14 @@ class Settings:
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Set the number of threads and the matrix-product precision of this process as in training, and the random
-        seed to 0."""
+        """Set the threads and the matrix-product precision of this process as in training, and the random seed to 0."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:
             torch.set_float32_matmul_precision("high")
 
     def forget_compiled(self) -> None:
-        """Discard compiled code on CUDA. The next case is then compiled for its own shapes, as in a training process;
-        otherwise torch.compile would use symbolic shapes, which are slower."""
+        """Discard compiled code on CUDA, so that no case is compiled for symbolic shapes, which are slower."""
         if self.on_cuda:
             torch.compiler.reset()
 

@@ -40,11 +40,8 @@ class Common:
         return compose(self.overrides, self.config_dir)
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
-        """Return the plan of the experiment that the overrides describe.
-
-        Args:
-            ready: function that yields faults that prevent the command from running on this machine.
-        """
+        """Return the plan of the experiment that the overrides describe, unless `ready` yields faults that prevent the
+        command from running on this machine."""
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
         from tfscale.faults import UserFault
@@ -153,13 +150,9 @@ Stages = Annotated[str, Argument(help=STAGES, autocompletion=completion.stages)]
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that registers a function as a command of a Typer group. The function is called with a
-    `Common` and its own options, and returns the exit code.
-
-    Args:
-        name: name of the command, or None for the name of the function.
-        takes: names of the parameters in `PARAMETERS` that the command has.
-    """
+    """Return a decorator that registers a function as a command of a Typer group, by default with its own name. The
+    function is called with a `Common`, whose options the command has if `takes` names them, and with its own options.
+    It returns the exit code."""
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         @wraps(function)

@@ -6,8 +6,7 @@ import os
 from rich.console import Console
 
 LOG_WIDTH = 1000
-"""Output width in characters if there is no terminal. It is so large that log files contain no wrapped lines and all
-columns of tables."""
+"""Output width without a terminal, so large that log files contain no wrapped lines and all columns of tables."""
 PROSE_WIDTH = 120
 """Maximum width of running text in characters."""
 

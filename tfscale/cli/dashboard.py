@@ -125,8 +125,8 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the progress of the stages whose loss is shown, oldest first. They are the lineage of the first
-        running stage or, if no stage is running, of the last stage of the chain that has started."""
+        """Return the progress of the stages whose loss is shown, oldest first: the lineage of the first running stage
+        or, if there is none, of the last stage of the chain that has started."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
@@ -167,8 +167,7 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield texts with the compute used so far out of the plan's total, and with the time left for the chain and for
-    all arms."""
+    """Yield texts with the compute used so far, and with the time left for the chain and for all arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

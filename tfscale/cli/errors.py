@@ -12,10 +12,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def in_words(command: Callable[[], object]) -> int:
-    """Run a command, print errors, and return the exit code.
-
-    Errors that may be bugs are raised unchanged, so that their tracebacks are shown.
-    """
+    """Run a command, print errors, and return the exit code. Errors that may be bugs are raised, with tracebacks."""
     try:
         _check_working_folder()
         command()

@@ -44,12 +44,9 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan. Return the exit code and the plan, updated with the stages that the rule
-    `schedule.grow_when` ended early and with the growths that were rejected.
-
-    Args:
-        allowance: unspent part of the command's budget, or None for the whole budget of the experiment.
-    """
+    """Train the unfinished stages of a plan within the allowance, or within the whole budget of the experiment. Return
+    the exit code and the plan, updated with the stages that the rule `schedule.grow_when` ended early and with the
+    growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pull_plan(plan, store)
@@ -105,11 +102,7 @@ def _flops_left(stage: Stage) -> int:
 
 
 def check(plan: Plan) -> None:
-    """Check that a plan can be run on this machine, and print notes about it.
-
-    Raises:
-        UserFault: the plan cannot be run.
-    """
+    """Print notes about running a plan on this machine, or raise UserFault if it cannot be run."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
@@ -145,12 +138,8 @@ def train(
     store: Store | None = None,
     allowance: Allowance | None = None,
 ) -> int:
-    """Train the given stages of a plan, show progress, and return the exit code. Finished stages, new checkpoints and
-    the corpus are uploaded to the store in the background.
-
-    Args:
-        allowance: unspent part of the command's budget, or None for no limit.
-    """
+    """Train the given stages of a plan within the allowance, if there is one, show progress, and return the exit code.
+    Finished stages, new checkpoints and the corpus are uploaded to the store in the background."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         leases = Leases(store, plan.runs) if store else None

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
-"""Replacements of characters that the encoding of standard output does not have. Other such characters are replaced by
-question marks."""
+"""Replacements of characters that the encoding of standard output lacks. All others are replaced by question marks."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -32,17 +31,14 @@ codecs.register_error("tfscale", _replace)
 
 
 class Stream(io.FileIO):
-    """Standard stream of bytes whose writes never fail.
-
-    Attributes:
-        lost: first error of the operating system; None if everything has been written.
-        reported: True if the loss of output has been reported.
-    """
+    """Standard stream of bytes whose writes never fail."""
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.lost: OSError | None = None
+        """First error of the operating system; None if everything has been written."""
         self.reported = False
+        """True if the loss of output has been reported."""
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -59,11 +55,9 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Replace standard output and standard error with streams that never fail.
-
-    A standard stream that the shell has closed is connected to the null device. Otherwise, the next opened file would
-    reuse the descriptor of the stream and receive the output of child processes.
-    """
+    """Replace standard output and standard error with streams that never fail. A stream that the shell has closed is
+    connected to the null device; otherwise, the next opened file would reuse its descriptor and receive the output of
+    child processes."""
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
     sys.stdout = _enduring(sys.stdout, "tfscale")
@@ -95,11 +89,8 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a command whose work ended with `code`. If output has been lost, print an error and
-    return a failure.
-
-    No error is printed if the reader closed the pipe, as `head` does.
-    """
+    """Return the exit code of a command whose work ended with `code`, or a failure if output has been lost. The loss is
+    printed as an error unless the reader closed the pipe, as `head` does."""
     stream = _output()
     if stream is None or stream.lost is None:
         return code

@@ -15,19 +15,15 @@ _BRACKET = re.compile(r" (?=[\[(])")
 
 
 class FittedTable:
-    """Table that fits any width, with the first columns aligned left and the others aligned right.
+    """Table that fits any width, with the columns in `left` aligned left and those in `right` aligned right.
 
     If the table is too wide, text in brackets moves to a second line of the cell. If that is not enough, spare columns
-    are omitted and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
-    spare column with only empty cells is always omitted.
+    are omitted and named in a line below the table, which says that they are `elsewhere`. If the key columns alone are
+    too wide, their text is wrapped. A spare column with only empty cells is always omitted.
 
     Args:
-        left: headings of the left-aligned columns.
-        right: headings of the right-aligned columns.
-        spare: headings of columns that can be omitted if the table is too wide, least important first. All other
-            columns are key columns. If None, all right-aligned columns except the first are spare, and the last column
-            is the least important.
-        elsewhere: text that states where to find the omitted columns.
+        spare: headings of columns that can be omitted, least important first. All others are key columns. If None, all
+            right-aligned columns except the first are spare, and the last column is the least important.
     """
 
     def __init__(
