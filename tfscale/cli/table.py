@@ -1,7 +1,7 @@
 """Tables that fit any width by omitting the least important columns, without truncating cells."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -66,14 +66,14 @@ class FittedTable:
                 if self._width(console, self._drawn(more, broken=True)) <= options.max_width:
                     shown = more
             drawn = self._drawn(shown, broken=True)
-        yield from _around(self._title, "table.title")
+        yield Text(self._title, "table.title")
         yield drawn
-        yield from _around(self._caption, "table.caption")
+        if self._caption:
+            yield Text(self._caption, "table.caption")
         left_out = [" ".join(self._headings[column].split()) for column in wanted if column not in shown]
         if left_out:
-            yield from _around(
-                f"columns omitted to fit the width: {', '.join(left_out)}; {self._elsewhere}", "table.caption"
-            )
+            omitted = f"columns omitted to fit the width: {', '.join(left_out)}; {self._elsewhere}"
+            yield Text(omitted, "table.caption")
 
     def _width(self, console: Console, drawn: Table) -> int:
         """Return the width in characters that a table needs if no cell is wrapped."""
@@ -89,9 +89,3 @@ class FittedTable:
             texts = [_BRACKET.sub("\n", cells[each]) if each >= figures else cells[each] for each in shown]
             drawn.add_row(*map(Text, texts), end_section=number in self._sections)
         return drawn
-
-
-def _around(text: str | None, style: str) -> Iterator[Text]:
-    """Yield a line above or below a table, or nothing if there is no text. The line may be wider than the table."""
-    if text:
-        yield Text(text, style)
