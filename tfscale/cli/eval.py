@@ -76,30 +76,26 @@ def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown
     raised before any model is evaluated."""
     if not texts:
         return [[] for _ in stages]
-    made: dict[str, list[EncodedText]] = {}
-    encoded: list[list[EncodedText]] = []
+    tokenizers = [tokenizer_of(stage) for stage in stages]
+    made: dict[str, list[EncodedText]] = {each.sha256: [] for each in tokenizers}
     faults: list[Fault] = []
-    for stage in stages:
-        tokenizer = tokenizer_of(stage)
-        if tokenizer.sha256 not in made:
-            made[tokenizer.sha256] = []
-            for path in dict.fromkeys(texts):
-                try:
-                    made[tokenizer.sha256].append(encode_text(path, tokenizer, max_unknown))
-                except UserFault as fault:
-                    faults += fault.faults
-        encoded.append(made[tokenizer.sha256])
+    for tokenizer in {each.sha256: each for each in tokenizers}.values():
+        for path in dict.fromkeys(texts):
+            try:
+                made[tokenizer.sha256].append(encode_text(path, tokenizer, max_unknown))
+            except UserFault as fault:
+                faults += fault.faults
     if faults:
         raise UserFault(list(dict.fromkeys(faults)))
-    return encoded
+    return [made[each.sha256] for each in tokenizers]
 
 
 def _texts(
     stage: FinishedStage, model: LanguageModel, texts: Sequence[EncodedText], stride: int
 ) -> list[dict[str, Any]]:
     made = []
-    headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
-    rows = FittedTable(stage.name, ["text"], headings, caption="computed in float32")
+    columns = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
+    rows = FittedTable(stage.name, ["text"], columns, caption="computed in float32")
     for text in texts:
         with console.status(f"{stage.name}: {text.path}"):
             score = score_text(text, model, stride)
@@ -137,17 +133,12 @@ def _tasks(
     try:
         from tfscale.interop import harness
     except ImportError as error:
-        raise UserFault(
-            [f"--tasks: requires lm-evaluation-harness ({error}); try pip install 'tfscale[eval]'"]
-        ) from error
+        what = f"requires lm-evaluation-harness ({error})"
+        raise UserFault([f"--tasks: {what}; try pip install 'tfscale[eval]'"]) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
-    rows = FittedTable(
-        stage.name,
-        ["task", "metric"],
-        ["value", "± stderr", "samples"],
-        caption="zero-shot, computed in float32",
-    )
+    columns = ["value", "± stderr", "samples"]
+    rows = FittedTable(stage.name, ["task", "metric"], columns, caption="zero-shot, computed in float32")
     for result in harness.run_tasks(model, tokenizer_of(stage), names, task_path, limit):
         measured = {"samples": result.samples, "shots": 0, "metrics": result.metrics}
         about = {"version": result.version, "harness": version("lm-eval")}

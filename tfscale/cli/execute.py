@@ -75,30 +75,28 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
 
 def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
     """Return the lines of the message for a spent budget: the trained FLOPs, and the stages and FLOPs that are left."""
-    left = [stage for stage in plan.stages if not is_done(stage)]
+    left = [(stage, *_work_left(stage)) for stage in plan.stages if not is_done(stage)]
+    lines = [
+        f"  {stage.path.name}: {count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(flops)} FLOPs"
+        for stage, tokens, flops in left[:MOST_LEFT]
+    ]
+    if len(left) > MOST_LEFT:
+        lines.append(f"  and {len(left) - MOST_LEFT} more; `tfscale plan` lists all")
     time = overview(plan, Watch(plan.stages).look(), finished_speeds(plan.runs)).left
     about = f", about {duration(time)}" if time is not None else ""
     return [
         f"budget={plan.experiment.budget}: the remaining work does not fit; {scientific(allowance.trained)} FLOPs were "
         f"trained. {len(left)} of {len(plan.stages)} stages are left, "
-        f"{scientific(sum(map(_flops_left, left)))} FLOPs{about}:",
-        *(f"  {stage.path.name}: {_work_left(stage)}" for stage in left[:MOST_LEFT]),
-        *([f"  and {len(left) - MOST_LEFT} more; `tfscale plan` lists all"] if len(left) > MOST_LEFT else []),
+        f"{scientific(sum(flops for _, _, flops in left))} FLOPs{about}:",
+        *lines,
         "Run the same command again to continue." if allowance.trained else "Continue with a larger budget.",
     ]
 
 
-def _work_left(stage: Stage) -> str:
-    tokens = _steps_left(stage) * stage.spec.batch_tokens
-    return f"{count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(_flops_left(stage))} FLOPs"
-
-
-def _steps_left(stage: Stage) -> int:
-    return max(0, stage.spec.steps - reached_step(stage.path))
-
-
-def _flops_left(stage: Stage) -> int:
-    return _steps_left(stage) * step_flops(stage)
+def _work_left(stage: Stage) -> tuple[int, int]:
+    """Return the numbers of tokens and of model FLOPs that are left to train."""
+    steps = max(0, stage.spec.steps - reached_step(stage.path))
+    return steps * stage.spec.batch_tokens, steps * step_flops(stage)
 
 
 def check(plan: Plan) -> None:
