@@ -35,13 +35,8 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 def environment(
     variables: Mapping[str, str] = NO_VARIABLES, *, defaults: Mapping[str, str] = NO_VARIABLES, mlflow: bool = False
 ) -> dict[str, str]:
-    """Return the environment of a child process.
-
-    Args:
-        variables: values that override the environment of this process.
-        defaults: variables that the environment of this process overrides.
-        mlflow: True to keep the settings of MLflow.
-    """
+    """Return the environment of a child process. `variables` override the environment of this process, which overrides
+    `defaults`. The settings of MLflow are kept if `mlflow` is True."""
     prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
     inherited = {
         name: value for name, value in os.environ.items() if name not in REMOVED and not name.startswith(prefixes)

@@ -69,14 +69,8 @@ class UserFault(Exception):
 
 @contextmanager
 def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
-    """Return a context manager that converts errors of the given types, ValueError by default, to UserFault.
-
-    Args:
-        about: file, option or part of the configuration to name in the faults, or empty.
-
-    Raises:
-        UserFault: the block raises one of these errors.
-    """
+    """Return a context manager that converts errors of the given types, ValueError by default, to UserFault. The faults
+    name the file, option or part of the configuration in `about`, if it is not empty."""
     kinds = kinds or (ValueError,)
     try:
         yield

@@ -1,5 +1,4 @@
-"""Comparison of the losses and gradients of a device with float64 results of the CPU, and the error bounds that a
-correct device meets."""
+"""Comparison of a device's losses and gradients with float64 results of the CPU, and bounds on their errors."""
 
 import contextlib
 import math
@@ -25,8 +24,7 @@ LOSS_BOUND_NATS = 5e-2
 """Bound in nats on the difference between the final validation losses of two stages with the same spec that were run
 differently. Rounding alone causes differences of 0.01 to 0.02 nats."""
 PEAK_SHARE = 0.10
-"""Bound on the difference between the measured and the planned peak memory of a step, as a fraction of the planned
-memory."""
+"""Bound on the difference between the measured and the planned peak memory of a step, relative to the planned one."""
 SEQUENCES = 3
 
 

@@ -14,8 +14,7 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of consecutive matrix products per run. A single product is so short that other load on the machine affects it
-differently than a training step."""
+"""Matrix products per run. Other load on the machine affects a single, short one differently than a training step."""
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,6 @@ def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
 
 
 def _train_until_stopped(stage: Path, spec: StageSpec) -> None:
-    """Train a stage and stop it after some steps.
-
-    Raises:
-        StageFailed: the stage failed, or was done before it could be stopped, which a busy machine may cause.
-    """
     for _ in range(STOPS):
         shutil.rmtree(stage, ignore_errors=True)
         write_spec(stage, spec)

@@ -28,8 +28,7 @@ def transformer(
 
 @dataclass(frozen=True)
 class Size:
-    """Configs of a TokenFormer and of a Transformer with about the same number of parameters, and the shape of their
-    batches."""
+    """Configs of a TokenFormer and of a Transformer of about the same size, and the shape of their batches."""
 
     name: str
     tokenformer: TokenFormerConfig

@@ -1,8 +1,5 @@
-"""Small stages on a synthetic corpus, and processes that train and grow stages.
-
-The formats and commands are those of `tfscale data prepare` and of the orchestrator, without the libraries that these
-need.
-"""
+"""Small stages on a synthetic corpus, and processes that train and grow stages, with the formats and commands of
+`tfscale data prepare` and of the orchestrator, but without the libraries that these need."""
 
 import hashlib
 from dataclasses import dataclass, replace

@@ -1,5 +1,4 @@
-"""Benchmark of a training step of a whole model with AdamW and with Muon: tokens per second, share of the
-matrix-product peak, fraction of the time spent in the update, and memory.
+"""Benchmark of a training step of a whole model with AdamW and with Muon.
 
 A step consists of the loss, the backward pass, gradient clipping and the update for one batch. On a CPU the models take
 turns; on CUDA they are measured one after the other, compiled and in bf16. The share of the peak is based on the model
@@ -82,8 +81,7 @@ def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[s
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Return the peak memory in bytes of two training steps in this process, of which the first allocates the optimizer
-    state."""
+    """Return the peak memory in bytes of two training steps, of which the first allocates the optimizer state."""
     settings.apply()
 
     def train() -> None:

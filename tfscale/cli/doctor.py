@@ -44,8 +44,8 @@ class Finding:
 
 
 def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
-    """Print the results of all checks, with those of computing and training on `device` if one is given, and return
-    the exit code, which is 1 if a finding is `broken`."""
+    """Print the results of all checks, including computations on `device` if one is given, and return the exit code,
+    which is 1 if a finding is `broken`."""
     experiment = common.compose()
     findings = [
         *_software(),

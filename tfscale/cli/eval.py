@@ -72,8 +72,7 @@ def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Return the encoded texts for each stage. Each text is encoded once per tokenizer. All faults of the texts are
-    raised before any model is evaluated."""
+    """Return the texts for each stage, encoded once per tokenizer, or raise UserFault with all faults of the texts."""
     if not texts:
         return [[] for _ in stages]
     tokenizers = [tokenizer_of(stage) for stage in stages]

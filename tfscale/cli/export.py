@@ -13,8 +13,7 @@ from tfscale.stage.folder import find_stage
 
 
 def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
-    """Write a finished stage, or the last one of the chain, in the format of another library, and return the exit
-    code."""
+    """Write a stage, or the last finished one of the chain, in another library's format, and return the exit code."""
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:

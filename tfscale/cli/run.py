@@ -1,7 +1,5 @@
-"""The command `tfscale run`, which trains or rehearses the chain and the arms of `baseline=`.
-
-A rehearsal (`schedule.rehearse=true`) trains each stage at its real size for a few steps.
-"""
+"""The command `tfscale run`, which trains the chain and the arms of `baseline=`. With `schedule.rehearse=true`, it only
+trains each stage at its real size for a few steps."""
 
 import math
 import shutil
@@ -96,11 +94,8 @@ def _jump(replicates: Sequence[Stage]) -> str:
 
 
 def _rehearse(plan: Plan, as_json: bool) -> int:
-    """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code.
-
-    Each checkpoint is removed as soon as no later stage needs it, so a rehearsal needs disk space for only two
-    consecutive stages.
-    """
+    """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code. Checkpoints
+    that no later stage needs are removed, so that there is never more than two consecutive stages on disk."""
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
     check(plan)

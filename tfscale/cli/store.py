@@ -86,8 +86,7 @@ def pull(common: Common, only: Sequence[str]) -> int:
 
 
 def verify(common: Common, only: Sequence[str]) -> int:
-    """Read the files in a store, compare them with their checksums, and return the exit code, which is 1 if there are
-    problems."""
+    """Read the files in a store, compare them with their checksums, and return 1 if there are problems, otherwise 0."""
     store, _ = _opened(common)
     with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
