@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from tfscale.cli import completion
-from tfscale.cli.common import STAGE, Common, Groups, Stage, Stages, command
+from tfscale.cli.common import Common, command
 
 stage_app = typer.Typer()
 data_app = typer.Typer(help="Prepare and list corpora.", no_args_is_help=True, rich_markup_mode=None)
@@ -17,6 +17,16 @@ store_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+Groups = Annotated[
+    int | None,
+    Option(
+        help="Use only the first K groups of parameter tokens of models that have grown by groups [default: all]",
+        metavar="K",
+    ),
+]
+STAGE = "Finished stage, given by its folder or the beginning of its name or key"
+STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
+Stages = Annotated[str, Argument(help=STAGES, autocompletion=completion.stages)]
 Only = Annotated[
     list[str] | None,
     Option(
@@ -28,7 +38,7 @@ Only = Annotated[
 @command(stage_app)
 def grow(
     common: Common,
-    stage: Stage,
+    stage: Annotated[str, Argument(help=STAGE, autocompletion=completion.stages)],
     to: Annotated[Path, Option(help="Create this folder for the grown checkpoint; it must not exist", metavar="DIR")],
     qkv: Annotated[int, Option(help="Set the number of parameter tokens per query, key and value projection", min=1)],
     out: Annotated[

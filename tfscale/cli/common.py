@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -87,68 +87,35 @@ def _leave_stdout(context: typer.Context, alone: bool) -> bool:
     return alone
 
 
-OVERRIDES = Annotated[
-    list[str] | None,
-    Argument(
-        metavar="[OVERRIDES]...",
-        help="Settings to override, such as schedule=progressive_1b4",
-        autocompletion=completion.overrides,
-    ),
-]
-AS_JSON = Annotated[
-    bool, Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr")
-]
-CONFIG_DIR = Annotated[
-    Path | None,
-    Option(
-        help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped ones",
-        metavar="DIR",
-    ),
-]
-PARAMETERS = {
-    "overrides": Parameter("overrides", Parameter.KEYWORD_ONLY, default=None, annotation=OVERRIDES),
-    "as_json": Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AS_JSON),
-    "config_dir": Parameter("config_dir", Parameter.KEYWORD_ONLY, default=None, annotation=CONFIG_DIR),
-}
+def _shared(
+    overrides: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[OVERRIDES]...",
+            help="Settings to override, such as schedule=progressive_1b4",
+            autocompletion=completion.overrides,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr")
+    ] = False,
+    config_dir: Annotated[
+        Path | None,
+        Option(
+            help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped "
+            "ones",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> Common:
+    return Common(overrides or [], config_dir, as_json)
 
-Baseline = Annotated[
-    str,
-    Option(
-        help="Compare with these baselines: names of the baseline group, separated by commas",
-        autocompletion=completion.baselines,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    Option(
-        help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
-        metavar="DIR",
-    ),
-]
-CheckedDevice = Annotated[
-    Literal["cpu", "cuda"] | None,
-    Option(
-        help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
-        "and memory [default: not checked]"
-    ),
-]
 
-Groups = Annotated[
-    int | None,
-    Option(
-        help="Use only the first K groups of parameter tokens of models that have grown by groups [default: all]",
-        metavar="K",
-    ),
-]
-
-STAGE = "Finished stage, given by its folder or the beginning of its name or key"
-STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
-Stage = Annotated[str, Argument(help=STAGE, autocompletion=completion.stages)]
-Stages = Annotated[str, Argument(help=STAGES, autocompletion=completion.stages)]
+SHARED = inspect.signature(_shared).parameters
 
 
 def command(
-    group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)
+    group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(SHARED)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
     """Return a decorator that registers a function as a command of a Typer group, by default with its own name. The
     function is called with a `Common`, whose options the command has if `takes` names them, and with its own options.
@@ -156,13 +123,12 @@ def command(
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         @wraps(function)
-        def called(
-            *, overrides: list[str] | None = None, config_dir: Path | None = None, as_json: bool = False, **own: Any
-        ) -> None:
-            raise typer.Exit(function(Common(overrides or [], config_dir, as_json), **own))
+        def called(**given: Any) -> None:
+            common = _shared(**{key: given.pop(key) for key in takes})
+            raise typer.Exit(function(common, **given))
 
         _, *own = inspect.signature(function).parameters.values()
-        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own] + [PARAMETERS[key] for key in takes]
+        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in (*own, *(SHARED[key] for key in takes))]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         group.command(name)(called)
         return called

@@ -11,7 +11,7 @@ from typer import Argument, Option
 from tfscale.children import QUIET
 from tfscale.cli import completion, errors, streams
 from tfscale.cli.apps import data_app, stage_app, store_app
-from tfscale.cli.common import Baseline, CheckedDevice, Common, Out, command
+from tfscale.cli.common import Common, command
 from tfscale.host import exit_quickly
 
 # Libraries that commands import later must not send telemetry.
@@ -29,6 +29,21 @@ app = typer.Typer(
 app.add_typer(stage_app)
 app.add_typer(data_app, name="data")
 app.add_typer(store_app, name="store")
+
+Baseline = Annotated[
+    str,
+    Option(
+        help="Compare with these baselines: names of the baseline group, separated by commas",
+        autocompletion=completion.baselines,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    Option(
+        help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
+        metavar="DIR",
+    ),
+]
 
 
 @command(app)
@@ -225,7 +240,16 @@ def list_options(
 
 
 @command(app)
-def doctor(common: Common, device: CheckedDevice = None) -> int:
+def doctor(
+    common: Common,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        Option(
+            help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
+            "and memory [default: not checked]"
+        ),
+    ] = None,
+) -> int:
     """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
 
