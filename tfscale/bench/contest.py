@@ -25,9 +25,7 @@ class Contestant:
     turn: Callable[[], float]
     """Function that runs the contestant for one turn and returns the time per run in seconds."""
     flops: float
-    """Number of FLOPs per run."""
     tokens: int
-    """Number of tokens per run."""
     figures: Callable[[], dict[str, float]] = dict
     """Function that returns further measurements by name, called after all rounds."""
     close: Callable[[], object] | None = None

@@ -14,7 +14,6 @@ class Row:
     case: str
     """Name of the workload, such as `n = 8560`. Rows of the same case are compared with each other."""
     name: str
-    """Name of the contestant."""
     seconds: tuple[float, ...] = ()
     """Time per run in each round, in seconds."""
     figures: dict[str, float] = field(default_factory=dict)

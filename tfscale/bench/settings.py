@@ -24,7 +24,6 @@ class Settings:
     quick: bool
     """True to use small sizes and few rounds, which only tests the benchmark."""
     threads: int
-    """Number of CPU threads."""
     case: str = ""
     """Text that the name of a case must contain to be measured, or an empty text to measure all cases."""
 

@@ -28,15 +28,14 @@ def transformer(
 
 @dataclass(frozen=True)
 class Size:
-    """Configs of a TokenFormer and of a Transformer of about the same size, and the shape of their batches."""
+    """Configs of a TokenFormer and of a Transformer of about the same size, and the shape [sequences, time] of their
+    batches."""
 
     name: str
     tokenformer: TokenFormerConfig
     transformer: TransformerConfig
     sequences: int
-    """Number of sequences per batch."""
     time: int
-    """Number of tokens per sequence."""
     threads: int | None = None
     """Number of CPU threads for this size, or None to use the number in the settings."""
 

@@ -20,8 +20,6 @@ from tfscale.training.optimizer import ModelOptimizer, clip_gradients, gradient_
 
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 MUON = Muon(lr=1e-3, embedding_ratio=0.1, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Type of a function that returns the mean loss for inputs and targets."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class TrainedModel:
     """Model with an optimizer and a fixed batch."""
 
     model: nn.Module
-    loss: Loss
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """Function that returns the mean loss for inputs and targets."""
     optimizer: ModelOptimizer | torch.optim.Optimizer
     batch: tuple[Tensor, Tensor]
     settings: Settings

@@ -14,7 +14,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def in_words(command: Callable[[], object]) -> int:
     """Run a command, print errors, and return the exit code. Errors that may be bugs are raised, with tracebacks."""
     try:
-        _check_working_folder()
+        Path.cwd()
+    except FileNotFoundError:
+        tell_error("the working folder has been removed; change to another folder and run the command again")
+        return USER_FAULT
+    try:
         command()
     except UserFault as fault:
         for line in fault.messages:
@@ -29,12 +33,3 @@ def in_words(command: Callable[[], object]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0
-
-
-def _check_working_folder() -> None:
-    try:
-        Path.cwd()
-    except FileNotFoundError as error:
-        raise UserFault(
-            ["the working folder has been removed; change to another folder and run the command again"]
-        ) from error
