@@ -7,7 +7,7 @@ from types import FrameType
 
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
-from tfscale.cli.stored import finish_upload, pull_plan, start_pusher, store_of, take_corpus
+from tfscale.cli.store import finish_upload, pull_plan, start_pusher, store_of, take_corpus
 from tfscale.cli.view import make_view
 from tfscale.cli.why import unreached_line
 from tfscale.config.budget import Budget, read_budget

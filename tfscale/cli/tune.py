@@ -10,7 +10,7 @@ from typing import Any
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
-from tfscale.cli.stored import store_of, take_stages
+from tfscale.cli.store import store_of, take_stages
 from tfscale.cli.streams import tell_error
 from tfscale.cli.table import FittedTable
 from tfscale.config.keys import nearest
