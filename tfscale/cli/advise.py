@@ -22,9 +22,8 @@ from tfscale.analysis.intervals import Array
 from tfscale.analysis.style import FIGURE_KINDS, render
 from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
-from tfscale.cli.console import answer, as_json, console, say
+from tfscale.cli.console import FittedTable, answer, as_json, console, say
 from tfscale.cli.execute import allowance_of, run_plan
-from tfscale.cli.table import FittedTable
 from tfscale.faults import user_faults
 from tfscale.files import write_atomically
 from tfscale.orchestrate.speed import finished_speeds

@@ -9,8 +9,7 @@ from tfscale.bench.run import run
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import FittedTable
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.faults import UserFault, user_faults
 
 

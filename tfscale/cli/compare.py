@@ -20,9 +20,8 @@ from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.execute import catch_up, run_plan, tracker_of
-from tfscale.cli.table import FittedTable
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault, user_faults

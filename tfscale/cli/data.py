@@ -9,8 +9,7 @@ from typing import Any, Self
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import FittedTable
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.data.compression import COMPRESSED
 from tfscale.data.errors import DataError
 from tfscale.data.listing import LeftOut, Listing, TextFile

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.execute import catch_up, tracker_of
-from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import FittedTable
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.why import unreached_json, unreached_words
 from tfscale.faults import UserFault
 from tfscale.models.families import to_dict

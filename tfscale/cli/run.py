@@ -9,10 +9,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.execute import check, prepare, run_plan, train
 from tfscale.cli.status import states
-from tfscale.cli.table import FittedTable
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, user_faults
 from tfscale.files import write_json

@@ -3,9 +3,8 @@
 from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.dashboard import signs
-from tfscale.cli.table import FittedTable
 from tfscale.cli.view import watch
 from tfscale.faults import UserFault
 from tfscale.orchestrate.progress import Progress, Watch, overview

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.streams import tell_error
-from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.stored import stored

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
 from tfscale.cli.store import store_of, take_stages
 from tfscale.cli.streams import tell_error
-from tfscale.cli.table import FittedTable
 from tfscale.config.keys import nearest
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
