@@ -89,12 +89,8 @@ def start(
 def run(
     command: Sequence[str], *, stdout: int = subprocess.PIPE, stderr: int | None = subprocess.PIPE, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a short command to completion, with empty standard input.
-
-    Raises:
-        OSError: the program does not exist or cannot be run.
-        subprocess.CalledProcessError: `check` is set and the command failed.
-    """
+    """Run a short command to completion, with empty standard input. Raise OSError if the program cannot be run, and
+    subprocess.CalledProcessError if the command fails and `check` is set."""
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, check=check, env=environment()
     )

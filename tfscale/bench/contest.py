@@ -68,10 +68,8 @@ def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float
 
 def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
     """Call each function in `turns` once per round, after a warm-up call that is not counted, and return the values
-    that each function returned. There are at least `least` rounds, which take `seconds` seconds.
-
-    The order is reversed after every round, so that other load on the machine affects all functions equally.
-    """
+    that each function returned. There are at least `least` rounds, which take `seconds` seconds. The order is reversed
+    after every round, so that other load on the machine affects all functions equally."""
     found: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():
         turn()

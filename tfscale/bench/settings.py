@@ -75,11 +75,7 @@ class Settings:
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
     """Return benchmark settings from command-line options. `auto` selects CUDA if a device is available, and 0 threads
-    means one thread per core.
-
-    Raises:
-        ValueError: `cuda` is requested, but no CUDA device is available.
-    """
+    means one thread per core. Raise ValueError if `cuda` is not available."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ValueError("--device=cuda: must be auto or cpu, because torch finds no CUDA device")

@@ -108,11 +108,7 @@ class StageProcess:
     process: Popen[bytes]
 
     def finish(self, expected: int = 0) -> None:
-        """Wait until the process has ended, and check its exit code.
-
-        Raises:
-            StageFailed: the exit code is not `expected`.
-        """
+        """Wait until the process has ended, and raise StageFailed if its exit code is not `expected`."""
         code = self.process.wait()
         if code != expected:
             end = _log(self.folder).read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]

@@ -103,7 +103,6 @@ def compare_plan(plan: Plan) -> Comparison:
         raise UserFault([f"no stage of the chain is finished in {plan.runs}; train the chain with `tfscale run`"])
     experiment = plan.experiment
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
-    reference = {"arms": experiment.reference.arms}
     primary = experiment.analysis.primary
     last = list(experiment.schedule.stages.values())[-1].size
     with user_faults():
@@ -113,7 +112,7 @@ def compare_plan(plan: Plan) -> Comparison:
             assumed_noise=experiment.analysis.noise_floor,
             tuning_flops=experiment.analysis.tuning_flops,
             primary=(primary.size or last, primary.arm),
-            reference=reference,
+            reference={"arms": experiment.reference.arms},
             price=experiment.device.price,
         )
 

@@ -45,8 +45,7 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
     """Train the unfinished stages of a plan within the allowance, or within the whole budget of the experiment. Return
-    the exit code and the plan, updated with the stages that the rule `schedule.grow_when` ended early and with the
-    growths that were rejected."""
+    the exit code and the plan, updated with the stages that ended early and the growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pull_plan(plan, store)

@@ -55,9 +55,8 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Replace standard output and standard error with streams that never fail. A stream that the shell has closed is
-    connected to the null device; otherwise, the next opened file would reuse its descriptor and receive the output of
-    child processes."""
+    """Replace standard output and standard error with streams that never fail. Streams that the shell has closed become
+    the null device; otherwise, the next opened file would receive the output of child processes."""
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
     sys.stdout = _enduring(sys.stdout, "tfscale")
