@@ -16,8 +16,7 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.stage.run_options import Precision
 
 OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
-"""Bound on the relative error of logits and of losses per sequence: the norm of the difference divided by the norm of
-the expected tensor."""
+"""Bound on the relative error (`relative`) of logits and of losses per sequence."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
 """Bound on the largest relative error among the gradients of all parameters."""
 LOSS_BOUND_NATS = 5e-2

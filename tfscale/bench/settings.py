@@ -12,8 +12,7 @@ import torch
 from tfscale.host import cores
 
 TURN_SECONDS = 0.5
-"""Minimum time of a turn, in which a contestant runs repeatedly. The first run is slower than in training, because the
-previous contestant has replaced the contents of the caches."""
+"""Minimum time of a turn. Its first run is slow, because the previous contestant has replaced the caches' contents."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ class Settings:
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
     def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
-        """Call a function repeatedly for at least `at_least` seconds, and return the seconds per call, including the
-        work of the device."""
+        """Call a function for at least `at_least` seconds, and return the seconds per call with the device's work."""
         started, runs = perf_counter(), 0
         while runs == 0 or perf_counter() - started < at_least:
             run()

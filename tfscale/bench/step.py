@@ -26,8 +26,7 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Return a contestant that runs training steps, after one that compiles the model and allocates the optimizer
-    state."""
+    """Return a contestant that runs training steps, after one that compiles the model and allocates all state."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -75,8 +74,7 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the peak memory of a training step on the CPU as the figure `peak_bytes`, measured in a separate process,
-    or no figure if it cannot be measured."""
+    """Return the figure `peak_bytes` of a training step on the CPU, measured in a separate process, if it is known."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 

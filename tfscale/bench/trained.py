@@ -87,8 +87,7 @@ class Entry:
 def planned_memory(
     config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none", kernels: bool = False
 ) -> int:
-    """Return the memory in bytes that `tfscale.models.counts` plans for a training step with micro-batches of
-    `sequences` sequences."""
+    """Return the memory in bytes that is planned for a training step with micro-batches of `sequences` sequences."""
     on_cuda = device == "cuda"
     execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda, kernels=kernels)
     return memory(config, execution).total

@@ -118,8 +118,8 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write the files of a comparison, to the runs folder if `out` is None, and return their paths. In the runs folder,
-    also record the plan, and send its new values to the tracker."""
+    """Write the files of a comparison, and return their paths. If `out` is None, write them to the runs folder, record
+    the plan there, and send its new values to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn

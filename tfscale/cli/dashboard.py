@@ -107,8 +107,7 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a lineage over model FLOPs as a row of bars between the first and the last loss.
-        The highest tenth of the bars, mostly those of the first steps, is clipped."""
+        """Draw the training losses of a lineage over model FLOPs as bars, of which the highest tenth is clipped."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return
@@ -125,8 +124,7 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the progress of the stages whose loss is shown, oldest first: the lineage of the first running stage
-        or, if there is none, of the last stage of the chain that has started."""
+        """Return the lineage of the first running stage, or of the last stage of the chain that has started."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None

@@ -44,8 +44,7 @@ class Finding:
 
 
 def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
-    """Print the results of all checks, including computations on `device` if one is given, and return the exit code,
-    which is 1 if a finding is `broken`."""
+    """Print the results of all checks, with computations on `device` if given; return 1 if a finding is `broken`."""
     experiment = common.compose()
     findings = [
         *_software(),

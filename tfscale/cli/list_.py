@@ -30,8 +30,7 @@ class Choice:
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of the group that `kind`, its name or plural, selects, or the names of all groups if `kind` is
-    empty, and return the exit code."""
+    """Print the options of the group with the name or plural `kind`, or all groups, and return the exit code."""
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault(foreign)

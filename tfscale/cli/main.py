@@ -9,9 +9,11 @@ import typer
 from typer import Argument, Option
 
 from tfscale.children import QUIET
-from tfscale.cli import completion, errors, streams
+from tfscale.cli import completion
 from tfscale.cli.apps import data_app, stage_app, store_app
 from tfscale.cli.common import Common, command
+from tfscale.cli.streams import exit_code, in_words, open_streams
+from tfscale.faults import Fault, UserFault
 from tfscale.host import exit_quickly
 
 # Libraries that commands import later must not send telemetry.
@@ -95,7 +97,6 @@ def compare(
 ) -> int:
     """Compare the chain with baselines at equal cost, and write figures, a table and verdicts."""
     from tfscale.cli.compare import compare
-    from tfscale.faults import Fault, UserFault
 
     if checkpoints and submit is None:
         raise UserFault([Fault("--checkpoints", None, "must be combined with --submit DIR")])
@@ -288,5 +289,5 @@ def bench(
 def main() -> None:
     """Run the command line and report errors as messages."""
     completion.skip_equals_sign()
-    streams.open_streams()
-    exit_quickly(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))
+    open_streams()
+    exit_quickly(exit_code(in_words(lambda: app(prog_name="tfscale"))))

@@ -211,8 +211,8 @@ def take_corpus(plan: Plan, store: Store) -> None:
 
 
 def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
-    """Download a stage or corpus, and return the name of the downloaded snapshot, or None if nothing was downloaded. If
-    the files in the store are damaged or the stage is in use, print a warning and return None."""
+    """Download a stage or corpus, and return the name of the downloaded snapshot, or None, with a warning if the files
+    in the store are damaged or the stage is in use."""
     try:
         state = download()
     except (Damaged, StageHeld) as fault:

@@ -1,4 +1,4 @@
-"""Standard output and standard error whose writes never fail.
+"""Standard output and standard error whose writes never fail, and errors in words.
 
 A run takes days, and its terminal, file or pipe may be full, closed or removed before it ends. Characters that the
 encoding lacks are replaced, bytes that cannot be written are dropped, and the first error is kept for the exit code.
@@ -10,13 +10,19 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from tfscale.faults import USER_FAULT, UserFault
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers for a full disk. Errors with these numbers do not name a file."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
 """Replacements of characters that the encoding of standard output lacks. All others are replaced by question marks."""
 
@@ -97,6 +103,30 @@ def exit_code(code: int) -> int:
         done = "" if code else "; all other work is done; run the same command again to print it"
         tell_error(f"{_words(stream.lost)}; some output could not be written{done}")
     return code or FAILURE
+
+
+def in_words(command: Callable[[], object]) -> int:
+    """Run a command, print errors, and return the exit code. Errors that may be bugs are raised, with tracebacks."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        tell_error("the working folder has been removed; change to another folder and run the command again")
+        return USER_FAULT
+    try:
+        command()
+    except UserFault as fault:
+        for line in fault.messages:
+            tell_error(line)
+        return USER_FAULT
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        tell_error(f"{where}{error.strerror}")
+        return FAILURE
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
 
 
 def _output() -> Stream | None:
