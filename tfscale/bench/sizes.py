@@ -28,8 +28,7 @@ def transformer(
 
 @dataclass(frozen=True)
 class Size:
-    """Configs of a TokenFormer and of a Transformer of about the same size, and the shape [sequences, time] of their
-    batches."""
+    """Configs of two models of about the same size, and the shape [sequences, time] of their batches."""
 
     name: str
     tokenformer: TokenFormerConfig

@@ -58,9 +58,8 @@ def show(common: Common) -> int:
     """Print the corpora in the runs folder and return the exit code."""
     root = data_dir(common.compose())
     if common.as_json:
-        answer(
-            {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
-        )
+        resumable = [left.path for left in unfinished(root)]
+        answer({"folder": root, "corpora": list(_corpora(root)), "unfinished": resumable})
         return 0
     rows = FittedTable(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
     for folder in stored(root):

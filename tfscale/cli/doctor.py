@@ -193,9 +193,8 @@ def _corpus(experiment: Experiment) -> Finding:
     if corpus.missing:
         return Finding("corpus", "note", f"{name}: {'; '.join(corpus.missing)}")
     if not corpus.prepared:
-        return Finding(
-            "corpus", "note", f"{name}: not prepared yet", "run tfscale data prepare, or let the first run prepare it"
-        )
+        mend = "run tfscale data prepare, or let the first run prepare it"
+        return Finding("corpus", "note", f"{name}: not prepared yet", mend)
     return Finding("corpus", "good", f"{name}: prepared, {corpus.fingerprint}")
 
 

@@ -52,10 +52,8 @@ def list_(common: Common, kind: str) -> int:
         rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
     console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
-    say(
-        f"tfscale plan {example}={groups[example][-1]}"
-        + ("" if kind else "; details of a group: tfscale list schedule")
-    )
+    details = "" if kind else "; details of a group: tfscale list schedule"
+    say(f"tfscale plan {example}={groups[example][-1]}{details}")
     return 0
 
 

@@ -175,8 +175,7 @@ def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], 
             faults.append(f"{name}: {fault}")
         else:
             say(f"{name}: {results[name]}")
-    for line in faults:
-        tell_error(f"{line}\nRun the same command again to resume.")
+    tell_error(*(f"{fault}\nRun the same command again to resume." for fault in faults))
     if common.as_json:
         answer({"store": store.shown, "items": results, "faults": faults})
     return 1 if faults else 0

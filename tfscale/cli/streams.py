@@ -115,8 +115,7 @@ def in_words(command: Callable[[], object]) -> int:
     try:
         command()
     except UserFault as fault:
-        for line in fault.messages:
-            tell_error(line)
+        tell_error(*fault.messages)
         return USER_FAULT
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
@@ -140,6 +139,7 @@ def _words(error: OSError) -> str:
     return f"standard output: {error.strerror}"
 
 
-def tell_error(text: str) -> None:
-    """Print a message with the prefix `error: ` on standard error."""
-    print(f"error: {text}", file=sys.stderr)
+def tell_error(*messages: str) -> None:
+    """Print each message with the prefix `error: ` on standard error."""
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)

@@ -19,8 +19,8 @@ MOST_LISTED = 4
 
 
 def why(common: Common, name: str) -> int:
-    """Print why the stages that `name`, a size, key or folder, selects are trained: the most similar finished stages,
-    the fields that differ, and the overrides that reuse the finished stages. Return the exit code."""
+    """Print why the stages with a size, key or folder are trained: the most similar finished stages, the fields that
+    differ, and the overrides that reuse the finished stages. Return the exit code."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:
