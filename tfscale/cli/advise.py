@@ -166,12 +166,12 @@ def _json(question: Question, found: Found, answered: Answer, pilot: Pilot | Non
     advice = answered.advice
     document: dict[str, Any] = {
         "targets": [target.size for target in question.targets],
-        "budget": asdict(question.budget),
+        "budget": question.budget,
         "enough_data": advice is not None,
         "laws": _laws_json(question, answered),
-        "lacking": [asdict(lack) for lack in answered.laws.lacking],
-        "observed": [asdict(each) for each in answered.observed],
-        "unused": list(found.unused),
+        "lacking": answered.laws.lacking,
+        "observed": answered.observed,
+        "unused": found.unused,
         "assumptions": basis(question, found, answered),
     }
     if advice:

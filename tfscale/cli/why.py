@@ -66,8 +66,8 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
         "nearest": [
             {
                 "folder": near.folder,
-                "differences": [vars(each) for each in near.differences],
-                "inherited": [vars(each) for each in near.inherited],
+                "differences": near.differences,
+                "inherited": near.inherited,
                 "overrides": near.overrides,
             }
             for near in nearest
@@ -98,7 +98,7 @@ def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
             "folder": each.folder,
             "planned": each.planned.key,
             "size": each.planned.size,
-            "differences": [vars(difference) for difference in each.differences],
+            "differences": each.differences,
         }
         for each in found
     ]
