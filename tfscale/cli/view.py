@@ -10,7 +10,6 @@ from rich.live import Live
 from tfscale.cli.dashboard import Dashboard, name_of, overview_words, speed_words
 from tfscale.cli.streams import tell_loss
 from tfscale.orchestrate.launchers.attempt import Phase
-from tfscale.orchestrate.orchestrator import View
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
@@ -34,7 +33,7 @@ def moves(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-class PlainView(View):
+class PlainView:
     """View of a run that prints one line per event."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
@@ -104,6 +103,9 @@ class PlainView(View):
     def finished(self, stage: Stage) -> None:
         self._waiting.discard(stage.key)
         self.tell(stage, "done")
+
+    def tick(self) -> None:
+        pass
 
 
 def _ending(stage: Stage, tokens: int) -> str:
