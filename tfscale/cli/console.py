@@ -14,8 +14,6 @@ LOG_WIDTH = 1000
 """Output width without a terminal, so large that log files contain no wrapped lines and all columns of tables."""
 PROSE_WIDTH = 120
 """Maximum width of running text in characters."""
-_UNBOUNDED = 10_000
-"""Width in characters that is larger than any table."""
 _BRACKET = re.compile(r" (?=[\[(])")
 """Pattern of positions at which a cell such as `5.98 [5.84, 6.12]` can be broken into two lines."""
 
@@ -118,7 +116,7 @@ class FittedTable:
 
     def _width(self, console: Console, drawn: Table) -> int:
         """Return the width in characters that a table needs if no cell is wrapped."""
-        return console.measure(drawn, options=console.options.update(max_width=_UNBOUNDED)).maximum
+        return console.measure(drawn, options=console.options.update(max_width=10_000)).maximum
 
     def _drawn(self, shown: Sequence[int], broken: bool = False) -> Table:
         drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))

@@ -14,7 +14,6 @@ from tfscale.data.compression import COMPRESSED
 from tfscale.data.errors import DataError
 from tfscale.data.listing import LeftOut, Listing, TextFile
 from tfscale.data.manifest import Manifest
-from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Report
 from tfscale.data.stored import stored, unfinished
 from tfscale.faults import UserFault
@@ -50,7 +49,7 @@ def prepare(common: Common) -> int:
     if common.as_json:
         answer(_corpus(data.folder, data.manifest) | {"files": _listing_json(listing)})
         return 0
-    say(_summary(data), f"use the corpus in any configuration with data=shards data.path={data.folder}")
+    say(_summary(data.manifest), f"use the corpus in any configuration with data=shards data.path={data.folder}")
     return 0
 
 
@@ -101,8 +100,7 @@ def _corpus(folder: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _summary(data: PreparedData) -> str:
-    manifest = data.manifest
+def _summary(manifest: Manifest) -> str:
     return (
         f"prepared {manifest.fingerprint}: {manifest.train.tokens:,} training tokens of {manifest.train.documents:,} "
         f"documents, {manifest.heldout.tokens:,} validation tokens of {manifest.heldout.documents:,}; skipped "

@@ -59,6 +59,5 @@ def _tokenizer(path: Path | None) -> bytes | None:
     try:
         return path.read_bytes() if path else None
     except OSError as error:
-        raise UserFault(
-            [f"--tokenizer {path}: cannot be read ({error.strerror}); name a Hugging Face tokenizer.json"]
-        ) from error
+        what = f"cannot be read ({error.strerror})"
+        raise UserFault([f"--tokenizer {path}: {what}; name a Hugging Face tokenizer.json"]) from error

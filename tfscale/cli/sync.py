@@ -28,9 +28,8 @@ def sync(common: Common, uri: str) -> int:
     try:
         tracker = tracker_at(composed.tracking.kind, runs, uri)
     except InvalidInput as error:
-        raise UserFault(
-            replace(each, key="URI") if each.key == "tracking.uri" else each for each in error.faults
-        ) from error
+        faults = [replace(each, key="URI") if each.key == "tracking.uri" else each for each in error.faults]
+        raise UserFault(faults) from error
     results = [_send(tracker, experiment) for experiment in experiments]
     if common.as_json:
         answer({"store": tracker.shown, "experiments": results})

@@ -46,8 +46,7 @@ class Asked:
 def tune(common: Common, asked: Asked) -> int:
     """Choose the best learning rates by sweeps, record them, and return the exit code."""
     tuning = _tuning(common, asked)
-    code = _run(tuning)
-    if code:
+    if code := _run(tuning):
         return code
     findings = _findings(tuning)
     path, record = write_record(tuning, findings, common.overrides)
