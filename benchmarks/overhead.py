@@ -13,7 +13,7 @@ from time import time
 from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size
-from tfscale.bench.synthetic import stage
+from tfscale.bench.stages import stage
 from tfscale.bench.trained import OURS
 from tfscale.checkpoint import Counters
 from tfscale.plan.arms import Arm

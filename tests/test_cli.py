@@ -8,8 +8,8 @@ import pytest
 import torch
 from stages import planned, train
 
-from tfscale.cli.errors import in_words
 from tfscale.cli.main import app
+from tfscale.cli.streams import in_words
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 

@@ -18,8 +18,7 @@ import pytest
 from finished import overrides_of
 from rich.console import Console
 
-from tfscale.cli.errors import in_words
-from tfscale.cli.streams import Stream
+from tfscale.cli.streams import Stream, in_words
 from tfscale.cli.view import LiveView, PlainView
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir

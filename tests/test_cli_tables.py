@@ -19,9 +19,8 @@ from tfscale.analysis.family import FamilyCost
 from tfscale.analysis.intervals import Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.cli.compare import comparison_rows
-from tfscale.cli.console import LOG_WIDTH, console
+from tfscale.cli.console import LOG_WIDTH, FittedTable, console
 from tfscale.cli.plan import _arm_tables, _families_table
-from tfscale.cli.table import FittedTable
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 from tfscale.predict import families, planned_machine, predict

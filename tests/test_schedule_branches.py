@@ -8,8 +8,8 @@ from stages import StopAt, elsewhere, outcome, same, train
 
 from tfscale.cli.common import Common
 from tfscale.cli.compare import compare
+from tfscale.cli.run import chain_table
 from tfscale.cli.status import status
-from tfscale.cli.summary import chain_table
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare

@@ -12,8 +12,8 @@ from tfscale.cli.compare import compare_plan
 from tfscale.cli.console import console
 from tfscale.cli.dashboard import name_of
 from tfscale.cli.plan import plan as plan_verb
+from tfscale.cli.run import chain_table
 from tfscale.cli.status import status
-from tfscale.cli.summary import chain_table
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault

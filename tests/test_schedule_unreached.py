@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
-from tfscale.cli.unreached import unreached_line, unreached_words
+from tfscale.cli.why import unreached_line, unreached_words
 from tfscale.config.compose import compose
 from tfscale.models.counts import flops
 from tfscale.orchestrate.orchestrator import prepare_folder

@@ -2,8 +2,7 @@
 
 A child inherits the environment of this process, except
 
-- variables that describe a rank of a process group; values from a shell or another launcher would make a child wait
-  for ranks that never start;
+- variables that describe a rank of a process group, with which a child would wait for ranks that never start;
 - the working directory on the import path (`tfscale.import_path`), and the variables PYTHONINSPECT and PYTHONSTARTUP;
 - the Matplotlib variables MPLBACKEND and MATPLOTLIBRC, which a notebook may set;
 - the settings of MLflow, because a single process communicates with MLflow. The MLflow server keeps these settings.
@@ -36,13 +35,8 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 def environment(
     variables: Mapping[str, str] = NO_VARIABLES, *, defaults: Mapping[str, str] = NO_VARIABLES, mlflow: bool = False
 ) -> dict[str, str]:
-    """Return the environment of a child process.
-
-    Args:
-        variables: values that override the environment of this process.
-        defaults: variables that the environment of this process overrides.
-        mlflow: True to keep the settings of MLflow.
-    """
+    """Return the environment of a child process. `variables` override the environment of this process, which overrides
+    `defaults`. The settings of MLflow are kept if `mlflow` is True."""
     prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
     inherited = {
         name: value for name, value in os.environ.items() if name not in REMOVED and not name.startswith(prefixes)
@@ -79,13 +73,9 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child process whose standard input is a pipe from this process. The command must exit when its standard
-    input ends, so that it ends with this process even if this process is killed. The child has its own session, so
-    Ctrl-C does not reach it.
-
-    Args:
-        env: environment of the child; the result of `environment()` if None.
-    """
+    """Start a child process in the environment `env`, by default `environment()`. Its standard input is a pipe from
+    this process. The command must exit when its standard input ends, so that it ends with this process even if this
+    process is killed. The child has its own session, so Ctrl-C does not reach it."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -99,12 +89,8 @@ def start(
 def run(
     command: Sequence[str], *, stdout: int = subprocess.PIPE, stderr: int | None = subprocess.PIPE, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a short command to completion, with empty standard input.
-
-    Raises:
-        OSError: the program does not exist or cannot be run.
-        subprocess.CalledProcessError: `check` is set and the command failed.
-    """
+    """Run a short command to completion, with empty standard input. Raise OSError if the program cannot be run, and
+    subprocess.CalledProcessError if the command fails and `check` is set."""
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, check=check, env=environment()
     )

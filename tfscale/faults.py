@@ -26,7 +26,7 @@ class Fault:
     hint: str = ""
     """Suggested fix; empty if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads, whose faults may be the cause of this fault."""
+    """Other keys that the rule reads, whose faults may be the cause of this one."""
     location: str = ""
     """File and line of the value; empty if unknown."""
 
@@ -37,16 +37,10 @@ class Fault:
         return without_password(": ".join(filter(None, (self.location, about, rule))))
 
     def below(self, part: str) -> "Fault":
-        """Return this fault with the prefix `part.`, such as `optim.`, before its key and the keys in `reads`. If
-        `part` is empty, the fault is returned unchanged."""
+        """Return this fault with the prefix `part.`, such as `optim.`, unless it is empty, before all keys."""
         if not part:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
-
-
-def plain(text: str) -> Fault:
-    """Return a fault that consists of a text and has no key."""
-    return Fault("", None, text)
 
 
 class InvalidInput(ValueError):
@@ -75,14 +69,8 @@ class UserFault(Exception):
 
 @contextmanager
 def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
-    """Return a context manager that converts errors of the given types, ValueError by default, to UserFault.
-
-    Args:
-        about: file, option or part of the configuration to name in the faults, or empty.
-
-    Raises:
-        UserFault: the block raises one of these errors.
-    """
+    """Return a context manager that converts errors of the given types, ValueError by default, to UserFault. The faults
+    name the file, option or part of the configuration in `about`, if it is not empty."""
     kinds = kinds or (ValueError,)
     try:
         yield
@@ -93,7 +81,7 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
     """Return the faults as a list. Each text is converted to a fault without a key."""
-    return [plain(fault) if isinstance(fault, str) else fault for fault in faults]
+    return [Fault("", None, fault) if isinstance(fault, str) else fault for fault in faults]
 
 
 def without_password(text: str) -> str:

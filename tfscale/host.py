@@ -1,8 +1,10 @@
-"""Number of CPU cores that are available to this process, and peak memory of this process."""
+"""CPU cores, peak memory and quick exit of this process."""
 
+import gc
 import os
 import resource
 import sys
+from typing import NoReturn
 
 
 def cores() -> int:
@@ -14,3 +16,9 @@ def process_peak_memory() -> int:
     """Return the peak resident size of this process in bytes, including resident pages of memory-mapped files."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def exit_quickly(code: int) -> NoReturn:
+    """Exit the process without a final garbage collection, which takes 0.4 seconds if torch is imported."""
+    gc.freeze()
+    sys.exit(code)

@@ -1,8 +1,5 @@
 """Removal of the working folder from the import path, so that a user's `random.py` there never replaces the standard
-module.
-
-This module imports nothing that such a file could replace.
-"""
+module. This module imports nothing that such a file could replace."""
 
 import os
 import sys

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 
 def count(value: float | None) -> str:
-    """Return a count with three significant digits, such as 850, 12.3K, 124M, 1.31B or 2.10e12; empty for None and
-    NaN."""
+    """Return a count in three digits, such as 850, 12.3K, 124M, 1.31B or 2.10e12; empty for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     if abs(value) < 999.5:

@@ -17,8 +17,8 @@ class Totals:
     joules: float | None = None
     """Energy in joules during `seconds`, as measured by the devices; None if it is unknown for a stage."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
-    """FLOPs of optimizer updates, which are not included in `flops`. None if the number is unknown for a stage, because
-    the stage was imported or was recorded by a version that did not count these FLOPs."""
+    """FLOPs of optimizer updates, which `flops` does not include. None if a stage was imported, or was recorded by a
+    version that did not count them."""
 
     @property
     def spent_on_updates(self) -> int | None:

@@ -13,8 +13,7 @@ from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
 from tfscale.bench.agreement import LOSS_BOUND_NATS, worst
 from tfscale.bench.device_check import measure_resume, weights
-from tfscale.bench.stage_processes import StageProcess, events_of, start_training
-from tfscale.bench.synthetic import small_stage, write_corpus
+from tfscale.bench.stages import StageProcess, events_of, small_stage, start_training, write_corpus
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.environment import read_environment

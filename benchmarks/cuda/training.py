@@ -10,8 +10,7 @@ from typing import Any
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.memory import bound_peak
 from tfscale.bench.sizes import PAPER, tokenformer
-from tfscale.bench.stage_processes import events_of, start_training
-from tfscale.bench.synthetic import stage, write_corpus
+from tfscale.bench.stages import events_of, stage, start_training, write_corpus
 from tfscale.bench.trained import planned_memory
 from tfscale.stage.spec import RunSpec, StageSpec, write_spec
 

@@ -1,5 +1,4 @@
-"""Comparison of the losses and gradients of a device with float64 results of the CPU, and the error bounds that a
-correct device meets."""
+"""Comparison of a device's losses and gradients with float64 results of the CPU, and bounds on their errors."""
 
 import contextlib
 import math
@@ -17,16 +16,14 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.stage.run_options import Precision
 
 OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
-"""Bound on the relative error of logits and of losses per sequence: the norm of the difference divided by the norm of
-the expected tensor."""
+"""Bound on the relative error (`relative`) of logits and of losses per sequence."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
 """Bound on the largest relative error among the gradients of all parameters."""
 LOSS_BOUND_NATS = 5e-2
 """Bound in nats on the difference between the final validation losses of two stages with the same spec that were run
 differently. Rounding alone causes differences of 0.01 to 0.02 nats."""
 PEAK_SHARE = 0.10
-"""Bound on the difference between the measured and the planned peak memory of a step, as a fraction of the planned
-memory."""
+"""Bound on the difference between the measured and the planned peak memory of a step, relative to the planned one."""
 SEQUENCES = 3
 
 
@@ -98,8 +95,7 @@ def make_reference(config: ModelConfig) -> Reference:
 
 
 def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cpu", "cuda"]) -> Errors:
-    """Return the errors of a training step on a device. The step runs twice, to check whether its results are
-    bit-equal."""
+    """Return the errors of a training step on a device, which runs twice to check whether its results are bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
     model.recompute = way.recompute
@@ -132,7 +128,7 @@ def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cp
 
 
 def gradients(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the gradient of each parameter of a model after a backward pass, by the parameter's name."""
+    """Return the gradient of each parameter of a model after a backward pass, by name."""
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert len(found) == len(list(model.parameters())), "every parameter has a gradient"
     return found
@@ -146,8 +142,7 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 
 def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
-    """Return the largest relative error among tensors with the same names, and the name of that tensor. NaN counts as
-    larger than any number."""
+    """Return the largest relative error among tensors with the same names, where NaN is the largest, and its name."""
     assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
     errors = {name: relative(values[name], expected[name]) for name in expected}
     name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))

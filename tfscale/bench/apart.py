@@ -5,43 +5,30 @@ import gc
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from multiprocessing import get_context
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Children of a fork server start with everything imported and without the memory of other children.
+_SERVER = get_context("forkserver")
+_SERVER.set_forkserver_preload(["tfscale.bench.step"])
 KNOWN = sys.platform == "linux"
 """True if the peak memory of a process can be measured on this system."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Run a function in a separate process and return its result. The function must be defined at the top level of a
-    module."""
-    with ProcessPoolExecutor(1, mp_context=_server()) as pool:
+    """Run a function of a module's top level in a separate process, and return its result."""
+    with ProcessPoolExecutor(1, mp_context=_SERVER) as pool:
         return pool.submit(function, *given, **named).result()
-
-
-@cache
-def _server() -> ForkServerContext:
-    # Children of a fork server start with everything imported and without the memory of other children.
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tfscale.bench.step"])
-    return context
 
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
     """Call `run` and return the increase of this process's resident memory in bytes, from before the call to the peak.
-
-    The process should not be used for other work, because glibc is set to return freed memory immediately.
-
-    Args:
-        run: function to measure.
-        warm_up: function to call before the measurement, so that persistent buffers are not counted.
-    """
+    `warm_up` is called before, so that persistent buffers are not counted. The process should not be used for other
+    work, because glibc is set to return freed memory immediately."""
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:
         warm_up()

@@ -1,5 +1,5 @@
-"""Measurement of the implementations that a benchmark compares, called contestants, in alternating turns. A matrix
-product is measured in the same rounds, and its speed is taken as the peak."""
+"""Measurement of contestants, the implementations that a benchmark compares, in alternating turns. A matrix product is
+measured in the same rounds, and its speed is taken as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,7 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of consecutive matrix products per run. A single product is so short that other load on the machine affects it
-differently than a training step."""
+"""Matrix products per run. Other load on the machine affects a single, short one differently than a training step."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,7 @@ class Contestant:
     turn: Callable[[], float]
     """Function that runs the contestant for one turn and returns the time per run in seconds."""
     flops: float
-    """Number of FLOPs per run."""
     tokens: int
-    """Number of tokens per run."""
     figures: Callable[[], dict[str, float]] = dict
     """Function that returns further measurements by name, called after all rounds."""
     close: Callable[[], object] | None = None
@@ -38,15 +35,8 @@ class Contestant:
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case in turns (`take_turns`). Yield one row per contestant, and one row for the
-    matrix product.
-
-    Args:
-        part: name of the part of the benchmark.
-        case: name of the workload.
-        seconds: time for all rounds in seconds.
-        least: minimum number of rounds.
-    """
+    """Measure the contestants of a case in at least `least` rounds for `seconds` seconds (`take_turns`). Yield one row
+    per contestant, and one row for the matrix product."""
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)
@@ -77,17 +67,9 @@ def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float
 
 
 def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
-    """Call each function in `turns` once per round, after a warm-up call that is not counted.
-
-    The order is reversed after every round, so that other load on the machine affects all functions equally.
-
-    Args:
-        seconds: time for all rounds in seconds.
-        least: minimum number of rounds.
-
-    Returns:
-        The values that each function returned, one per round.
-    """
+    """Call each function in `turns` once per round, after a warm-up call that is not counted, and return the values
+    that each function returned. There are at least `least` rounds, which take `seconds` seconds. The order is reversed
+    after every round, so that other load on the machine affects all functions equally."""
     found: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():
         turn()

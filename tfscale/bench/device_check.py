@@ -16,8 +16,7 @@ from tfscale import checkpoint
 from tfscale.bench.agreement import LOSS_BOUND_NATS, PEAK_SHARE, WAYS, make_reference, measure_errors
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.sizes import Size, tokenformer, transformer
-from tfscale.bench.stage_processes import StageFailed, events_of, start_training
-from tfscale.bench.synthetic import small_stage, write_corpus
+from tfscale.bench.stages import StageFailed, events_of, small_stage, start_training, write_corpus
 from tfscale.bench.trained import OURS, planned_memory
 from tfscale.faults import PREEMPTED
 from tfscale.stage.result import read_result
@@ -40,8 +39,7 @@ class Outcome:
 
 
 def check_device(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
-    """Yield the outcome of each part of the check as soon as it is known. On a CPU, models are smaller and nothing is
-    compiled."""
+    """Yield the outcome of each part of the check. On a CPU, models are smaller and nothing is compiled."""
     yield from _agreement(device)
     yield _resume(device)
     if device == "cuda":  # the memory of a CPU process is not counted exactly
@@ -87,12 +85,8 @@ class Resumed:
 
 
 def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
-    """Train a small stage twice, once with a stop in the middle, and compare the results. The training processes are
-    those of `tfscale run`.
-
-    Raises:
-        StageFailed: a process failed, or the stage was done before it could be stopped.
-    """
+    """Train a small stage twice in processes as of `tfscale run`, once with a stop in the middle, and compare the
+    results. Raise StageFailed if a process fails or the stage is done before it can be stopped."""
     spec = small_stage(RunSpec(data_dir="../data", device=device, threads=1), STEPS[device])
     with TemporaryDirectory() as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"
@@ -110,11 +104,6 @@ def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
 
 
 def _train_until_stopped(stage: Path, spec: StageSpec) -> None:
-    """Train a stage and stop it after some steps.
-
-    Raises:
-        StageFailed: the stage failed, or was done before it could be stopped, which a busy machine may cause.
-    """
     for _ in range(STOPS):
         shutil.rmtree(stage, ignore_errors=True)
         write_spec(stage, spec)
@@ -138,8 +127,7 @@ def weights(stage: Path) -> dict[str, torch.Tensor]:
 
 
 def _memory() -> Outcome:
-    """Compare the measured peak memory of a step with the planned memory. During the step, the gradients of an earlier
-    micro-batch are in memory."""
+    """Compare the peak memory of a step, with the gradients of an earlier micro-batch, with the planned memory."""
     config = tokenformer(576)
     size = Size("124M", config, transformer(), sequences=8, time=config.context)
     made = OURS.build(size, resolve_settings("cuda", quick=False, threads=0))

@@ -14,7 +14,6 @@ class Row:
     case: str
     """Name of the workload, such as `n = 8560`. Rows of the same case are compared with each other."""
     name: str
-    """Name of the contestant."""
     seconds: tuple[float, ...] = ()
     """Time per run in each round, in seconds."""
     figures: dict[str, float] = field(default_factory=dict)
@@ -27,8 +26,7 @@ class Row:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Lower and upper quartiles of the time per run in seconds, or the minimum and maximum if there are fewer than
-        three rounds."""
+        """Lower and upper quartiles of the time per run in seconds, or the extremes of fewer than three rounds."""
         if len(self.seconds) < 3:
             return min(self.seconds), max(self.seconds)
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")

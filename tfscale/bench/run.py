@@ -1,5 +1,4 @@
-"""Runner of the parts of a benchmark, which are modules with a function `measure`. Parts run one after another, each in
-a separate process.
+"""Runner of the parts of a benchmark, which are modules with a function `measure`, one after another.
 
 `python -m tfscale.bench.run MODULE SETTINGS` runs one part, and prints its results as lines of JSON.
 """
@@ -40,7 +39,7 @@ class Result:
     """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the benchmark result as a dictionary for JSON."""
+        """Return the result as a dictionary for JSON."""
         notes = [asdict(note) for note in self.notes]
         return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
@@ -51,14 +50,8 @@ def run(
     tell: Callable[[Found], None],
     variables: Mapping[str, str] = children.NO_VARIABLES,
 ) -> Result:
-    """Run the parts of a benchmark and return all measurements. After Ctrl-C or SIGTERM, return the measurements so
-    far.
-
-    Args:
-        parts: mapping from the name of each part to its module.
-        tell: callback for each row or note as soon as it is available.
-        variables: additional environment variables for the processes of the parts.
-    """
+    """Run the parts of a benchmark, by name, each in a separate process with additional environment variables. Pass
+    each row or note to `tell`, and return all measurements, or those so far after Ctrl-C or SIGTERM."""
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
     def take(found: Found) -> None:
@@ -99,7 +92,6 @@ def _processor() -> str:
 
 
 def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], variables: Mapping[str, str]) -> int:
-    """Run one part of the benchmark in a separate process and return the exit code of the process."""
     command = until_input_ends(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
     process = children.start(command, children.environment(variables, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None
@@ -114,8 +106,7 @@ def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Set up this process, and yield the results of the `measure` function of a module, or a note if a library is
-    missing."""
+    """Set up this process, and yield the measurements of a module, or a note if a library is missing."""
     settings.apply()
     try:
         part = import_module(module)

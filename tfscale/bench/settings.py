@@ -12,8 +12,7 @@ import torch
 from tfscale.host import cores
 
 TURN_SECONDS = 0.5
-"""Minimum time in seconds of a turn, in which a contestant runs repeatedly. The first run of a turn is slower than in
-training, because the previous contestant has replaced the contents of the caches."""
+"""Minimum time of a turn. Its first run is slow, because the previous contestant has replaced the caches' contents."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,8 @@ class Settings:
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """True to use small sizes and few rounds, which tests the benchmark but does not give meaningful measurements."""
+    """True to use small sizes and few rounds, which only tests the benchmark."""
     threads: int
-    """Number of CPU threads."""
     case: str = ""
     """Text that the name of a case must contain to be measured, or an empty text to measure all cases."""
 
@@ -43,16 +41,14 @@ class Settings:
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Set the number of threads and the matrix-product precision of this process as in training, and the random
-        seed to 0."""
+        """Set the threads and the matrix-product precision of this process as in training, and the random seed to 0."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:
             torch.set_float32_matmul_precision("high")
 
     def forget_compiled(self) -> None:
-        """Discard compiled code on CUDA. The next case is then compiled for its own shapes, as in a training process;
-        otherwise torch.compile would use symbolic shapes, which are slower."""
+        """Discard compiled code on CUDA, so that no case is compiled for symbolic shapes, which are slower."""
         if self.on_cuda:
             torch.compiler.reset()
 
@@ -61,8 +57,7 @@ class Settings:
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
     def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
-        """Call a function repeatedly for at least `at_least` seconds, and return the seconds per call, including the
-        work of the device."""
+        """Call a function for at least `at_least` seconds, and return the seconds per call with the device's work."""
         started, runs = perf_counter(), 0
         while runs == 0 or perf_counter() - started < at_least:
             run()
@@ -78,11 +73,7 @@ class Settings:
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
     """Return benchmark settings from command-line options. `auto` selects CUDA if a device is available, and 0 threads
-    means one thread per core.
-
-    Raises:
-        ValueError: `cuda` is requested, but no CUDA device is available.
-    """
+    means one thread per core. Raise ValueError if `cuda` is not available."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ValueError("--device=cuda: must be auto or cpu, because torch finds no CUDA device")

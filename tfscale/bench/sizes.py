@@ -28,16 +28,13 @@ def transformer(
 
 @dataclass(frozen=True)
 class Size:
-    """Configs of a TokenFormer and of a Transformer with about the same number of parameters, and the shape of their
-    batches."""
+    """Configs of two models of about the same size, and the shape [sequences, time] of their batches."""
 
     name: str
     tokenformer: TokenFormerConfig
     transformer: TransformerConfig
     sequences: int
-    """Number of sequences per batch."""
     time: int
-    """Number of tokens per sequence."""
     threads: int | None = None
     """Number of CPU threads for this size, or None to use the number in the settings."""
 

@@ -1,5 +1,4 @@
-"""Benchmark of a training step of a whole model with AdamW and with Muon: tokens per second, share of the
-matrix-product peak, fraction of the time spent in the update, and memory.
+"""Benchmark of a training step of a whole model with AdamW and with Muon.
 
 A step consists of the loss, the backward pass, gradient clipping and the update for one batch. On a CPU the models take
 turns; on CUDA they are measured one after the other, compiled and in bf16. The share of the peak is based on the model
@@ -27,8 +26,7 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Build a model, run one training step, which compiles the model and allocates the optimizer state, and return a
-    contestant that runs further steps."""
+    """Return a contestant that runs training steps, after one that compiles the model and allocates all state."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -41,12 +39,8 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure training steps of all model sizes for the device, and yield the results.
-
-    Args:
-        start: function that returns a contestant. If it raises ImportError or torch.OutOfMemoryError, the contestant is
-            skipped.
-    """
+    """Measure training steps of all model sizes for the device, and yield the results. A contestant for which `start`
+    raises ImportError or torch.OutOfMemoryError is skipped."""
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
             its = replace(settings, threads=size.threads or settings.threads)
@@ -80,14 +74,12 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the peak memory of a training step on the CPU as the figure `peak_bytes`, measured in a separate process.
-    Return an empty dictionary if the peak memory cannot be measured."""
+    """Return the figure `peak_bytes` of a training step on the CPU, measured in a separate process, if it is known."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Return the peak memory in bytes of two training steps in this process, of which the first allocates the optimizer
-    state."""
+    """Return the peak memory in bytes of two training steps, of which the first allocates the optimizer state."""
     settings.apply()
 
     def train() -> None:

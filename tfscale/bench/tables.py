@@ -61,12 +61,7 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") -> str:
-    """Return a benchmark result as a Markdown page.
-
-    Args:
-        more: further tables, shown after the tables of the parts.
-        remark: sentence to show above the tables.
-    """
+    """Return a benchmark result as a Markdown page, with a remark above the tables and `more` tables below them."""
     about = result.machine
     lines = [
         f"# Benchmark on {about['device']}",
@@ -89,11 +84,7 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
 
 
 def write_files(folder: Path, device: str, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write result files named bench_<device><suffix> and return their paths.
-
-    Args:
-        contents: content of each file, by suffix.
-    """
+    """Write `contents`, by suffix, to files named bench_<device><suffix>, and return their paths."""
     stem = f"bench_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}"
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, content in contents.items():

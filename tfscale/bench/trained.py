@@ -20,8 +20,6 @@ from tfscale.training.optimizer import ModelOptimizer, clip_gradients, gradient_
 
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 MUON = Muon(lr=1e-3, embedding_ratio=0.1, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Type of a function that returns the mean loss for inputs and targets."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class TrainedModel:
     """Model with an optimizer and a fixed batch."""
 
     model: nn.Module
-    loss: Loss
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """Function that returns the mean loss for inputs and targets."""
     optimizer: ModelOptimizer | torch.optim.Optimizer
     batch: tuple[Tensor, Tensor]
     settings: Settings
@@ -88,8 +87,7 @@ class Entry:
 def planned_memory(
     config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none", kernels: bool = False
 ) -> int:
-    """Return the memory in bytes that `tfscale.models.counts` plans for a training step with micro-batches of
-    `sequences` sequences."""
+    """Return the memory in bytes that is planned for a training step with micro-batches of `sequences` sequences."""
     on_cuda = device == "cuda"
     execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda, kernels=kernels)
     return memory(config, execution).total

@@ -22,9 +22,8 @@ from tfscale.analysis.intervals import Array
 from tfscale.analysis.style import FIGURE_KINDS, render
 from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
-from tfscale.cli.console import answer, as_json, console, say
+from tfscale.cli.console import FittedTable, answer, as_json, console, say
 from tfscale.cli.execute import allowance_of, run_plan
-from tfscale.cli.table import FittedTable
 from tfscale.faults import user_faults
 from tfscale.files import write_atomically
 from tfscale.orchestrate.speed import finished_speeds
@@ -37,13 +36,7 @@ def advise(
     common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
 ) -> int:
     """Print advice on whether to grow, or the runs to train if there are not enough finished runs for advice, and
-    return the exit code.
-
-    Args:
-        amounts: values of the options `--flops`, `--hours` and `--dollars`, exactly one of which must be set.
-        run_missing: True to train the missing runs first.
-        out: folder for `advice.json` and the figure of the residuals, or None.
-    """
+    return the exit code. Exactly one of `amounts`, the values of `--flops`, `--hours` and `--dollars`, must be set."""
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))
@@ -72,13 +65,11 @@ def advise(
         _show_pilot(question, found, answered, pilot, common)
     else:
         say("still " + _lacks(question, answered))
-    for path in written:
-        say(str(path))
+    say(*map(str, written))
     return 0
 
 
 def _write(out: Path, document: dict[str, Any], laws: dict[str, Law]) -> list[Path]:
-    """Write the answer as JSON and, if laws were fitted, a figure of their residuals to a folder. Return the paths."""
     contents = {"advice.json": f"{as_json(document)}\n".encode()}
     if laws:
         figure = residual_figure(laws)
@@ -94,8 +85,7 @@ def _show(question: Question, found: Found, answered: Answer, advice: Advice) ->
     say(f"{recommendation(question, advice)} {difference(question, advice)}")
     if advice.extrapolates:
         say(warning(advice))
-    for line in basis(question, found, answered):
-        say(f"- {line}")
+    say(*basis(question, found, answered), prefix="- ")
 
 
 def _options(question: Question, advice: Advice) -> FittedTable:
@@ -132,8 +122,7 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
     share = cost / question.budget.amount
     say(f"They cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
     say(f"  {_command(question, common)}")
-    for line in unused(found):
-        say(f"note: {line}")
+    say(*unused(found), prefix="note: ")
 
 
 def _pilot_stages(pilot: Pilot) -> FittedTable:
@@ -177,12 +166,12 @@ def _json(question: Question, found: Found, answered: Answer, pilot: Pilot | Non
     advice = answered.advice
     document: dict[str, Any] = {
         "targets": [target.size for target in question.targets],
-        "budget": asdict(question.budget),
+        "budget": question.budget,
         "enough_data": advice is not None,
         "laws": _laws_json(question, answered),
-        "lacking": [asdict(lack) for lack in answered.laws.lacking],
-        "observed": [asdict(each) for each in answered.observed],
-        "unused": list(found.unused),
+        "lacking": answered.laws.lacking,
+        "observed": answered.observed,
+        "unused": found.unused,
         "assumptions": basis(question, found, answered),
     }
     if advice:

@@ -9,25 +9,14 @@ from tfscale.bench.run import run
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import FittedTable
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.faults import UserFault, user_faults
 
 
 def bench(
-    common: Common,
-    quick: bool,
-    device: Literal["auto", "cpu", "cuda"],
-    threads: int,
-    case: str,
-    out: Path | None,
+    common: Common, quick: bool, device: Literal["auto", "cpu", "cuda"], threads: int, case: str, out: Path | None
 ) -> int:
-    """Measure the speed and memory of training steps, print the results, and return the exit code.
-
-    Args:
-        case: text that the names of the measured cases contain.
-        out: folder to write the results to, or None.
-    """
+    """Measure the speed and memory of training steps, print the results, and return the exit code."""
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
     if out is not None:
@@ -51,8 +40,7 @@ def bench(
     if out is not None:
         text = json.dumps(result.to_json(), indent=1) + "\n"
         contents = {".json": text.encode(), ".md": to_markdown(result).encode()}
-        for path in write_files(out, result.machine["device"], contents):
-            say(str(path))
+        say(*map(str, write_files(out, result.machine["device"], contents)))
     if common.as_json:
         answer(result.to_json())
     return 1 if result.failed else 0

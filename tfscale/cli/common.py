@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from tfscale.cli import completion
 
 if TYPE_CHECKING:
     from tfscale.config.schema import Experiment
     from tfscale.faults import Fault
+    from tfscale.interop.finished import FinishedStage
     from tfscale.plan.plan import Plan
+
+CHAIN = "chain"
+"""Name that selects all finished stages of the schedule's chain."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,8 @@ class Common:
         return compose(self.overrides, self.config_dir)
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
-        """Return the plan of the experiment that the overrides describe.
-
-        Args:
-            ready: function that yields faults that prevent the command from running on this machine.
-        """
+        """Return the plan of the experiment that the overrides describe, unless `ready` yields faults that prevent the
+        command from running on this machine."""
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
         from tfscale.faults import UserFault
@@ -56,6 +58,25 @@ class Common:
         except UserFault as fault:
             raise UserFault(with_places(fault.faults, self.overrides, self.config_dir)) from fault
 
+    def finished_stages(self, names: str) -> "list[FinishedStage]":
+        """Return the finished stages that `names` selects: names separated by commas, or `chain` for all finished
+        stages of the schedule's chain."""
+        from tfscale.config.compose import runs_dir
+        from tfscale.faults import UserFault, user_faults
+        from tfscale.interop.finished import open_finished
+        from tfscale.stage.folder import find_stage, is_done
+
+        if names != CHAIN:
+            runs = runs_dir(self.compose())
+            with user_faults():
+                return [open_finished(find_stage(runs, name)) for name in names.split(",")]
+        plan = self.plan()
+        folders = [stage.path for stage in plan.chain.stages if is_done(stage)]
+        if not folders:
+            name = plan.experiment.schedule.name
+            raise UserFault([f"no stage of {name} is finished in {plan.runs}; train the chain with `tfscale run`"])
+        return [open_finished(folder) for folder in folders]
+
 
 def _leave_stdout(context: typer.Context, alone: bool) -> bool:
     if alone and not context.resilient_parsing:
@@ -66,87 +87,48 @@ def _leave_stdout(context: typer.Context, alone: bool) -> bool:
     return alone
 
 
-OVERRIDES = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[OVERRIDES]...",
-        help="Settings to override, such as schedule=progressive_1b4",
-        autocompletion=completion.overrides,
-    ),
-]
-AS_JSON = Annotated[
-    bool,
-    typer.Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr"),
-]
-CONFIG_DIR = Annotated[
-    Path | None,
-    typer.Option(
-        help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped ones",
-        metavar="DIR",
-    ),
-]
-PARAMETERS = {
-    "overrides": Parameter("overrides", Parameter.KEYWORD_ONLY, default=None, annotation=OVERRIDES),
-    "as_json": Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AS_JSON),
-    "config_dir": Parameter("config_dir", Parameter.KEYWORD_ONLY, default=None, annotation=CONFIG_DIR),
-}
+def _shared(
+    overrides: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[OVERRIDES]...",
+            help="Settings to override, such as schedule=progressive_1b4",
+            autocompletion=completion.overrides,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr")
+    ] = False,
+    config_dir: Annotated[
+        Path | None,
+        Option(
+            help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped "
+            "ones",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> Common:
+    return Common(overrides or [], config_dir, as_json)
 
-Baseline = Annotated[
-    str,
-    typer.Option(
-        help="Compare with these baselines: names of the baseline group, separated by commas",
-        autocompletion=completion.baselines,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
-        metavar="DIR",
-    ),
-]
-CheckedDevice = Annotated[
-    Literal["cpu", "cuda"] | None,
-    typer.Option(
-        help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
-        "and memory [default: not checked]"
-    ),
-]
 
-Groups = Annotated[
-    int | None,
-    typer.Option(
-        help="Use only the first K groups of parameter tokens of models that have grown by groups [default: all]",
-        metavar="K",
-    ),
-]
-
-STAGE = "Finished stage, given by its folder or the beginning of its name or key"
-STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
-Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]
-Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.stages)]
+SHARED = inspect.signature(_shared).parameters
 
 
 def command(
-    group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)
+    group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(SHARED)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that registers a function as a command of a Typer group. The function is called with a
-    `Common` and its own options, and returns the exit code.
-
-    Args:
-        name: name of the command, or None for the name of the function.
-        takes: names of the parameters in `PARAMETERS` that the command has.
-    """
+    """Return a decorator that registers a function as a command of a Typer group, by default with its own name. The
+    function is called with a `Common`, whose options the command has if `takes` names them, and with its own options.
+    It returns the exit code."""
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         @wraps(function)
-        def called(
-            *, overrides: list[str] | None = None, config_dir: Path | None = None, as_json: bool = False, **own: Any
-        ) -> None:
-            raise typer.Exit(function(Common(overrides or [], config_dir, as_json), **own))
+        def called(**given: Any) -> None:
+            common = _shared(**{key: given.pop(key) for key in takes})
+            raise typer.Exit(function(common, **given))
 
         _, *own = inspect.signature(function).parameters.values()
-        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own] + [PARAMETERS[key] for key in takes]
+        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in (*own, *(SHARED[key] for key in takes))]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         group.command(name)(called)
         return called

@@ -20,21 +20,20 @@ from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.execute import catch_up, run_plan, tracker_of
-from tfscale.cli.table import FittedTable
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import write_atomically
-from tfscale.plan.experiments import comparison_folder, record
+from tfscale.plan.experiments import comparison_folder, experiment_of, record
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import is_done
 from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
 
 HEADING_WIDTH = 16
-"""Maximum width of the column headings in the table of `answer_rows`, in characters."""
+"""Maximum width of the arms' headings in characters, so that several arms fit a terminal with 80 characters."""
 
 
 def compare(
@@ -45,15 +44,7 @@ def compare(
     submit: Path | None = None,
     checkpoints: bool = False,
 ) -> int:
-    """Write the comparison of a chain with its baselines, print it, and return the exit code.
-
-    Args:
-        baseline: names of the baselines, separated by commas.
-        run_missing: True to train unfinished stages before the comparison.
-        out: folder to write to, or None for a folder in the runs folder. If it is given, the runs folder is only read.
-        submit: folder to which a submission is written, or None.
-        checkpoints: True to include the final checkpoint of each stage in the submission.
-    """
+    """Write the comparison of a chain with its baselines, print it, and return the exit code."""
     plan = plan_with(common, baseline)
     if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
@@ -72,12 +63,7 @@ def compare(
 
 
 def report(common: Common, baseline: str, out: Path | None = None) -> int:
-    """Write the comparison of a chain with its baselines to `report.html`, and return the exit code.
-
-    Args:
-        baseline: names of the baselines, separated by commas.
-        out: folder to write to, or None for the folder in the runs folder to which `compare` writes.
-    """
+    """Write the comparison of a chain with its baselines to `report.html`, and return the exit code."""
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
@@ -100,11 +86,7 @@ def _command(common: Common, baseline: str) -> str:
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of the chain that the overrides describe and of its baselines.
-
-    Args:
-        baseline: names of the baselines, separated by commas.
-    """
+    """Return the plan of the chain that the overrides describe and of the baselines, which commas separate."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -121,7 +103,6 @@ def compare_plan(plan: Plan) -> Comparison:
         raise UserFault([f"no stage of the chain is finished in {plan.runs}; train the chain with `tfscale run`"])
     experiment = plan.experiment
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
-    reference = {"arms": experiment.reference.arms}
     primary = experiment.analysis.primary
     last = list(experiment.schedule.stages.values())[-1].size
     with user_faults():
@@ -131,14 +112,14 @@ def compare_plan(plan: Plan) -> Comparison:
             assumed_noise=experiment.analysis.noise_floor,
             tuning_flops=experiment.analysis.tuning_flops,
             primary=(primary.size or last, primary.arm),
-            reference=reference,
+            reference={"arms": experiment.reference.arms},
             price=experiment.device.price,
         )
 
 
 def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
-    folder and send its new values to the tracker."""
+    """Write the files of a comparison, and return their paths. If `out` is None, write them to the runs folder, record
+    the plan there, and send its new values to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn
@@ -151,7 +132,7 @@ def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Pat
         mend = "write to another folder with --out DIR"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
     if out is None:
-        catch_up(plan.known, tracker_of(plan.experiment))
+        catch_up(experiment_of(plan.known), tracker_of(plan.experiment))
     return written
 
 
@@ -160,18 +141,13 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
     say(answered.sentence)
     console.print(answer_rows(answered, comparison.title))
     console.print(comparison_rows(comparison.table, "all arms"))
-    for sentence in family_sentences(comparison.families, comparison.price):
-        say(sentence)
-    for sentence in (*verdicts(comparison.table), *basis(comparison.table)):
-        say(sentence)
-    say(f"Figure: {' '.join(caption(comparison.arms))}")
-    for path in written:
-        say(str(path))
+    say(*family_sentences(comparison.families, comparison.price))
+    say(*verdicts(comparison.table), *basis(comparison.table))
+    say(f"Figure: {' '.join(caption(comparison.arms))}", *map(str, written))
 
 
 def answer_rows(answered: Answer, title: str) -> FittedTable:
-    """Return the table that states for each size and arm whether the chain is better, level or worse. The headings are
-    narrow, so that several arms fit a terminal with a width of 80 characters."""
+    """Return the table that states for each size and arm whether the chain is better, level or worse."""
     arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
     rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
     for row in answered.rows:

@@ -39,8 +39,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the groups and keys that begin with `begun`, each up to the next dot. If only one group or key matches,
-    also return it with each of its values."""
+    """Return the groups and keys that begin with `begun`, each up to the next dot, and the values of a single match."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -68,15 +67,14 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return the completions of the last name in a value of --baseline, which is a list separated by commas."""
+    """Return the completions of the last name in a list of baselines, separated by commas."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the completions of the last name in a list of stages, separated by commas. The candidates are the stages
-    in the folder runs/ and `chain`."""
+    """Return the completions of the last name in a list of stages in the folder runs/, separated by commas."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 

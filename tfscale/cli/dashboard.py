@@ -70,8 +70,6 @@ class Dashboard:
         yield rows
 
     def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
-        """Return a line with the size and state of each stage of a lineage, and an arrow from each stage to its
-        child."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""
         for stage in stages:
@@ -109,10 +107,7 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a lineage over model FLOPs as a row of bars between the first and the last loss.
-
-        The highest tenth of the bars, mostly those of the first steps, is clipped.
-        """
+        """Draw the training losses of a lineage over model FLOPs as bars, of which the highest tenth is clipped."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return
@@ -129,8 +124,7 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the progress of the stages whose loss is shown, oldest first. They are the lineage of the first
-        running stage or, if no stage is running, of the last stage of the chain that has started."""
+        """Return the lineage of the first running stage, or of the last stage of the chain that has started."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
@@ -171,8 +165,7 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield texts with the compute used so far out of the plan's total, and with the time left for the chain and for
-    all arms."""
+    """Yield texts with the compute used so far, and with the time left for the chain and for all arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

@@ -1,19 +1,19 @@
 """The commands `tfscale data prepare` and `tfscale data list`, which prepare and list corpora."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.files import left_out_table, listing_document, read_table
-from tfscale.cli.table import FittedTable
+from tfscale.cli.console import FittedTable, answer, console, say
+from tfscale.data.compression import COMPRESSED
 from tfscale.data.errors import DataError
+from tfscale.data.listing import LeftOut, Listing, TextFile
 from tfscale.data.manifest import Manifest, read_manifest
-from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Report
 from tfscale.data.stored import size_of, stored, unfinished
 from tfscale.faults import UserFault
@@ -23,6 +23,9 @@ from tfscale.text import count
 
 LINE_SECONDS = 10.0
 """Minimum number of seconds between two lines of progress in the same phase, if there is no terminal."""
+SHOWN_NAMES = 5
+"""Maximum number of file names shown per reason for skipping files."""
+SHOWN_REASONS = 20
 
 
 def prepare(common: Common) -> int:
@@ -38,17 +41,15 @@ def prepare(common: Common) -> int:
             raise UserFault([f"data: {fault}" for fault in corpus.missing])
         listing = listing_of(experiment, corpus)
         if listing.left_out:
-            console.print(left_out_table(listing))
+            console.print(_left_out_table(listing))
         data = prepare_corpus(experiment, corpus, view)
     if listing.files:
-        console.print(read_table(listing, data.manifest.documents))
-    for note in unknown_notes(data.manifest):
-        say(f"warning: {note}")
+        console.print(_read_table(listing, data.manifest.documents))
+    say(*unknown_notes(data.manifest), prefix="warning: ")
     if common.as_json:
-        answer(_corpus(data.folder, data.manifest) | {"files": listing_document(listing)})
+        answer(_corpus(data.folder, data.manifest) | {"files": _listing_json(listing)})
         return 0
-    say(_summary(data))
-    say(f"use the corpus in any configuration with data=shards data.path={data.folder}")
+    say(_summary(data.manifest), f"use the corpus in any configuration with data=shards data.path={data.folder}")
     return 0
 
 
@@ -98,13 +99,64 @@ def _corpus(folder: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _summary(data: PreparedData) -> str:
-    manifest = data.manifest
+def _summary(manifest: Manifest) -> str:
     return (
         f"prepared {manifest.fingerprint}: {manifest.train.tokens:,} training tokens of {manifest.train.documents:,} "
         f"documents, {manifest.heldout.tokens:,} validation tokens of {manifest.heldout.documents:,}; skipped "
         f"{manifest.duplicates:,} duplicates and {manifest.empty:,} empty documents"
     )
+
+
+def _read_table(listing: Listing, documents: int) -> FittedTable:
+    kinds: dict[str, list[TextFile]] = defaultdict(list)
+    for file in listing.files:
+        kinds[_kind(file)].append(file)
+    total = f"{documents:,}"
+    rows = FittedTable("files read", ["type"], ["files", "bytes", "documents"], spare=[])
+    for kind, files in sorted(kinds.items()):
+        rows.add_row(kind, f"{len(files):,}", _bytes(files), total if len(kinds) == 1 else "")
+    if len(kinds) > 1:
+        rows.add_row("all", f"{len(listing.files):,}", _bytes(listing.files), total)
+    return rows
+
+
+def _left_out_table(listing: Listing) -> FittedTable:
+    reasons: dict[str, list[LeftOut]] = defaultdict(list)
+    for each in listing.left_out:
+        reasons[each.reason].append(each)
+    rows = FittedTable(f"skipped files: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
+    for reason, found in list(reasons.items())[:SHOWN_REASONS]:
+        for each in found[:SHOWN_NAMES]:
+            rows.add_row(_printable(each.name), reason, "" if each.bytes is None else f"{each.bytes:,}")
+        if more := found[SHOWN_NAMES:]:
+            rows.add_row(f"and {len(more):,} more (listed by --json)", reason, _bytes(more))
+    if rest := [each for found in list(reasons.values())[SHOWN_REASONS:] for each in found]:
+        rows.add_row(f"and {len(rest):,} more (listed by --json)", "other reasons", _bytes(rest))
+    return rows
+
+
+def _listing_json(listing: Listing) -> dict[str, Any]:
+    return {
+        "read": [{"name": _printable(file.name), "bytes": file.bytes} for file in listing.files],
+        "left_out": [
+            {"name": _printable(each.name), "reason": each.reason, "bytes": each.bytes} for each in listing.left_out
+        ],
+    }
+
+
+def _printable(name: str) -> str:
+    """Return a name with unprintable parts escaped: control characters, and bytes that are not UTF-8."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
+
+
+def _kind(file: TextFile) -> str:
+    extensions = PurePath(file.name.lower()).suffixes
+    kind = "".join(extensions[-2:] if extensions[-1] in COMPRESSED else extensions[-1:])
+    return kind if file.bytes else f"{kind}, empty"
+
+
+def _bytes(files: Sequence[LeftOut | TextFile]) -> str:
+    return f"{sum(file.bytes or 0 for file in files):,}"
 
 
 class PreparationView:

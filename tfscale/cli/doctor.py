@@ -38,18 +38,13 @@ class Finding:
 
     name: str
     state: Literal["good", "note", "broken"]
-    """Severity of the finding. `good`: no problem. `note`: an optional feature is missing. `broken`: training is
-    impossible."""
+    """`good`: no problem. `note`: an optional feature is missing. `broken`: training is impossible."""
     what: str
     mend: str = ""
 
 
 def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
-    """Print the results of all checks and return the exit code, which is 1 if a finding is `broken`.
-
-    Args:
-        device: device to check by computing and training on it, or None.
-    """
+    """Print the results of all checks, with computations on `device` if given; return 1 if a finding is `broken`."""
     experiment = common.compose()
     findings = [
         *_software(),
@@ -96,8 +91,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield a finding for each optional extra of the package, such as tfscale[gpu], that states which of its packages
-    are installed."""
+    """Yield, for each optional extra such as tfscale[gpu], which of its packages are installed."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -150,7 +144,6 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _computations(device: Literal["cpu", "cuda"]) -> Iterator[Finding]:
-    """Compute and train on a device, and yield a finding for each check."""
     import torch
 
     from tfscale.bench.device_check import check_device
@@ -200,14 +193,13 @@ def _corpus(experiment: Experiment) -> Finding:
     if corpus.missing:
         return Finding("corpus", "note", f"{name}: {'; '.join(corpus.missing)}")
     if not corpus.prepared:
-        return Finding(
-            "corpus", "note", f"{name}: not prepared yet", "run tfscale data prepare, or let the first run prepare it"
-        )
+        mend = "run tfscale data prepare, or let the first run prepare it"
+        return Finding("corpus", "note", f"{name}: not prepared yet", mend)
     return Finding("corpus", "good", f"{name}: prepared, {corpus.fingerprint}")
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield, for each schedule, a finding that states whether all stages fit into the memory of this machine."""
+    """Yield, for each schedule, whether all stages fit into the memory of this machine."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

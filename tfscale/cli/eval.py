@@ -8,10 +8,8 @@ from typing import Any
 import torch
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import mirror, tracker_of
-from tfscale.cli.stages import stages_of
-from tfscale.cli.table import FittedTable
+from tfscale.cli.console import FittedTable, answer, console, say
+from tfscale.cli.execute import catch_up, tracker_of
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
@@ -35,24 +33,16 @@ def evaluate(
     limit: int | None,
     groups: int | None,
 ) -> int:
-    """Evaluate stages, print the results, record them with the stages' costs, and return the exit code.
-
-    Args:
-        names: stages, separated by commas, or `chain`.
-        tasks: names of tasks, separated by commas, or `paper`.
-        stride: number of new tokens per window, or None for the context length, so that windows do not overlap.
-        groups: number of groups of parameter tokens to use, counted from the first, or None for all groups. With a
-            number, results are not recorded, because the records of a stage describe the whole model.
-    """
-    stages = with_groups(stages_of(common, names), groups)
+    """Evaluate stages, print the results, and return the exit code. The results are recorded with the stages' costs if
+    `groups` is None, because the records of a stage describe the whole model."""
+    stages = with_groups(common.finished_stages(names), groups)
     experiment = common.compose()
     for stage in stages:
         context = stage.spec.model.context
         if stride is not None and stride > context:
             raise UserFault([f"--stride {stride}: must be at most {context}, the context of {stage.folder.name}"])
     encoded = _encoded(stages, texts, experiment.data.max_unknown)
-    for note in dict.fromkeys(note for each in encoded for text in each for note in text.notes):
-        say(f"warning: {note}")
+    say(*dict.fromkeys(note for each in encoded for text in each for note in text.notes), prefix="warning: ")
     made: list[dict[str, Any]] = []
     for stage, stage_texts in zip(stages, encoded, strict=True):
         model = model_of(stage)
@@ -71,44 +61,38 @@ def evaluate(
 
 
 def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
-    """Send the experiments that contain the stages to the tracker."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
         return
     for each in recorded(runs_dir(experiment)):
         if any(stage.path.resolve() in folders for arm in each.arms for stage in arm.all_stages):
-            mirror(each, tracker)
+            catch_up(each, tracker)
 
 
 def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Return the encoded texts for each stage. Each text is encoded once per tokenizer. All faults of the texts are
-    raised before any model is evaluated."""
+    """Return the texts for each stage, encoded once per tokenizer, or raise UserFault with all faults of the texts."""
     if not texts:
         return [[] for _ in stages]
-    made: dict[str, list[EncodedText]] = {}
-    encoded: list[list[EncodedText]] = []
+    tokenizers = [tokenizer_of(stage) for stage in stages]
+    made: dict[str, list[EncodedText]] = {each.sha256: [] for each in tokenizers}
     faults: list[Fault] = []
-    for stage in stages:
-        tokenizer = tokenizer_of(stage)
-        if tokenizer.sha256 not in made:
-            made[tokenizer.sha256] = []
-            for path in dict.fromkeys(texts):
-                try:
-                    made[tokenizer.sha256].append(encode_text(path, tokenizer, max_unknown))
-                except UserFault as fault:
-                    faults += fault.faults
-        encoded.append(made[tokenizer.sha256])
+    for tokenizer in {each.sha256: each for each in tokenizers}.values():
+        for path in dict.fromkeys(texts):
+            try:
+                made[tokenizer.sha256].append(encode_text(path, tokenizer, max_unknown))
+            except UserFault as fault:
+                faults += fault.faults
     if faults:
         raise UserFault(list(dict.fromkeys(faults)))
-    return encoded
+    return [made[each.sha256] for each in tokenizers]
 
 
 def _texts(
     stage: FinishedStage, model: LanguageModel, texts: Sequence[EncodedText], stride: int
 ) -> list[dict[str, Any]]:
     made = []
-    headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
-    rows = FittedTable(stage.name, ["text"], headings, caption="computed in float32")
+    columns = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
+    rows = FittedTable(stage.name, ["text"], columns, caption="computed in float32")
     for text in texts:
         with console.status(f"{stage.name}: {text.path}"):
             score = score_text(text, model, stride)
@@ -124,8 +108,7 @@ def _texts(
 
 
 def _kept(stage: FinishedStage, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record the evaluations in the stage's folder if they used all groups. Return the evaluations with the fields that
-    identify the stage."""
+    """Record the evaluations if they used all groups. Return them with the fields that identify the stage."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{**stage.record, **entry} for entry in made]
@@ -147,17 +130,12 @@ def _tasks(
     try:
         from tfscale.interop import harness
     except ImportError as error:
-        raise UserFault(
-            [f"--tasks: requires lm-evaluation-harness ({error}); try pip install 'tfscale[eval]'"]
-        ) from error
+        what = f"requires lm-evaluation-harness ({error})"
+        raise UserFault([f"--tasks: {what}; try pip install 'tfscale[eval]'"]) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
-    rows = FittedTable(
-        stage.name,
-        ["task", "metric"],
-        ["value", "± stderr", "samples"],
-        caption="zero-shot, computed in float32",
-    )
+    columns = ["value", "± stderr", "samples"]
+    rows = FittedTable(stage.name, ["task", "metric"], columns, caption="zero-shot, computed in float32")
     for result in harness.run_tasks(model, tokenizer_of(stage), names, task_path, limit):
         measured = {"samples": result.samples, "shots": 0, "metrics": result.metrics}
         about = {"version": result.version, "harness": version("lm-eval")}

@@ -7,17 +7,18 @@ from types import FrameType
 
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
-from tfscale.cli.spent import spent_words
-from tfscale.cli.stored import finish_upload, pull_plan, start_pusher, store_of, take_corpus
-from tfscale.cli.unreached import unreached_line
+from tfscale.cli.store import finish_upload, pull_plan, start_pusher, store_of, take_corpus
 from tfscale.cli.view import make_view
+from tfscale.cli.why import unreached_line
 from tfscale.config.budget import Budget, read_budget
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import BUDGET_SPENT, PREEMPTED, UserFault, user_faults
-from tfscale.orchestrate.allowance import Allowance
+from tfscale.orchestrate.allowance import Allowance, reached_step, step_flops
 from tfscale.orchestrate.launchers import left_over, missing
 from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
+from tfscale.orchestrate.progress import Watch, overview
+from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.corpus import left_out_notes, listing_of, prepare_corpus, unknown_notes
 from tfscale.plan.experiments import Recorded, experiment_of, record
 from tfscale.plan.plan import Plan, make_plan
@@ -26,12 +27,15 @@ from tfscale.predict import planned_machine, preflight, remarks
 from tfscale.stage.folder import Stage, is_done
 from tfscale.store.lease import Leases
 from tfscale.store.remote import Store
+from tfscale.text import count, duration, scientific
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
 """Maximum number of seconds that a run waits for a slow tracker at its end."""
+MOST_LEFT = 8
+"""Maximum number of unfinished stages that are listed when the budget is spent."""
 
 
 def allowance_of(experiment: Experiment) -> Allowance:
@@ -40,19 +44,15 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan. Return the exit code and the plan, updated with the stages that the rule
-    `schedule.grow_when` ended early and with the growths that were rejected.
-
-    Args:
-        allowance: unspent part of the command's budget, or None for the whole budget of the experiment.
-    """
+    """Train the unfinished stages of a plan within the allowance, or within the whole budget of the experiment. Return
+    the exit code and the plan, updated with the stages that ended early and the growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pull_plan(plan, store)
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         record(plan)
-        catch_up(plan, tracker)
+        catch_up(experiment_of(plan), tracker)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
         return 1 if store and finish_upload(start_pusher(plan, store, say)) else 0, plan
     if len(left) < len(plan.stages):
@@ -66,26 +66,47 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
         record(known)
         code = train(known, stages, tracker, store, allowance)
         if code == BUDGET_SPENT:
-            say("\n".join(spent_words(plan, allowance)))
+            say(*_spent_words(plan, allowance))
         if code or known is plan:
             return code, plan
         plan = pull_plan(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
 
 
-def check(plan: Plan) -> None:
-    """Check that a plan can be run on this machine, and print notes about it.
+def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
+    """Return the lines of the message for a spent budget: the trained FLOPs, and the stages and FLOPs that are left."""
+    left = [(stage, *_work_left(stage)) for stage in plan.stages if not is_done(stage)]
+    lines = [
+        f"  {stage.path.name}: {count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(flops)} FLOPs"
+        for stage, tokens, flops in left[:MOST_LEFT]
+    ]
+    if len(left) > MOST_LEFT:
+        lines.append(f"  and {len(left) - MOST_LEFT} more; `tfscale plan` lists all")
+    time = overview(plan, Watch(plan.stages).look(), finished_speeds(plan.runs)).left
+    about = f", about {duration(time)}" if time is not None else ""
+    return [
+        f"budget={plan.experiment.budget}: the remaining work does not fit; {scientific(allowance.trained)} FLOPs were "
+        f"trained. {len(left)} of {len(plan.stages)} stages are left, "
+        f"{scientific(sum(flops for _, _, flops in left))} FLOPs{about}:",
+        *lines,
+        "Run the same command again to continue." if allowance.trained else "Continue with a larger budget.",
+    ]
 
-    Raises:
-        UserFault: the plan cannot be run.
-    """
+
+def _work_left(stage: Stage) -> tuple[int, int]:
+    """Return the numbers of tokens and of model FLOPs that are left to train."""
+    steps = max(0, stage.spec.steps - reached_step(stage.path))
+    return steps * stage.spec.batch_tokens, steps * step_flops(stage)
+
+
+def check(plan: Plan) -> None:
+    """Print notes about running a plan on this machine, or raise UserFault if it cannot be run."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
     if note := left_over():
         say(f"note: {note}")
     if plan.experiment.launcher.kind == "slurm":
-        for note in remarks(planned_machine(plan.experiment)):
-            say(f"note: {note}")
+        say(*remarks(planned_machine(plan.experiment)), prefix="note: ")
 
 
 def tracker_of(experiment: Experiment) -> Tracker | None:
@@ -104,8 +125,7 @@ def prepare(plan: Plan, store: Store | None = None) -> None:
     with PreparationView() as view:
         data = prepare_corpus(plan.experiment, plan.corpus, view)
     notes = [] if plan.corpus.prepared else left_out_notes(listing_of(plan.experiment, plan.corpus))
-    for note in [*notes, *unknown_notes(data.manifest)]:
-        say(f"warning: {note}")
+    say(*notes, *unknown_notes(data.manifest), prefix="warning: ")
 
 
 def train(
@@ -115,12 +135,8 @@ def train(
     store: Store | None = None,
     allowance: Allowance | None = None,
 ) -> int:
-    """Train the given stages of a plan, show progress, and return the exit code. Finished stages, new checkpoints and
-    the corpus are uploaded to the store in the background.
-
-    Args:
-        allowance: unspent part of the command's budget, or None for no limit.
-    """
+    """Train the given stages of a plan within the allowance, if there is one, show progress, and return the exit code.
+    Finished stages, new checkpoints and the corpus are uploaded to the store in the background."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         leases = Leases(store, plan.runs) if store else None
@@ -154,14 +170,10 @@ def train(
     return 1 if behind else 0
 
 
-def catch_up(plan: Plan, tracker: Tracker | None) -> None:
-    """Send new measurements of a plan's stages and its comparison to a tracker. Print a warning if that fails."""
-    if tracker is not None:
-        mirror(experiment_of(plan), tracker)
-
-
-def mirror(experiment: Recorded, tracker: Tracker) -> None:
-    """Send new measurements of an experiment in the runs folder to a tracker. Print a warning if that fails."""
+def catch_up(experiment: Recorded, tracker: Tracker | None) -> None:
+    """Send new measurements and the comparison of an experiment to a tracker. Print a warning if that fails."""
+    if tracker is None:
+        return
     try:
         Session(tracker, experiment.name).sync(experiment.arms, experiment.comparison)
     except TrackingError as fault:

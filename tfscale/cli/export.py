@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from tfscale.cli.common import Common
+from tfscale.cli.common import CHAIN, Common
 from tfscale.cli.console import answer, say
-from tfscale.cli.stages import CHAIN, stages_of
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
 from tfscale.interop.export import export as write
@@ -14,16 +13,11 @@ from tfscale.stage.folder import find_stage
 
 
 def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
-    """Write a finished stage in the format of another library, and return the exit code.
-
-    Args:
-        name: stage, or `chain` for the last finished stage of the schedule's chain.
-        groups: number of groups of parameter tokens to write, counted from the first, or None for all groups.
-    """
+    """Write a stage, or the last finished one of the chain, in another library's format, and return the exit code."""
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:
-            stage = stages_of(common, name)[-1]
+            stage = common.finished_stages(name)[-1]
         else:
             stage = open_finished(find_stage(runs_dir(common.compose()), name))
         [stage] = with_groups([stage], groups)

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
-from tfscale.cli.stages import stages_of
 from tfscale.faults import InvalidInput, UserFault, user_faults
 from tfscale.interop.finished import FinishedStage, model_of, tokenizer_of, with_groups
 from tfscale.models.counts import parameters
@@ -35,16 +34,12 @@ def generate(
     seed: int,
     groups: int | None,
 ) -> int:
-    """Print each stage's continuation of a prompt while it is generated, and return the exit code.
-
-    Args:
-        names: stages, separated by commas, or `chain`.
-    """
+    """Print each stage's continuation of a prompt while it is generated, and return the exit code."""
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)
     except InvalidInput as error:
         raise UserFault(replace(each, key=f"--{each.key.replace('_', '-')}") for each in error.faults) from error
-    stages = with_groups(stages_of(common, names), groups)
+    stages = with_groups(common.finished_stages(names), groups)
     writers = [_Writer(stage, prompt, tokens, sampling) for stage in stages]
     if common.as_json:
         answer([_record(writer, prompt) for writer in writers])

@@ -16,12 +16,8 @@ from tfscale.text import count
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
-    """Grow the checkpoint of a finished stage, write the grown checkpoint to a folder, and return the exit code.
-
-    Args:
-        tokens: three numbers of parameter tokens, for each of the query, key and value projections, for the output
-            projection, and for the feed-forward layer.
-    """
+    """Grow the checkpoint of a finished stage to three numbers of parameter tokens (for each of query, key and value,
+    for the output projection, and for the feed-forward layer), write it to a folder, and return the exit code."""
     experiment = common.compose()
     recipe = experiment.growth
     with user_faults():

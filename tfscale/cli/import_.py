@@ -16,24 +16,9 @@ from tfscale.text import count, scientific
 
 
 def import_(
-    common: Common,
-    source: Path,
-    to: Path,
-    config: Path | None,
-    tokenizer: Path | None,
-    data: Path | None,
-    cost: str,
+    common: Common, source: Path, to: Path, config: Path | None, tokenizer: Path | None, data: Path | None, cost: str
 ) -> int:
-    """Create a stage folder from released weights or an exported folder, and return the exit code.
-
-    Args:
-        source: weights of the official code, or a folder written by `tfscale export`.
-        to: stage folder to create.
-        config: configuration file of the official code, or None for an exported folder.
-        tokenizer: file `tokenizer.json`, or None to keep the tokenizer of the weights, if any.
-        data: prepared corpus for evaluations and checks of growth, or None.
-        cost: number of training tokens of the model as text, or empty if it is unknown.
-    """
+    """Create a stage folder from released weights or an exported folder, and return the exit code."""
     amount = _amount(cost) if cost else None
     if not source.exists():
         raise UserFault([f"{source}: does not exist; name the file or folder of the weights"])
@@ -74,6 +59,5 @@ def _tokenizer(path: Path | None) -> bytes | None:
     try:
         return path.read_bytes() if path else None
     except OSError as error:
-        raise UserFault(
-            [f"--tokenizer {path}: cannot be read ({error.strerror}); name a Hugging Face tokenizer.json"]
-        ) from error
+        what = f"cannot be read ({error.strerror})"
+        raise UserFault([f"--tokenizer {path}: {what}; name a Hugging Face tokenizer.json"]) from error

@@ -29,11 +29,7 @@ class Choice:
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of a configuration group, or the names of all groups, and return the exit code.
-
-    Args:
-        kind: name of a group or its plural, or empty for all groups.
-    """
+    """Print the options of the group with the name or plural `kind`, or all groups, and return the exit code."""
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault(foreign)
@@ -55,10 +51,8 @@ def list_(common: Common, kind: str) -> int:
         rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
     console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
-    say(
-        f"tfscale plan {example}={groups[example][-1]}"
-        + ("" if kind else "; details of a group: tfscale list schedule")
-    )
+    details = "" if kind else "; details of a group: tfscale list schedule"
+    say(f"tfscale plan {example}={groups[example][-1]}{details}")
     return 0
 
 

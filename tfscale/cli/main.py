@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from tfscale.children import QUIET
-from tfscale.cli import completion, data_app, errors, stage_app, store_app, streams
-from tfscale.cli.common import Baseline, CheckedDevice, Common, Out, command
-from tfscale.exit import exit_quickly
+from tfscale.cli import completion
+from tfscale.cli.apps import data_app, stage_app, store_app
+from tfscale.cli.common import Common, command
+from tfscale.cli.streams import exit_code, in_words, open_streams
+from tfscale.faults import Fault, UserFault
+from tfscale.host import exit_quickly
 
 # Libraries that commands import later must not send telemetry.
 os.environ.update({**QUIET, **os.environ})
@@ -24,9 +28,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(stage_app.app)
-app.add_typer(data_app.app, name="data")
-app.add_typer(store_app.app, name="store")
+app.add_typer(stage_app)
+app.add_typer(data_app, name="data")
+app.add_typer(store_app, name="store")
+
+Baseline = Annotated[
+    str,
+    Option(
+        help="Compare with these baselines: names of the baseline group, separated by commas",
+        autocompletion=completion.baselines,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    Option(
+        help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
+        metavar="DIR",
+    ),
+]
 
 
 @command(app)
@@ -42,7 +61,7 @@ def plan(
     common: Common,
     why: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Only show why this stage is trained, and which finished stages are similar; its size, key or folder",
             metavar="STAGE",
         ),
@@ -62,25 +81,22 @@ def plan(
 def compare(
     common: Common,
     baseline: Baseline = "scratch",
-    run_missing: Annotated[
-        bool, typer.Option("--run-missing", help="Train missing stages before the comparison")
-    ] = False,
+    run_missing: Annotated[bool, Option("--run-missing", help="Train missing stages before the comparison")] = False,
     out: Out = None,
     submit: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Also write the records of all stages and the comparison to this folder, which another person can "
             "verify; it must not exist",
             metavar="DIR",
         ),
     ] = None,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Include the final checkpoints in the folder of --submit")
+        bool, Option("--checkpoints", help="Include the final checkpoints in the folder of --submit")
     ] = False,
 ) -> int:
     """Compare the chain with baselines at equal cost, and write figures, a table and verdicts."""
     from tfscale.cli.compare import compare
-    from tfscale.faults import Fault, UserFault
 
     if checkpoints and submit is None:
         raise UserFault([Fault("--checkpoints", None, "must be combined with --submit DIR")])
@@ -90,7 +106,7 @@ def compare(
 @command(app, takes=("as_json",))
 def verify(
     common: Common,
-    folder: Annotated[Path, typer.Argument(help="Folder that `tfscale compare --submit` wrote", metavar="DIR")],
+    folder: Annotated[Path, Argument(help="Folder that `tfscale compare --submit` wrote", metavar="DIR")],
 ) -> int:
     """Verify a folder of results: checksums, records of the stages, and the comparison that follows from them."""
     from tfscale.cli.verify import verify
@@ -111,21 +127,21 @@ def advise(
     common: Common,
     size: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Reach this size of the schedule; may be repeated, and the sizes then share the budget [default: the "
             "last size]",
             metavar="SIZE",
         ),
     ] = None,
-    flops: Annotated[float | None, typer.Option(help="Spend this number of model FLOPs, such as 1e13")] = None,
-    hours: Annotated[float | None, typer.Option(help="Spend this number of device-hours")] = None,
-    dollars: Annotated[float | None, typer.Option(help="Spend this amount at device.price per device-hour")] = None,
+    flops: Annotated[float | None, Option(help="Spend this number of model FLOPs, such as 1e13")] = None,
+    hours: Annotated[float | None, Option(help="Spend this number of device-hours")] = None,
+    dollars: Annotated[float | None, Option(help="Spend this amount at device.price per device-hour")] = None,
     run_missing: Annotated[
-        bool, typer.Option("--run-missing", help="If there are not enough runs, train those that are missing")
+        bool, Option("--run-missing", help="If there are not enough runs, train those that are missing")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Write the answer as JSON and a figure of the residuals of the laws to this folder", metavar="FOLDER"
         ),
     ] = None,
@@ -141,40 +157,34 @@ def tune(
     common: Common,
     arm: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Tune this arm: progressive, an arm of baseline=, or all; may be repeated [default: all]",
             metavar="ARM",
         ),
     ] = None,
     factors: Annotated[
-        str, typer.Option(help="Try these multiples of the current learning rates first")
+        str, Option(help="Try these multiples of the current learning rates first")
     ] = "0.0625,0.125,0.25,0.5,1,2,4,8,16",
     ratios: Annotated[
         str | None,
-        typer.Option(
-            help="Also choose optim.embedding_ratio from these values, such as 0.1,0.3,1 [default: not tuned]"
-        ),
+        Option(help="Also choose optim.embedding_ratio from these values, such as 0.1,0.3,1 [default: not tuned]"),
     ] = None,
     rungs: Annotated[
-        int, typer.Option(help="Use this many rungs of successive halving; 1: train every candidate with all tokens")
+        int, Option(help="Use this many rungs of successive halving; 1: train every candidate with all tokens")
     ] = 3,
     reduction: Annotated[
-        int,
-        typer.Option(help="Divide the number of candidates and multiply the tokens by this number from rung to rung"),
+        int, Option(help="Divide the number of candidates and multiply the tokens by this number from rung to rung")
     ] = 3,
     refine: Annotated[
-        bool, typer.Option("--refine", help="Also try rates that differ from the best rate by a factor of sqrt(2)")
+        bool, Option("--refine", help="Also try rates that differ from the best rate by a factor of sqrt(2)")
     ] = False,
     further: Annotated[
-        int,
-        typer.Option(
-            help="Try at most this many more candidates per rung while the best one is at an edge of the range"
-        ),
+        int, Option(help="Try at most this many more candidates per rung while the best one is at an edge of the range")
     ] = 3,
-    seeds: Annotated[int, typer.Option(help="Train this many runs per candidate and compare their mean losses")] = 1,
+    seeds: Annotated[int, Option(help="Train this many runs per candidate and compare their mean losses")] = 1,
     write: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Write the chosen rates to conf/schedule/NAME.yaml, and those of arms to conf/baseline/NAME.yaml",
             metavar="NAME",
         ),
@@ -190,9 +200,9 @@ def tune(
 @command(app)
 def status(
     common: Common,
-    verify: Annotated[bool, typer.Option("--verify", help="Verify all recorded files and report problems")] = False,
+    verify: Annotated[bool, Option("--verify", help="Verify all recorded files and report problems")] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show live progress until all stages are done, or until Ctrl-C")
+        bool, Option("--watch", help="Show live progress until all stages are done, or until Ctrl-C")
     ] = False,
 ) -> int:
     """Show the progress of each stage or, with --verify, check checkpoints, measurements, lineages and corpora."""
@@ -204,7 +214,7 @@ def status(
 @command(app)
 def sync(
     common: Common,
-    uri: Annotated[str, typer.Argument(help="URI of a tracker, such as http://HOST or sqlite:///FILE for MLflow")],
+    uri: Annotated[str, Argument(help="URI of a tracker, such as http://HOST or sqlite:///FILE for MLflow")],
 ) -> int:
     """Send each measurement in the runs folder once to another tracker. Overrides other than runs=, tracking.kind= and
     extensions= select one plan."""
@@ -218,7 +228,7 @@ def list_options(
     common: Common,
     kind: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Configuration group, such as schedules, growths, data or devices [default: all groups]",
             autocompletion=completion.kinds,
         ),
@@ -231,7 +241,16 @@ def list_options(
 
 
 @command(app)
-def doctor(common: Common, device: CheckedDevice = None) -> int:
+def doctor(
+    common: Common,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        Option(
+            help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
+            "and memory [default: not checked]"
+        ),
+    ] = None,
+) -> int:
     """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
 
@@ -240,8 +259,7 @@ def doctor(common: Common, device: CheckedDevice = None) -> int:
 
 @command(app, takes=("overrides", "config_dir"))
 def ui(
-    common: Common,
-    port: Annotated[int, typer.Option(help="Serve on this port of localhost", min=1, max=65535)] = 5000,
+    common: Common, port: Annotated[int, Option(help="Serve on this port of localhost", min=1, max=65535)] = 5000
 ) -> int:
     """Serve the MLflow page on localhost, with all runs and curves. Other trackers have their own pages."""
     from tfscale.cli.ui import ui
@@ -253,14 +271,13 @@ def ui(
 def bench(
     common: Common,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Use small sizes and few rounds, to check that everything works")
+        bool, Option("--quick", help="Use small sizes and few rounds, to check that everything works")
     ] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Benchmark this device")] = "auto",
-    threads: Annotated[int, typer.Option(help="Use this many CPU threads [default: all cores]", min=0)] = 0,
-    case: Annotated[str, typer.Option(help="Measure only cases whose names contain this text, such as 124M")] = "",
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option(help="Benchmark this device")] = "auto",
+    threads: Annotated[int, Option(help="Use this many CPU threads [default: all cores]", min=0)] = 0,
+    case: Annotated[str, Option(help="Measure only cases whose names contain this text, such as 124M")] = "",
     out: Annotated[
-        Path | None,
-        typer.Option(help="Write bench_<device>.json and bench_<device>.md to this folder", metavar="FOLDER"),
+        Path | None, Option(help="Write bench_<device>.json and bench_<device>.md to this folder", metavar="FOLDER")
     ] = None,
 ) -> int:
     """Measure training speed, memory use and the matrix-multiply peak of this machine."""
@@ -272,5 +289,5 @@ def bench(
 def main() -> None:
     """Run the command line and report errors as messages."""
     completion.skip_equals_sign()
-    streams.open_streams()
-    exit_quickly(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))
+    open_streams()
+    exit_quickly(exit_code(in_words(lambda: app(prog_name="tfscale"))))

@@ -5,9 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import FittedTable
-from tfscale.cli.unreached import unreached_json, unreached_words
+from tfscale.cli.console import FittedTable, answer, console, say
+from tfscale.cli.why import unreached_json, unreached_words
 from tfscale.faults import UserFault
 from tfscale.models.counts import parameters
 from tfscale.models.families import to_dict
@@ -47,16 +46,13 @@ def plan(common: Common) -> int:
             console.print(each)
     console.print(_families_table(planned, totals))
     say(_reckoned(machine, list(predictions.values())))
-    for note in notes:
-        say(f"note: {note}")
-    for line in unreached_words(unreached):
-        say(line)
+    say(*notes, prefix="note: ")
+    say(*unreached_words(unreached))
     return 0
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of an arm's stages of the first seed. Each table has as many stages as fit the width of the
-    console, but at most `COLUMNS`."""
+    """Return tables of an arm's stages of the first seed, each with at most `COLUMNS` stages that fit the console."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -67,7 +63,6 @@ def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTabl
 
 
 def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Prediction]) -> FittedTable:
-    """Return a table of stages of one seed with rows for size and work, layout and memory, and speed and cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
     rows = FittedTable(arm.title + times, [""], [arm.label(stage) for stage in stages], spare=[])
@@ -173,7 +168,6 @@ def _budget(planned: Plan, family: Family) -> str:
 
 
 def _reckoned(machine: Machine, predictions: Sequence[Prediction]) -> str:
-    """Return a sentence that states the basis of the predictions."""
     where = f"{machine.devices} x {machine.name}" if machine.devices > 1 else machine.name
     where += f" on {machine.hosts} hosts" if machine.hosts > 1 else ""
     if machine.memory is None or machine.peak is None:

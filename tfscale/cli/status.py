@@ -3,9 +3,8 @@
 from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.dashboard import signs
-from tfscale.cli.table import FittedTable
 from tfscale.cli.view import watch
 from tfscale.faults import UserFault
 from tfscale.orchestrate.progress import Progress, Watch, overview
@@ -17,12 +16,8 @@ from tfscale.text import count
 
 
 def status(common: Common, verify: bool = False, follow: bool = False) -> int:
-    """Print the state of every stage, and return the exit code.
-
-    Args:
-        verify: True to verify the files of the stages and print the problems found instead.
-        follow: True to show progress until all stages are done, or until Ctrl-C.
-    """
+    """Print the state of every stage, or the problems found in their files with `verify`, and return the exit code.
+    With `follow`, first show progress until all stages are done, or until Ctrl-C."""
     if verify and follow:
         raise UserFault(["--verify and --watch cannot be combined; use one of them"])
     plan = common.plan()
@@ -97,11 +92,8 @@ def _show(plan: Plan) -> None:
             )
             details += [f"{arm.label(stage)} {state.state}: {state.detail}"] if state.detail else []
         console.print(rows)
-        for detail in details:
-            say(detail)
-    for sentence in rejections(plan.arms[0]):
-        say(sentence)
-    say(f"stages in {plan.runs / 'stages'}")
+        say(*details)
+    say(*rejections(plan.arms[0]), f"stages in {plan.runs / 'stages'}")
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
@@ -112,8 +104,7 @@ def _verify(plan: Plan, as_json: bool) -> int:
     if as_json:
         answer({"sound": not findings, "findings": findings, "set_aside": set_aside(plan), "read": amount(plan)})
         return 1 if findings else 0
-    for line in (*set_aside(plan), *findings):
-        say(line)
+    say(*set_aside(plan), *findings)
     if findings:
         say(f"problems found in {plan.runs / 'stages'}: {len(findings)}")
         return 1

@@ -1,24 +1,31 @@
-"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora."""
+"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora, and
+the download and upload by commands that train.
+
+An argument `only` contains names, or beginnings of keys, of stages and corpora, and is empty for all.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
-from tfscale.cli.stored import store_of
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.streams import tell_error
-from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
+from tfscale.config.schema import Experiment
 from tfscale.data.stored import stored
-from tfscale.faults import Fault, UserFault
+from tfscale.faults import Fault, UserFault, user_faults
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage
 from tfscale.stage.lock import StageHeld
 from tfscale.stage.spec import STAGE_FILE
-from tfscale.store.contents import DATA, Snapshot, find_waste, newest, snapshots
+from tfscale.store.contents import DATA, DONE, Snapshot, find_waste, newest, snapshots
 from tfscale.store.contents import verify as verify_snapshot
-from tfscale.store.remote import Store, StoreError
+from tfscale.store.pusher import Pusher
+from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.stages import pull_corpus, pull_stage, push_corpus, push_stage, state_of
 from tfscale.text import gigabytes
 
@@ -53,11 +60,7 @@ def list_store(common: Common) -> int:
 
 
 def push(common: Common, only: Sequence[str]) -> int:
-    """Upload stages and corpora of the runs folder to the store, and return the exit code.
-
-    Args:
-        only: names, or beginnings of keys, of the stages and corpora to upload; empty for all.
-    """
+    """Upload stages and corpora of the runs folder to the store, and return the exit code."""
     store, runs = _opened(common)
     stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
     corpora = stored(runs / "data")
@@ -71,11 +74,7 @@ def push(common: Common, only: Sequence[str]) -> int:
 
 
 def pull(common: Common, only: Sequence[str]) -> int:
-    """Download stages and corpora of the store into the runs folder, and return the exit code.
-
-    Args:
-        only: names, or beginnings of keys, of the stages and corpora to download; empty for all.
-    """
+    """Download stages and corpora of the store into the runs folder, and return the exit code."""
     store, runs = _opened(common)
     with _store_faults(store):
         found = {_name(snapshot): snapshot for snapshot in _newest(store)}
@@ -89,12 +88,7 @@ def pull(common: Common, only: Sequence[str]) -> int:
 
 
 def verify(common: Common, only: Sequence[str]) -> int:
-    """Read the files in a store, compare them with their checksums, and return the exit code, which is 1 if there are
-    problems.
-
-    Args:
-        only: names, or beginnings of keys, of the stages and corpora to verify; empty for all.
-    """
+    """Read the files in a store, compare them with their checksums, and return 1 if there are problems, otherwise 0."""
     store, _ = _opened(common)
     with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
@@ -104,8 +98,7 @@ def verify(common: Common, only: Sequence[str]) -> int:
     if common.as_json:
         answer({"store": store.shown, "sound": not problems, "problems": problems, "read": read})
         return 1 if problems else 0
-    for problem in problems:
-        say(problem)
+    say(*problems)
     say(f"{len(problems) or 'no'} problems found in {len(found)} snapshots, {gigabytes(read['bytes'])}")
     return 1 if problems else 0
 
@@ -156,11 +149,7 @@ def _name(snapshot: Snapshot) -> str:
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
     """Return the items that `only` selects by a name or by the beginning of a key, or all items if `only` is empty. An
-    item such as `stages/NAME/done` has the name NAME.
-
-    Args:
-        where: text that messages use for the location of the items.
-    """
+    item such as `stages/NAME/done` has the name NAME. Messages call the location of the items `where`."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item
@@ -184,8 +173,70 @@ def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], 
             faults.append(f"{name}: {fault}")
         else:
             say(f"{name}: {results[name]}")
-    for line in faults:
-        tell_error(f"{line}\nRun the same command again to resume.")
+    tell_error(*(f"{fault}\nRun the same command again to resume." for fault in faults))
     if common.as_json:
         answer({"store": store.shown, "items": results, "faults": faults})
     return 1 if faults else 0
+
+
+def store_of(experiment: Experiment) -> Store | None:
+    """Return the stage store of an experiment, or None if there is none."""
+    with user_faults():
+        return Store(experiment.store) if experiment.store else None
+
+
+def pull_plan(plan: Plan, store: Store | None) -> Plan:
+    """Download those stages of a plan that are in the store, and return the plan. If the plan of other stages depends
+    on the results of a downloaded stage, the plan is made again."""
+    if store is None or not take_stages(plan.decided, store) or plan.known is plan:
+        return plan
+    return pull_plan(make_plan(plan.experiment), store)
+
+
+def take_stages(stages: Sequence[Stage], store: Store) -> bool:
+    """Download those stages that are in the store. Return True if at least one finished stage was downloaded."""
+    return DONE in [
+        _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
+    ]
+
+
+def take_corpus(plan: Plan, store: Store) -> None:
+    """Download the corpus of a plan if it is in the store and not on this machine."""
+    folder = _corpus_folder(plan)
+    if folder is not None:
+        _take(store, f"corpus {folder.name}", lambda: DONE if pull_corpus(store, folder) else None)
+
+
+def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
+    """Download a stage or corpus, and return the name of the downloaded snapshot, or None, with a warning if the files
+    in the store are damaged or the stage is in use."""
+    try:
+        state = download()
+    except (Damaged, StageHeld) as fault:
+        say(f"warning: {name} is not taken from the store: {fault}")
+        return None
+    except StoreError as fault:
+        raise UserFault([Fault("store", store.shown, f"must be readable ({fault})", "again, or omit store")]) from fault
+    if state is not None:
+        say(f"{name}: taken from the store{'' if state == DONE else f', at {state}'}")
+    return state
+
+
+def _corpus_folder(plan: Plan) -> Path | None:
+    """Return the folder of a plan's corpus in the runs folder, or None if the corpus is elsewhere."""
+    return plan.runs / "data" / plan.corpus.fingerprint if plan.corpus.spec.tokenizer else None
+
+
+def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pusher:
+    """Start uploading the stages and the corpus of a plan in the background."""
+    pusher = Pusher(store, [stage.path for stage in plan.stages], _corpus_folder(plan), tell)
+    pusher.start()
+    return pusher
+
+
+def finish_upload(pusher: Pusher) -> bool:
+    """Wait until everything is uploaded. If that fails, print an error and return True."""
+    fault = pusher.finish()
+    if fault is not None:
+        tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload missing files.")
+    return fault is not None

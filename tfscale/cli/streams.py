@@ -1,4 +1,4 @@
-"""Standard output and standard error whose writes never fail.
+"""Standard output and standard error whose writes never fail, and errors in words.
 
 A run takes days, and its terminal, file or pipe may be full, closed or removed before it ends. Characters that the
 encoding lacks are replaced, bytes that cannot be written are dropped, and the first error is kept for the exit code.
@@ -10,16 +10,21 @@ import io
 import os
 import select
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from tfscale.faults import USER_FAULT, UserFault
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers for a full disk. Errors with these numbers do not name a file."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
-"""Replacements of characters that the encoding of standard output does not have. Other such characters are replaced by
-question marks."""
+"""Replacements of characters that the encoding of standard output lacks. All others are replaced by question marks."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -32,17 +37,14 @@ codecs.register_error("tfscale", _replace)
 
 
 class Stream(io.FileIO):
-    """Standard stream of bytes whose writes never fail.
-
-    Attributes:
-        lost: first error of the operating system; None if everything has been written.
-        reported: True if the loss of output has been reported.
-    """
+    """Standard stream of bytes whose writes never fail."""
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.lost: OSError | None = None
+        """First error of the operating system; None if everything has been written."""
         self.reported = False
+        """True if the loss of output has been reported."""
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -59,11 +61,8 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Replace standard output and standard error with streams that never fail.
-
-    A standard stream that the shell has closed is connected to the null device. Otherwise, the next opened file would
-    reuse the descriptor of the stream and receive the output of child processes.
-    """
+    """Replace standard output and standard error with streams that never fail. Streams that the shell has closed become
+    the null device; otherwise, the next opened file would receive the output of child processes."""
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
     sys.stdout = _enduring(sys.stdout, "tfscale")
@@ -95,11 +94,8 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a command whose work ended with `code`. If output has been lost, print an error and
-    return a failure.
-
-    No error is printed if the reader closed the pipe, as `head` does.
-    """
+    """Return the exit code of a command whose work ended with `code`, or a failure if output has been lost. The loss is
+    printed as an error unless the reader closed the pipe, as `head` does."""
     stream = _output()
     if stream is None or stream.lost is None:
         return code
@@ -107,6 +103,29 @@ def exit_code(code: int) -> int:
         done = "" if code else "; all other work is done; run the same command again to print it"
         tell_error(f"{_words(stream.lost)}; some output could not be written{done}")
     return code or FAILURE
+
+
+def in_words(command: Callable[[], object]) -> int:
+    """Run a command, print errors, and return the exit code. Errors that may be bugs are raised, with tracebacks."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        tell_error("the working folder has been removed; change to another folder and run the command again")
+        return USER_FAULT
+    try:
+        command()
+    except UserFault as fault:
+        tell_error(*fault.messages)
+        return USER_FAULT
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        tell_error(f"{where}{error.strerror}")
+        return FAILURE
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
 
 
 def _output() -> Stream | None:
@@ -120,6 +139,7 @@ def _words(error: OSError) -> str:
     return f"standard output: {error.strerror}"
 
 
-def tell_error(text: str) -> None:
-    """Print a message with the prefix `error: ` on standard error."""
-    print(f"error: {text}", file=sys.stderr)
+def tell_error(*messages: str) -> None:
+    """Print each message with the prefix `error: ` on standard error."""
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)

@@ -17,11 +17,8 @@ _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send experiments to the tracker and return the exit code.
-
-    If all overrides begin with a prefix in `_OF_ALL`, every experiment in the runs folder is sent. Otherwise, only the
-    experiment that the overrides describe is sent.
-    """
+    """Send to the tracker the experiment that the overrides describe, or every experiment in the runs folder if all
+    overrides begin with a prefix in `_OF_ALL`, and return the exit code."""
     composed = common.compose()
     runs = runs_dir(composed)
     chooses = any(not text.startswith(_OF_ALL) for text in common.overrides)
@@ -31,9 +28,8 @@ def sync(common: Common, uri: str) -> int:
     try:
         tracker = tracker_at(composed.tracking.kind, runs, uri)
     except InvalidInput as error:
-        raise UserFault(
-            replace(each, key="URI") if each.key == "tracking.uri" else each for each in error.faults
-        ) from error
+        faults = [replace(each, key="URI") if each.key == "tracking.uri" else each for each in error.faults]
+        raise UserFault(faults) from error
     results = [_send(tracker, experiment) for experiment in experiments]
     if common.as_json:
         answer({"store": tracker.shown, "experiments": results})

@@ -3,18 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, say
+from tfscale.cli.console import FittedTable, answer, console, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
-from tfscale.cli.stored import store_of, take_stages
+from tfscale.cli.store import store_of, take_stages
 from tfscale.cli.streams import tell_error
-from tfscale.cli.tuned import show
 from tfscale.config.keys import nearest
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import Fault, UserFault, user_faults
-from tfscale.text import scientific
+from tfscale.plan.experiments import experiment_of
+from tfscale.text import duration, scientific
 from tfscale.tune.cost import flops_with_optimizer, grid_flops, planned_flops, spent
 from tfscale.tune.record import write_record
 from tfscale.tune.sweep import Sweep, candidates, is_rate, numbers_of, sweep_faults
@@ -43,8 +46,7 @@ class Asked:
 def tune(common: Common, asked: Asked) -> int:
     """Choose the best learning rates by sweeps, record them, and return the exit code."""
     tuning = _tuning(common, asked)
-    code = _run(tuning)
-    if code:
+    if code := _run(tuning):
         return code
     findings = _findings(tuning)
     path, record = write_record(tuning, findings, common.overrides)
@@ -53,13 +55,12 @@ def tune(common: Common, asked: Asked) -> int:
     if common.as_json:
         answer(record)
     else:
-        show(tuning, findings, record, path)
+        _show(tuning, findings, record, path)
     return _explain_failures(findings)
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the chosen values and the cost of tuning to a schedule file, and the learning rates that are settings of a
-    baseline to a baseline file."""
+    """Write the chosen values and the cost of tuning to a schedule file, and those of baselines to a baseline file."""
     remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     values = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
@@ -83,11 +84,7 @@ def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
 
 
 def _tuning(common: Common, asked: Asked) -> Tuning:
-    """Return the tuning that the command line describes.
-
-    Raises:
-        UserFault: arguments are invalid. The error contains all faults of the arguments.
-    """
+    """Return the tuning that the command line describes, or raise UserFault with all faults of the arguments."""
     factors, wrong = numbers_of("--factors", asked.factors)
     ratios, amiss = numbers_of("--ratios", asked.ratios, MOST_RATIO) if asked.ratios is not None else ((), [])
     sweep = Sweep(factors, asked.further, asked.seeds, asked.rungs, asked.reduction, asked.refine, ratios)
@@ -152,7 +149,7 @@ def _run(tuning: Tuning) -> int:
             say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; this candidate is ranked last")
         if code and not (code == 1 and gone):
             return code
-    catch_up(tuning.plan_of(findings), tracker)
+    catch_up(experiment_of(tuning.plan_of(findings)), tracker)
     return 0
 
 
@@ -162,7 +159,6 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return a sentence that states the planned cost of the tuning in FLOPs, without further candidates at an edge."""
     sweep, planned, grid = tuning.sweep, planned_flops(tuning), grid_flops(tuning)
     shorter = ", ".join(map(sweep.label, range(sweep.rungs - 1)))
     tokens = f"in rungs with {shorter} and all of the tokens" if shorter else "each trained with all tokens"
@@ -175,9 +171,65 @@ def _outlook(tuning: Tuning) -> str:
     )
 
 
+def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
+    console.print(_table(tuning, findings))
+    for finding in findings:
+        choice = finding.choice
+        if choice is not None and choice.place != "interior" and choice.loss < math.inf:
+            say(
+                f"{finding.tunable.key}: the {choice.place} value tried is the best, so values beyond it may be "
+                f"better; continue the sweep with --further {tuning.sweep.further + 3}"
+            )
+    cost = record["cost"]
+    say(
+        f"the values were chosen on the validation tokens from position {record['text']['heldout_start']:,} on, and "
+        "with other seeds; the plan uses neither these tokens nor these seeds"
+    )
+    updates = cost["optimizer_flops"]
+    both = "an unknown number" if updates is None else scientific(cost["flops"] + updates)
+    say(
+        f"tuning used {scientific(cost['flops'])} FLOPs, {both} with the optimizer, and {duration(cost['seconds'])} of "
+        f"training, {cost['of_the_plan']:.1f} times the FLOPs of the plan and {cost['of_a_full_grid']:.0%} of a "
+        "full grid"
+    )
+    say(str(path))
+    say("\n".join(record["chosen"]))
+
+
+def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
+    title = f"{tuning.experiment.schedule.name}, final validation loss"
+    rungs = [f"{tuning.sweep.label(rung)} of tokens" for rung in range(tuning.sweep.rungs - 1)]
+    columns = ["value", *rungs, "loss", "vs best", "current"]
+    rows = FittedTable(title, ["setting", "stages"], columns, spare=["current", "stages", *rungs])
+    for finding in findings:
+        places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
+        name = finding.tunable.key.removeprefix("schedule.") + (" again" if finding.again else "")
+        for value, place in zip_longest(finding.values, places):
+            rows.add_row(name, place or "", *([] if value is None else _cells(tuning, finding, value)))
+            name = ""
+        rows.add_section()
+    return rows
+
+
+def _cells(tuning: Tuning, finding: Finding, value: float) -> list[str]:
+    losses = {trial.rung: trial.loss for trial in finding.trials if trial.value == value}
+    shown = [_loss(losses.get(rung)) for rung in range(tuning.sweep.rungs)]
+    choice, last = finding.choice, losses.get(tuning.sweep.rungs - 1)
+    assert choice is not None
+    mark = f"+{last - choice.loss:.4f}" if last is not None and math.isfinite(last) else ""
+    if value == choice.value and math.isfinite(choice.loss):
+        mark = f"chosen, {choice.place}"
+    return [f"{value:g}", *shown, mark, "yes" if value == finding.tunable.now else ""]
+
+
+def _loss(loss: float | None) -> str:
+    if loss is None:
+        return ""
+    return f"{loss:.4f}" if math.isfinite(loss) else "diverged"
+
+
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print an error for each setting that could not be chosen because all values diverged, and return the exit
-    code."""
+    """Print an error for each setting of which all values diverged, and return the exit code."""
     lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
         values = finding.values

@@ -19,8 +19,7 @@ def verify(common: Common, folder: Path) -> int:
     if common.as_json:
         answer({"sound": not findings, "findings": findings})
     elif findings:
-        for line in (*findings, f"problems found in {folder}: {len(findings)}"):
-            say(line)
+        say(*findings, f"problems found in {folder}: {len(findings)}")
     else:
         say(f"no problems found in {folder}: the files are unchanged, and the comparison follows from their records")
     return 1 if findings else 0

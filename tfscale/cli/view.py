@@ -90,8 +90,6 @@ class PlainView:
             self.tell(stage, f"non-finite values ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
-        """Return a text with the tokens, loss, perplexity, speed, MFU, memory and remaining time of a stage, and the
-        progress of the plan."""
         looks = self._watch.look()
         facts = [
             f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",
@@ -180,7 +178,6 @@ def _screen(plan: Plan, console: Console) -> None:
 
 
 def _lines(plan: Plan, console: Console) -> None:
-    """Print a line for each new event of a plan's stages until all stages are done."""
     watched, view = Watch(plan.stages), PlainView(plan, console)
     before = watched.look()
     for look in before.values():

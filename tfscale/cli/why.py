@@ -1,4 +1,5 @@
-"""Output of `tfscale plan --why`, which explains why a stage of a plan is trained."""
+"""Messages about finished stages that differ from those of a plan: the output of `tfscale plan --why`, and a note on
+stages that are no longer part of a plan."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -8,19 +9,18 @@ from typing import Any
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.plan.plan import Plan
-from tfscale.plan.unreached import Difference
+from tfscale.plan.unreached import Difference, Unreached
 from tfscale.plan.why import Near, nearest_stages, planned_stages
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.status import status_of
 
+MOST_LISTED = 4
+"""Maximum number of stages, and of fields per stage, that the message on unreached stages lists."""
+
 
 def why(common: Common, name: str) -> int:
-    """Print why the stages that `name` selects are trained: the most similar finished stages, the fields that differ,
-    and the overrides that reuse the finished stages. Return the exit code.
-
-    Args:
-        name: size, key or folder of one or several stages of the plan.
-    """
+    """Print why the stages with a size, key or folder are trained: the most similar finished stages, the fields that
+    differ, and the overrides that reuse the finished stages. Return the exit code."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:
@@ -32,8 +32,7 @@ def why(common: Common, name: str) -> int:
         answer({"why": [_json(stage, found[stage.key]) for stage in stages]})
         return 0
     for stage in stages:
-        for line in _words(stage, found[stage.key]):
-            say(line)
+        say(*_words(stage, found[stage.key]))
     return 0
 
 
@@ -67,10 +66,50 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
         "nearest": [
             {
                 "folder": near.folder,
-                "differences": [vars(each) for each in near.differences],
-                "inherited": [vars(each) for each in near.inherited],
+                "differences": near.differences,
+                "inherited": near.inherited,
                 "overrides": near.overrides,
             }
             for near in nearest
         ],
     }
+
+
+def unreached_words(found: Sequence[Unreached]) -> list[str]:
+    """Return a heading and one line for each of the first `MOST_LISTED` stages, or nothing if there are no stages."""
+    if not found:
+        return []
+    lines = [f"  {each.folder.name}: {_first_fields(each)}" for each in found[:MOST_LISTED]]
+    if len(found) > MOST_LISTED:
+        lines.append(f"  and {len(found) - MOST_LISTED} more; --json lists all")
+    return [f"{_number(found)} not part of the plan, which trains similar stages with other settings:", *lines]
+
+
+def unreached_line(found: Sequence[Unreached]) -> str:
+    """Return one line with the number of stages and a reference to `tfscale plan`. There must be at least one stage."""
+    shown = _first_fields(found[0])
+    return f"{_number(found)} not part of the plan ({shown}); `tfscale plan` lists the fields that differ"
+
+
+def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
+    """Return the stages and the fields that differ, for `--json`."""
+    return [
+        {
+            "folder": each.folder,
+            "planned": each.planned.key,
+            "size": each.planned.size,
+            "differences": each.differences,
+        }
+        for each in found
+    ]
+
+
+def _number(found: Sequence[Unreached]) -> str:
+    if len(found) == 1:
+        return "1 finished stage in the runs folder is"
+    return f"{len(found)} finished stages in the runs folder are"
+
+
+def _first_fields(each: Unreached) -> str:
+    shown, further = _fields(each.differences[:MOST_LISTED]), len(each.differences) - MOST_LISTED
+    return f"{shown} and {further} more" if further > 0 else shown

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
-from tfscale.faults import Fault, plain
+from tfscale.faults import Fault
 
 SEVERAL = ("baseline",)
 """Groups whose files can be combined, as in baseline=[scratch,one_jump]."""
@@ -81,7 +81,7 @@ def _no_override(text: str, before: str) -> Fault:
     rule = f"{short(text)!r} is not an override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
     if "=" in before:
         rule += f". If it is part of the previous value, quote both: {shlex.quote(short(f'{before} {text}'))}"
-    return plain(rule)
+    return Fault("", None, rule)
 
 
 def _unreadable(text: str, hydra: Any) -> Fault:

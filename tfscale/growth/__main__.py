@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.end_with_input import end_with_input
-from tfscale.exit import exit_quickly
 from tfscale.extensions import add_extension_argument, load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.growth.grow_stage import NotPreserved, grow_stage
+from tfscale.host import exit_quickly
 from tfscale.stage.lock import StageHeld
 
 

@@ -26,8 +26,8 @@ from tfscale.interop.finished import FinishedStage, open_finished, tokenizer_of
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.families import to_dict
-from tfscale.models.tokenformer import number_of_groups
 from tfscale.models.init import build_model
+from tfscale.models.tokenformer import number_of_groups
 from tfscale.stage.evaluations import read_evaluations
 from tfscale.stage.folder import lineage
 from tfscale.stage.growth_record import read_import

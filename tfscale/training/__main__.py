@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Signal handlers are installed before torch is imported, so that a stage can be stopped at any time.
-from tfscale.exit import exit_quickly
 from tfscale.extensions import add_extension_argument, load_extensions, require_extensions
 from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
+
+# Signal handlers are installed before torch is imported, so that a stage can be stopped at any time.
+from tfscale.host import exit_quickly
 from tfscale.training.preemption import Preemption
 
 if TYPE_CHECKING:

@@ -1,19 +1,23 @@
-"""Small stages and a synthetic corpus. They have the formats of the orchestrator and of `tfscale data prepare`, but are
-written without the libraries that these need."""
+"""Small stages on a synthetic corpus, and processes that train and grow stages, with the formats and commands of
+`tfscale data prepare` and of the orchestrator, but without the libraries that these need."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import Popen
 from typing import Literal
 
 import numpy as np
 
+from tfscale import children
 from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
 from tfscale.models.config import ModelConfig
 from tfscale.optimizers.adamw import AdamW
+from tfscale.stage.events import Event, read_events
 from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpec
+from tfscale.training.allocator import allocator
 
 FINGERPRINT = "0" * 16
 TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
@@ -23,6 +27,7 @@ SHARES = (0.7, 0.1, 0.1, 0.1)
 ROWS = 16
 """Number of parameter tokens of each attention projection. The feed-forward layer has four times as many."""
 UNREACHED_NORM = 1e6
+LOG_CHARACTERS = 600
 
 
 def write_corpus(folder: Path, vocabulary: int, train_tokens: int, heldout_tokens: int) -> None:
@@ -75,13 +80,8 @@ def small_stage(run: RunSpec, steps: int) -> StageSpec:
 
 
 def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
-    """Return the spec of a stage that trains a model from scratch on the synthetic corpus.
-
-    Args:
-        steps: number of optimizer steps.
-        sequences: number of sequences per step.
-        lr: peak learning rate.
-    """
+    """Return the spec of a stage that trains a model from scratch on the synthetic corpus, for a number of optimizer
+    steps with `sequences` sequences each, at the peak learning rate `lr`."""
     batch = sequences * model.context
     return StageSpec(
         label="check",
@@ -94,3 +94,39 @@ def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: floa
         seed=0,
         run=run,
     )
+
+
+class StageFailed(Exception):
+    """Error raised when the process of a stage ends with an unexpected exit code or too early."""
+
+
+@dataclass(frozen=True)
+class StageProcess:
+    """Process that trains or grows a stage."""
+
+    folder: Path
+    process: Popen[bytes]
+
+    def finish(self, expected: int = 0) -> None:
+        """Wait until the process has ended, and raise StageFailed if its exit code is not `expected`."""
+        code = self.process.wait()
+        if code != expected:
+            end = _log(self.folder).read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+            raise StageFailed(f"{self.folder.name}: exit code {code}, expected {expected}: {end}")
+
+
+def start_training(folder: Path, module: str = "tfscale.training") -> StageProcess:
+    """Start the training of a stage, or its growth if `module` is `tfscale.growth`."""
+    command = children.python(module, str(folder), "--supervised")
+    environment = children.environment(defaults=allocator())
+    with _log(folder).open("ab") as output:
+        return StageProcess(folder, children.start(command, environment, stdout=output, stderr=output))
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
+
+
+def events_of(folder: Path, kind: str) -> list[Event]:
+    """Return the events of one kind, such as `train`, that a stage has recorded."""
+    return [event for event in read_events(folder) if event["event"] == kind]
