@@ -4,10 +4,10 @@
     python -m studies.held_out FOLDER --train [KEY=VALUE ...]    # trains the chains, writes FOLDER/held_out.json
     python -m studies.held_out FOLDER --score                    # compares both, writes FOLDER/held_out.md
 
-FOLDER has the runs of the grid (`python -m studies.grid --write FOLDER`). The chains have another seed than the grid,
-and each has a budget or a growth factor that the grid does not have. The loss of a single run is predicted and, for
-sizes of the grid, the difference between a model from scratch with the same model FLOPs and the chain. Predictions are
-committed before the chains are trained.
+FOLDER has the runs of the grid (`python -m studies.when_to_grow --write FOLDER`). The chains have another seed than the
+grid, and each has a budget or a growth factor that the grid does not have. The loss of a single run is predicted and,
+for sizes of the grid, the difference between a model from scratch with the same model FLOPs and the chain. Predictions
+are committed before the chains are trained.
 """
 
 import argparse
@@ -19,17 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.grid import GRIDS, model_of_tokens, plan_of, whole_steps, with_branches
 from studies.grid_laws import StudyLaws, fit_study
 from studies.grid_runs import RUNS, finished_runs, read_study, write_runs
-from studies.training import train_all
+from studies.tables import page, table, with_range, write_page
+from studies.training import prepare, train_all
+from studies.when_to_grow import GRIDS, model_of_tokens, plan_of, whole_steps, with_branches
 from tfscale.advise.law import LEVEL, interval
 from tfscale.advise.runs import growth_factor
 from tfscale.analysis.intervals import Interval
-from tfscale.data.progress import silent
 from tfscale.models.counts import flops, parameters
 from tfscale.plan.branches import trunk_through, trunk_tokens
-from tfscale.plan.corpus import prepare_corpus
 from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage
 from tfscale.text import count
@@ -156,48 +155,38 @@ def predict(chain: HeldOut, laws: StudyLaws) -> Prediction:
 
 
 def score(predictions: Sequence[Prediction], losses: dict[str, float]) -> str:
-    """Return the comparison of predictions with the losses of the finished stages, by key, as Markdown."""
-    lines = [
-        "# Predictions for held-out chains",
-        "",
-        "| Size | Factor | Tokens before | Tokens after | Outside | Predicted loss | Measured | Predicted difference "
-        "| Measured | Decision |",
-        "|---:|---:|---:|---:|---:|---|---:|---|---:|---|",
-        *(_row(each, losses) for each in predictions),
-        "",
-    ]
+    """Return the comparison of predictions with the losses of the finished stages, by key, as a page."""
     inside = sum(each.key in losses and each.low <= losses[each.key] <= each.high for each in predictions)
     widths = [(each.high - each.low) / 2 for each in predictions]
     decided = [_decisions(each, losses) for each in predictions if {each.key, each.scratch_key} <= set(losses)]
     clear = [(ours, truth) for ours, truth in decided if truth != "no difference"]
     right = sum(ours == truth for ours, truth in clear)
-    lines += [
+    head = ["Size", "Factor", "Tokens before", "Tokens after", "Outside", "Predicted loss", "Measured",
+            "Predicted difference", "Measured", "Decision"]  # fmt: skip
+    note = (
         f"{inside} of {len(predictions)} losses are inside their {LEVEL:.0%} interval; the median half-width is "
         f"{np.median(widths):.3f} nats. Of the {len(clear)} differences above the noise of {NOISE} nats, {right} have "
         "the predicted decision. Losses in nats per token. Differences: loss of a model from scratch with the same "
         "model FLOPs minus loss of the chain. Outside: factor by which the chain is outside the range of the grid. One "
         "seed per chain, which the grid does not have."
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    rows = [_row(each, losses) for each in predictions]
+    return page("Predictions for held-out chains", table("rrrrrlrlrl", head, rows), note)
 
 
-def _row(each: Prediction, losses: dict[str, float]) -> str:
+def _row(each: Prediction, losses: dict[str, float]) -> list[str]:
     loss, scratch = losses.get(each.key), losses.get(each.scratch_key or "")
-    predicted = f"{each.loss:.3f} [{each.low:.3f}, {each.high:.3f}]"
     measured = "not trained" if loss is None else f"{loss:.3f}" + ("" if each.low <= loss <= each.high else " outside")
-    difference = _signed(each.difference, each.difference_low, each.difference_high)
-    differs, decision = "", ""
+    difference, differs, decision = "", "", ""
+    if each.difference is not None and each.difference_low is not None and each.difference_high is not None:
+        difference = with_range(each.difference, each.difference_low, each.difference_high, "+.3f")
     if loss is not None and scratch is not None:
         ours, truth = _decisions(each, losses)
         differs, decision = f"{scratch - loss:+.3f}", ours if ours == truth else f"{ours}, measured: {truth}"
-    return (
-        f"| {each.parameters / 1000:.0f}K | {each.factor:.1f} | {count(each.base_tokens)} | {count(each.tokens)} | "
-        f"{each.beyond:.1f} | {predicted} | {measured} | {difference} | {differs} | {decision} |"
-    )
-
-
-def _signed(middle: float | None, low: float | None, high: float | None) -> str:
-    return "" if middle is None else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+    tokens = count(each.base_tokens), count(each.tokens)
+    predicted = with_range(each.loss, each.low, each.high, ".3f")
+    return [f"{each.parameters / 1000:.0f}K", f"{each.factor:.1f}", *tokens, f"{each.beyond:.1f}", predicted, measured,
+            difference, differs, decision]  # fmt: skip
 
 
 def _decisions(each: Prediction, losses: dict[str, float]) -> tuple[str, str]:
@@ -219,9 +208,8 @@ def main(folder: Path, train: bool, only_score: bool, overrides: Sequence[str]) 
     chains, stages = plan_chains(overrides)
     foreseen, measured = folder / "predictions.json", folder / "held_out.json"
     if train:
-        plan = plan_of(GRID, overrides)
-        prepare_corpus(plan.experiment, plan.corpus, silent)
-        train_all([tuple(stages)])
+        prepare(plan_of(GRID, overrides))
+        train_all([stages])
         write_runs(measured, finished_runs(stages))
     elif not only_score:
         laws = fit_study(read_study(folder / RUNS))
@@ -229,9 +217,7 @@ def main(folder: Path, train: bool, only_score: bool, overrides: Sequence[str]) 
         foreseen.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     predictions = [Prediction(**each) for each in json.loads(foreseen.read_text(encoding="utf-8"))]
     losses = {run.key: run.loss for run in read_study(measured)} if measured.exists() else {}
-    text = score(predictions, losses)
-    (folder / "held_out.md").write_text(text, encoding="utf-8")
-    print(text)
+    write_page(folder / "held_out.md", score(predictions, losses))
 
 
 if __name__ == "__main__":
