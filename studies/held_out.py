@@ -23,12 +23,20 @@ from studies.grid_laws import StudyLaws, fit_study
 from studies.grid_runs import RUNS, finished_runs, read_study, write_runs
 from studies.tables import page, table, with_range, write_page
 from studies.training import prepare, train_all
-from studies.when_to_grow import GRIDS, model_of_tokens, plan_of, whole_steps, with_branches
+from studies.when_to_grow import (
+    GRIDS,
+    grown_trunk,
+    model_of_tokens,
+    plan_of,
+    trunk_from_scratch,
+    whole_steps,
+    with_branches,
+)
 from tfscale.advise.law import LEVEL, interval
 from tfscale.advise.runs import growth_factor
 from tfscale.analysis.intervals import Interval
 from tfscale.models.counts import flops, parameters
-from tfscale.plan.branches import trunk_through, trunk_tokens
+from tfscale.plan.branches import trunk_tokens
 from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage
 from tfscale.text import count
@@ -107,18 +115,17 @@ class Prediction:
 def plan_chains(overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
     """Return the held-out chains, and the stages of all chains and of the models from scratch."""
     plan = plan_of(GRID, overrides)
-    specs, growth = Specs(plan.experiment, plan.corpus), plan.experiment.growth
+    specs = Specs(plan.experiment, plan.corpus)
     small, before = model_of_tokens(specs, GRID.base), sorted({chain.before for chain in CHAINS})
     ends = whole_steps(before, specs)
-    trunk = trunk_through(specs.stage("base", specs.scratch(small, ends[0], None)), ends, specs)
+    trunk = trunk_from_scratch(small, ends, specs)
     bases, tokens_of = dict(zip(before, trunk, strict=True)), dict(zip(before, ends, strict=True))
     stages, chains = list(trunk), list[HeldOut]()
     for target, same in groupby(sorted(CHAINS), key=lambda chain: chain.target):
         model, found = model_of_tokens(specs, target), list[HeldOut]()
         for number, group in groupby(same, key=lambda chain: chain.before):
             ends = whole_steps([chain.after for chain in group], specs)
-            first = specs.stage("grown", specs.grown(bases[number], model, ends[0], growth, None))
-            grown = with_branches(trunk_through(first, ends, specs), specs)
+            grown = with_branches(grown_trunk(bases[number], model, ends, specs), specs)
             stages += grown
             for end, branch in zip(ends, grown[1::2], strict=True):
                 tokens = end + branch.spec.tokens
@@ -127,8 +134,7 @@ def plan_chains(overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
         if target in GRID.targets:
             found.sort(key=lambda chain: chain.flops)
             ends = [trunk_tokens(round(chain.flops / flops(model).training), specs) for chain in found]
-            first = specs.stage("scratch", specs.scratch(model, ends[0], None))
-            scratch = with_branches(trunk_through(first, ends, specs), specs)
+            scratch = with_branches(trunk_from_scratch(model, ends, specs), specs)
             stages += scratch
             found = [replace(chain, scratch=end) for chain, end in zip(found, scratch[1::2], strict=True)]
         chains += found

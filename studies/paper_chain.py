@@ -188,7 +188,7 @@ def report(folder: Path, saturated: Path) -> str:
         "354M, TokenFormer from scratch with the chain's compute:",
         table("rrrl", ["Tokens of 354M", "FLOPs", *scratch], scratch_rows(growth, chains)),
         "354M, fall of the loss between budgets, in nats:",
-        table("rrl", ["Tokens of 354M", "Published", "By the law"], fall_rows(growth, chains)),
+        table("lrl", ["Tokens of 354M", "Published", "By the law"], fall_rows(growth, chains)),
         "354M with 30B tokens after shorter bases, compared with a base of 300B:",
         table("rrrl", bases, base_rows(growth)),
         best_sentence(growth),

@@ -91,7 +91,11 @@ def change_of_outputs(arm: Arm, n: int, seed: int) -> float:
     outputs: list[Tensor] = []
 
     def look() -> Tensor:
-        handle = model.blocks[-1].ffn.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        handle = (
+            model.blocks[-1]
+            .get_submodule("ffn")
+            .register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        )
         with torch.no_grad():
             model(batch(seed)[0])
         handle.remove()

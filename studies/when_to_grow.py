@@ -76,17 +76,14 @@ def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
     plan = plan_of(grid, overrides)
     specs = Specs(plan.experiment, plan.corpus)
     base, *targets = (model_of_tokens(specs, tokens) for tokens in (grid.base, *grid.targets))
-    first = specs.stage("base", specs.scratch(base, grid.before[0], None))
-    before = trunk_through(first, whole_steps(grid.before, specs), specs)
+    before = trunk_from_scratch(base, whole_steps(grid.before, specs), specs)
     yield with_branches(before, specs)
     for target in targets:
         for parent in before:
-            grown = specs.stage("grown", specs.grown(parent, target, grid.after[0], plan.experiment.growth, None))
-            yield with_branches(trunk_through(grown, whole_steps(grid.after, specs), specs), specs)
+            yield with_branches(grown_trunk(parent, target, whole_steps(grid.after, specs), specs), specs)
         if grid.scratch:
             budgets = whole_steps(_budgets(grid, flops(base).training / flops(target).training), specs)
-            start = specs.stage("scratch", specs.scratch(target, budgets[0], None))
-            yield with_branches(trunk_through(start, budgets, specs), specs)
+            yield with_branches(trunk_from_scratch(target, budgets, specs), specs)
 
 
 def plan_of(grid: Grid, overrides: Sequence[str]) -> Plan:
@@ -98,6 +95,17 @@ def whole_steps(budgets: Sequence[int], specs: Specs) -> list[int]:
     """Return numbers of tokens, rounded to whole steps."""
     batch = specs.experiment.optim.batch_tokens
     return [round(tokens / batch) * batch for tokens in budgets]
+
+
+def trunk_from_scratch(model: TokenFormerConfig, ends: Sequence[int], specs: Specs) -> Sequence[Stage]:
+    """Return the trunk of a model from scratch, with a stage up to each number of tokens in `ends`."""
+    return trunk_through(specs.stage("scratch", specs.scratch(model, ends[0], None)), ends, specs)
+
+
+def grown_trunk(parent: Stage, model: TokenFormerConfig, ends: Sequence[int], specs: Specs) -> Sequence[Stage]:
+    """Return the trunk of a model that grows from `parent`, with a stage up to each number of tokens in `ends`."""
+    grown = specs.grown(parent, model, ends[0], specs.experiment.growth, None)
+    return trunk_through(specs.stage("grown", grown), ends, specs)
 
 
 def with_branches(trunk: Sequence[Stage], specs: Specs) -> tuple[Stage, ...]:
