@@ -94,11 +94,11 @@ def study(overrides: list[str]) -> str:
     return page(
         "Transfer of the learning rate",
         "Muon, rates by fan-in",
-        table("llr", muon, (row for each in found for row in each.rows())),
+        table("lr", muon, (row for each in found for row in each.rows())),
         f"Validation losses in nats per token, means of {SEEDS} seeds. The cost is the mean difference per seed, with "
         "the smallest and the largest in brackets. A chain has the same factor in all grown stages.",
         "AdamW, one rate for all weights: recorded sweeps",
-        table("llr", adamw, adamw_rows()),
+        table("lr", adamw, adamw_rows()),
         "One seed, on other validation text. The rate of 25K is 0.01; the excess at it is at least as large.",
     )
 
