@@ -45,12 +45,17 @@ class Case:
         mode = f", recompute={self.recompute}" if self.recompute != "none" else ""
         return f"{self.config.family}, {'bf16' if self.bf16 else 'fp32'}{mode}{', Triton' if self.kernels else ''}"
 
+    @property
+    def execution(self) -> Execution:
+        """Execution of the compiled block."""
+        return Execution(SEQUENCES, 2 if self.bf16 else 4, self.recompute, compiled=True, kernels=self.kernels)
+
 
 def measure(settings: Settings) -> Iterator[Found]:
     """Measure a block of each family, at every published size and in both precisions."""
     for size, pair in PAPER.items():
         for case in (case for config in pair for case in _cases(config) if settings.wants(size)):
-            kept, planned = kept_bytes(case), planned_bytes(case)
+            kept, planned = kept_bytes(case), planned_bytes(case.config, case.execution)
             figures = {"kept_bytes": kept, "planned_bytes": planned, "share_off": abs(planned / kept - 1)}
             yield Row(PART, size, case.name, (), figures)
 
@@ -100,8 +105,7 @@ def kept_bytes(case: Case) -> int:
     return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
 
 
-def planned_bytes(case: Case) -> int:
+def planned_bytes(config: ModelConfig, execution: Execution) -> int:
     """Return the bytes of activations that the memory model adds for one more block."""
-    execution = Execution(SEQUENCES, 2 if case.bf16 else 4, case.recompute, compiled=True, kernels=case.kernels)
-    one, two = (memory(replace(case.config, n_layer=layers), execution).activations for layers in (1, 2))
+    one, two = (memory(replace(config, n_layer=layers), execution).activations for layers in (1, 2))
     return two - one

@@ -9,17 +9,16 @@ of the residual stream, which is 32 in every TokenFormer of the schedule, wherea
 study takes a quarter of an hour on two cores; finished models are not trained again.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from studies.training import loss_of, planned, train_all
+from studies.tables import page, run_study, table
+from studies.training import loss_of, planned, prepare, train_all
 from tfscale.models.block import Block
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
@@ -32,8 +31,6 @@ from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.plan import Plan
 from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage
-
-Config = TypeVar("Config", bound=ModelConfig)
 
 
 @FAMILIES.register("tokenformer_gains")
@@ -143,41 +140,29 @@ def _changed(plan: Plan, stage: Stage, model: ModelConfig, tokens: int | None = 
     return Specs(plan.experiment, plan.corpus).stage(stage.size, replace(spec, tokens=tokens or spec.tokens))
 
 
-@dataclass(frozen=True)
-class Row:
-    """Loss of a variant."""
-
-    size: str
-    title: str
-    parameters: int
-    loss: float
-
-
-def report(rows: list[Row]) -> str:
-    """Return a table in Markdown."""
-    lines = ["| Size | Model | Parameters | Loss | Minus the Transformer |", "|---|---|---:|---:|---:|"]
-    for row in rows:
-        base = next(each for each in rows if each.size == row.size)
-        lines.append(
-            f"| {row.size} | {row.title} | {row.parameters:,} | {row.loss:.4f} | {row.loss - base.loss:+.3f} |"
+def study(overrides: list[str]) -> str:
+    """Train all variants, and return their losses as a page."""
+    plan = prepare(planned(["schedule=progressive_tiny", "baseline=scratch", *overrides]))
+    stages = list(variants(plan))
+    train_all([(stage,) for _, stage in stages])
+    transformers = {stage.size: loss_of(stage) for title, stage in stages if title == "Transformer"}
+    rows = [
+        (
+            stage.size,
+            title,
+            f"{parameters(stage.spec.model):,}",
+            f"{loss_of(stage):.4f}",
+            f"{loss_of(stage) - transformers[stage.size]:+.3f}",
         )
+        for title, stage in stages
+    ]
     note = (
         "Validation loss in nats per token at equal tokens, at the learning rate of the schedule. One seed; "
         "differences below about 0.02 are noise."
     )
-    return "# TokenFormer and Transformer, one difference at a time\n\n" + "\n".join(lines) + f"\n\n{note}\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train all variants, write the table to `folder`, and print it."""
-    plan = planned(["schedule=progressive_tiny", "baseline=scratch", *overrides])
-    stages = list(variants(plan))
-    train_all([(stage,) for _, stage in stages])
-    rows = [Row(stage.size, title, parameters(stage.spec.model), loss_of(stage)) for title, stage in stages]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(rows), encoding="utf-8")
-    print(report(rows))
+    head = ["Size", "Model", "Parameters", "Loss", "Minus the Transformer"]
+    return page("TokenFormer and Transformer, one difference at a time", table("llr", head, rows), note)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study)

@@ -7,11 +7,11 @@ tokens, at learning rates that grow at most with the square root of the batch si
 falls as the batch grows. Takes about fifteen minutes on two cores; finished stages are not trained again.
 """
 
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from studies.training import loss_of, planned, train_all
+from studies.tables import page, run_study, table
+from studies.training import arm_by_seed, loss_of, planned, prepare, train_all
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import read_result
@@ -32,7 +32,7 @@ class Trial:
     def stages(self, arm: str) -> tuple[Stage, ...]:
         """Return the stages to train: the whole chain, or the last size of a scratch arm. The last stage is
         compared."""
-        stages = next(each.stages for each in self.plan.arms if each.name == arm)
+        stages = arm_by_seed(self.plan, arm)[0].stages
         return stages if arm == "progressive" else stages[-1:]
 
 
@@ -45,7 +45,7 @@ def trial(batch: int, rate: float, overrides: list[str]) -> Trial:
     ]
     rates += [f"schedule.stages.stage{number}.lr={rate / 2}" for number in (2, 3, 4)]
     sizes = ["schedule=progressive_tiny", "baseline=scratch", f"optim.batch_tokens={batch}"]
-    return Trial(batch, rate, planned([*sizes, *rates, *overrides]))
+    return Trial(batch, rate, prepare(planned([*sizes, *rates, *overrides])))
 
 
 def optimizer_share(stage: Stage) -> float:
@@ -55,34 +55,28 @@ def optimizer_share(stage: Stage) -> float:
     return totals.optimizer_flops / (totals.flops + totals.optimizer_flops)
 
 
-def report(trials: list[Trial]) -> str:
-    """Return a table in Markdown with the lowest loss of each arm and batch size."""
-    lines = [
-        "| Arm | Batch, tokens | Learning rate | Loss at 254K | Optimizer's share of the FLOPs |",
-        "|---|---:|---:|---:|---:|",
-    ]
+def rows(trials: list[Trial]) -> Iterator[list[str]]:
+    """Yield a row for each arm and batch size, with the learning rate that has the lowest loss."""
     for arm in ARMS:
         for batch in RATES:
             last = {each.rate: each.stages(arm)[-1] for each in trials if each.batch == batch}
             rate = min(last, key=lambda rate: loss_of(last[rate]))
+            title = arm_by_seed(trials[0].plan, arm)[0].title
             share = optimizer_share(last[rate])
-            title = next(each.title for each in trials[0].plan.arms if each.name == arm)
-            lines.append(f"| {title} | {batch:,} | {rate:g} | {loss_of(last[rate]):.4f} | {share:.1%} |")
+            yield [title, f"{batch:,}", f"{rate:g}", f"{loss_of(last[rate]):.4f}", f"{share:.1%}"]
+
+
+def study(overrides: list[str]) -> str:
+    """Train all stages, and return the lowest loss of each arm and batch size as a page."""
+    trials = [trial(batch, rate, overrides) for batch, rates in RATES.items() for rate in rates]
+    train_all(each.stages(arm) for each in trials for arm in ARMS)
+    head = ["Arm", "Batch, tokens", "Learning rate", "Loss at 254K", "Optimizer's share of the FLOPs"]
     note = (
         "Validation loss in nats per token at equal tokens, at the best of the learning rates that were tried (one for "
         "512 tokens, two for the others). One seed; differences below about 0.02 are noise."
     )
-    return "# Batch size\n\n" + "\n".join(lines) + f"\n\n{note}\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train all stages, write the table to `folder`, and print it."""
-    trials = [trial(batch, rate, overrides) for batch, rates in RATES.items() for rate in rates]
-    train_all([each.stages(arm) for each in trials for arm in ARMS])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(trials), encoding="utf-8")
-    print(report(trials))
+    return page("Batch size", table("lr", head, rows(trials)), note)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study)

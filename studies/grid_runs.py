@@ -9,7 +9,7 @@ import numpy as np
 
 from tfscale.advise.evidence import COMPUTE, GROWTH
 from tfscale.advise.law import Measured
-from tfscale.advise.runs import growth_factor, read_runs
+from tfscale.advise.runs import read_runs
 from tfscale.models.counts import parameters
 from tfscale.stage.folder import Stage, is_done
 
@@ -52,7 +52,7 @@ def finished_runs(stages: Sequence[Stage]) -> list[StudyRun]:
             parameters=parameters(run.model),
             base_tokens=run.origin.tokens if run.origin else 0,
             tokens=run.tokens,
-            factor=growth_factor(run.origin.model, run.model) if run.origin else 1.0,
+            factor=run.factor if run.origin else 1.0,
             flops=run.flops,
             loss=run.loss,
         )

@@ -1,8 +1,8 @@
 """Compare growth recipes by their loss at equal compute. docs/study.md presents the results.
 
-    python studies/growth_recipes.py tune      trains every recipe at several learning rates, seed 0
-    python studies/growth_recipes.py rank      trains the best recipes and the paper's at their best rates, seeds 1 to 3
-    python studies/growth_recipes.py again     repeats one chain of `rank` and expects identical results
+    python -m studies.growth_recipes tune      trains every recipe at several learning rates, seed 0
+    python -m studies.growth_recipes rank      trains the best recipes and the paper's at their best rates, seeds 1 to 3
+    python -m studies.growth_recipes again     repeats one chain of `rank` and expects identical results
 
 --elsewhere compares the best recipe, the recipe from which it derives, and the paper's recipe on another corpus and
 shape, which were not used to choose anything. Each cell is a chain of `progressive_tiny_adamw`, or of
@@ -14,18 +14,15 @@ written to docs/measurements/study.
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tfscale.config.compose import compose
-from tfscale.data.progress import silent
-from tfscale.orchestrate.orchestrator import Orchestrator
-from tfscale.plan.corpus import prepare_corpus
-from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.folder import Stage, is_done
+from studies.tables import page, table, write_page
+from studies.training import planned, prepare, train_all
+from tfscale.plan.plan import Plan
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
 
@@ -111,27 +108,15 @@ def make_cell(
     setup: Setup, recipe: str, peak: float, seed: int, more: Sequence[str] = (), validation_start: int = OTHER_TEXT
 ) -> Cell:
     """Plan the chain of a recipe. Seeds differ in the initial weights and in the order of the text."""
-    base = [f"schedule={setup.schedule}", f"seed={seed}", f"data.shuffle_seed={seed}", "tracking=none"]
+    base = [f"schedule={setup.schedule}", f"seed={seed}", f"data.shuffle_seed={seed}"]
     base.append(f"data.validation_start={validation_start}")
-    plan = make_plan(compose([*base, *RECIPES[recipe][0], f"growth.peak={peak}", *more]))
-    return Cell(recipe, peak, seed, plan, validation_start)
+    plan = planned([*base, *RECIPES[recipe][0], f"growth.peak={peak}", *more])
+    return Cell(recipe, peak, seed, prepare(plan), validation_start)
 
 
 def train(cells: Sequence[Cell], parallel: int) -> None:
     """Train all unfinished stages of the cells, `parallel` stages at a time."""
-    plans = [each.plan for each in cells]
-    train_plans(plans, [stage for plan in plans for stage in plan.chain.stages], parallel)
-
-
-def train_plans(plans: Sequence[Plan], wanted: Sequence[Stage], parallel: int) -> None:
-    """Train the wanted stages that are not finished. Stages that several plans share are trained once."""
-    for plan in {plan.corpus.fingerprint: plan for plan in plans}.values():
-        prepare_corpus(plan.experiment, plan.corpus, silent)
-    unique = {stage.key: stage for stage in wanted}
-    stages = [stage for stage in unique.values() if not is_done(stage)]
-    launcher = replace(plans[0].experiment.launcher, parallel=parallel)
-    if not Orchestrator(stages, launcher, Progress(len(stages))).run():
-        raise SystemExit(75)
+    train_all((each.plan.chain.stages for each in cells), parallel)
 
 
 def tune(setup: Setup, parallel: int) -> None:
@@ -182,52 +167,36 @@ def read(setup: Setup, name: str) -> list[dict[str, Any]]:
 
 
 def write(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
-    """Write the rows as JSON, and the means over seeds as a Markdown table sorted by the last loss."""
-    TABLES.mkdir(parents=True, exist_ok=True)
-    name = f"{setup.tables}{name}"
-    (TABLES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    sizes = rows[0]["sizes"]
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["recipe"], row["peak"]), []).append(row)
-    ranked = sorted(groups.items(), key=lambda item: mean(row["losses"][-1] for row in item[1]))
-    head = ["Recipe", "Peak", *sizes, *(f"jump to {size}" for size in sizes[1:]), "Seeds"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for (recipe, peak), of_seeds in ranked:
-        losses = [_spread([row["losses"][number] for row in of_seeds]) for number in range(len(sizes))]
-        jumps = [f"{mean(row['jumps'][number] for row in of_seeds):+.3f}" for number in range(len(sizes) - 1)]
-        lines.append([recipe, f"{peak:g}", *losses, *jumps, str(len(of_seeds))])
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    """Write the rows as JSON, and their means over seeds as a page."""
     note = (
         "Validation loss in nats at the end of each stage (mean ± standard deviation over seeds). A jump is the loss "
         "after growth minus the loss before. The JSON file of the same name has the keys of all stages."
     )
-    (TABLES / f"{name}.md").write_text(f"# {name}\n\n{text}\n\n{note}\n", encoding="utf-8")
-    print(text)
+    write_results(f"{setup.tables}{name}", rows, ranking(rows), note)
+
+
+def ranking(rows: list[dict[str, Any]]) -> str:
+    """Return the means of the rows over seeds as a table, sorted by the last loss."""
+    sizes = rows[0]["sizes"]
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["recipe"], row["peak"]), []).append(row)
+    lines = []
+    for (recipe, peak), of_seeds in sorted(groups.items(), key=lambda item: mean(row["losses"][-1] for row in item[1])):
+        losses = [_spread([row["losses"][number] for row in of_seeds]) for number in range(len(sizes))]
+        jumps = [f"{mean(row['jumps'][number] for row in of_seeds):+.3f}" for number in range(len(sizes) - 1)]
+        lines.append([recipe, f"{peak:g}", *losses, *jumps, str(len(of_seeds))])
+    return table("lr", ["Recipe", "Peak", *sizes, *(f"jump to {size}" for size in sizes[1:]), "Seeds"], lines)
+
+
+def write_results(name: str, rows: list[dict[str, Any]], *blocks: str) -> None:
+    """Write the rows of a table as JSON, and a page with the table."""
+    write_page(TABLES / f"{name}.md", page(name, *blocks))
+    (TABLES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def _spread(losses: list[float]) -> str:
     return f"{mean(losses):.4f}" + (f" ± {stdev(losses):.4f}" if len(losses) > 1 else "")
-
-
-class Progress:
-    """Progress report with a line for each finished stage."""
-
-    def __init__(self, stages: int) -> None:
-        self.left = stages
-
-    def finished(self, stage: Stage) -> None:
-        self.left -= 1
-        print(f"{stage.path.name} is finished, {self.left} remaining", flush=True)
-
-    def retrying(self, stage: Stage, reason: str) -> None:
-        print(f"{stage.path.name} is restarted: {reason}", flush=True)
-
-    def started(self, *_: object) -> None: ...
-    def queued(self, *_: object) -> None: ...
-    def waiting(self, *_: object) -> None: ...
-    def event(self, *_: object) -> None: ...
-    def tick(self) -> None: ...
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python -m studies.held_out FOLDER ROUND --train [KEY=VALUE ...]    # trains the chains, writes held_out_ROUND.json
     python -m studies.held_out FOLDER ROUND --score                    # compares both, writes held_out_ROUND.md
 
-FOLDER has the runs of the grid (`python -m studies.grid --write FOLDER`). The chains of each round have another seed
-than the grid, and each has a budget or a growth factor that the grid does not have. The loss of a single run is
+FOLDER has the runs of the grid (`python -m studies.when_to_grow --write FOLDER`). The chains of each round have another
+seed than the grid, and each has a budget or a growth factor that the grid does not have. The loss of a single run is
 predicted and, for sizes of the grid, the difference between a model from scratch with the same model FLOPs and the
 chain. Predictions are committed before the chains are trained, and cannot be written afterwards. `--score` also shows
 what the present intervals say about the same chains.
@@ -20,23 +20,32 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.grid import GRIDS, Grid, model_of_tokens, plan_of, whole_steps, with_branches
 from studies.grid_laws import StudyLaws, fit_study
 from studies.grid_runs import RUNS, finished_runs, read_study, write_runs
-from studies.training import train_all
+from studies.tables import page, table, with_range, write_page
+from studies.training import prepare, train_all
+from studies.when_to_grow import (
+    GRIDS,
+    Grid,
+    grown_trunk,
+    model_of_tokens,
+    plan_of,
+    trunk_from_scratch,
+    whole_steps,
+    with_branches,
+)
 from tfscale.advise.law import LEVEL, interval
 from tfscale.advise.runs import growth_factor
 from tfscale.analysis.intervals import Interval
-from tfscale.data.progress import silent
 from tfscale.models.counts import flops, parameters
-from tfscale.plan.branches import trunk_through, trunk_tokens
-from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.branches import trunk_tokens
 from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage
 from tfscale.text import count
 
 NOISE = 0.03
 """Largest difference of two single runs that is noise, in nats (`studies.seed_noise`)."""
+
 
 REVISED = """## The same chains, with the intervals of `tfscale advise` today
 
@@ -146,18 +155,17 @@ def grid_of(held_out: Round) -> Grid:
 def plan_chains(held_out: Round, overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
     """Return the held-out chains of a round, and the stages of all chains and of the models from scratch."""
     plan = plan_of(grid_of(held_out), overrides)
-    specs, growth = Specs(plan.experiment, plan.corpus), plan.experiment.growth
+    specs = Specs(plan.experiment, plan.corpus)
     small, before = model_of_tokens(specs, GRIDS[0].base), sorted({chain.before for chain in held_out.chains})
     ends = whole_steps(before, specs)
-    trunk = trunk_through(specs.stage("base", specs.scratch(small, ends[0], None)), ends, specs)
+    trunk = trunk_from_scratch(small, ends, specs)
     bases, tokens_of = dict(zip(before, trunk, strict=True)), dict(zip(before, ends, strict=True))
     stages, chains = list(trunk), list[HeldOut]()
     for target, same in groupby(sorted(held_out.chains), key=lambda chain: chain.target):
         model, found = model_of_tokens(specs, target), list[HeldOut]()
         for number, group in groupby(same, key=lambda chain: chain.before):
             ends = whole_steps([chain.after for chain in group], specs)
-            first = specs.stage("grown", specs.grown(bases[number], model, ends[0], growth, None))
-            grown = with_branches(trunk_through(first, ends, specs), specs)
+            grown = with_branches(grown_trunk(bases[number], model, ends, specs), specs)
             stages += grown
             for end, branch in zip(ends, grown[1::2], strict=True):
                 tokens = end + branch.spec.tokens
@@ -166,8 +174,7 @@ def plan_chains(held_out: Round, overrides: Sequence[str]) -> tuple[list[HeldOut
         if target in GRIDS[0].targets:
             found.sort(key=lambda chain: chain.flops)
             ends = [trunk_tokens(round(chain.flops / flops(model).training), specs) for chain in found]
-            first = specs.stage("scratch", specs.scratch(model, ends[0], None))
-            scratch = with_branches(trunk_through(first, ends, specs), specs)
+            scratch = with_branches(trunk_from_scratch(model, ends, specs), specs)
             stages += scratch
             found = [replace(chain, scratch=end) for chain, end in zip(found, scratch[1::2], strict=True)]
         chains += found
@@ -196,47 +203,39 @@ def predict(chain: HeldOut, laws: StudyLaws) -> Prediction:
 
 
 def score(predictions: Sequence[Prediction], losses: dict[str, float]) -> str:
-    """Return the comparison of predictions with the losses of the finished stages, by key, as a table in Markdown."""
-    lines = [
-        "| Size | Factor | Tokens before | Tokens after | Outside | Predicted loss | Measured | Predicted difference "
-        "| Measured | Decision |",
-        "|---:|---:|---:|---:|---:|---|---:|---|---:|---|",
-        *(_row(each, losses) for each in predictions),
-        "",
-    ]
+    """Return the comparison of predictions with the losses of the finished stages, by key, as a table and a note."""
     trained = [each for each in predictions if each.key in losses]
     inside = sum(each.low <= losses[each.key] <= each.high for each in trained)
     widths = [(each.high - each.low) / 2 for each in predictions]
     decided = [_decisions(each, losses) for each in predictions if {each.key, each.scratch_key} <= set(losses)]
     clear = [(ours, truth) for ours, truth in decided if truth != "no difference"]
     right = sum(ours == truth for ours, truth in clear)
-    lines += [
+    head = ["Size", "Factor", "Tokens before", "Tokens after", "Outside", "Predicted loss", "Measured",
+            "Predicted difference", "Measured", "Decision"]  # fmt: skip
+    note = (
         f"{inside} of {len(trained)} losses are inside their {LEVEL:.0%} interval; the median half-width is "
         f"{np.median(widths):.3f} nats. Of the {len(clear)} differences above the noise of {NOISE} nats, {right} have "
         "the predicted decision. Losses in nats per token. Differences: loss of a model from scratch with the same "
         "model FLOPs minus loss of the chain. Outside: factor by which the chain is outside the range of the grid. One "
         "seed per chain, which the grid does not have."
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    rows = [_row(each, losses) for each in predictions]
+    return f"{table('rrrrrlrlrl', head, rows)}\n\n{note}"
 
 
-def _row(each: Prediction, losses: dict[str, float]) -> str:
+def _row(each: Prediction, losses: dict[str, float]) -> list[str]:
     loss, scratch = losses.get(each.key), losses.get(each.scratch_key or "")
-    predicted = f"{each.loss:.3f} [{each.low:.3f}, {each.high:.3f}]"
     measured = "not trained" if loss is None else f"{loss:.3f}" + ("" if each.low <= loss <= each.high else " outside")
-    difference = _signed(each.difference, each.difference_low, each.difference_high)
-    differs, decision = "", ""
+    difference, differs, decision = "", "", ""
+    if each.difference is not None and each.difference_low is not None and each.difference_high is not None:
+        difference = with_range(each.difference, each.difference_low, each.difference_high, "+.3f")
     if loss is not None and scratch is not None:
         ours, truth = _decisions(each, losses)
         differs, decision = f"{scratch - loss:+.3f}", ours if ours == truth else f"{ours}, measured: {truth}"
-    return (
-        f"| {each.parameters / 1000:.0f}K | {each.factor:.1f} | {count(each.base_tokens)} | {count(each.tokens)} | "
-        f"{each.beyond:.1f} | {predicted} | {measured} | {difference} | {differs} | {decision} |"
-    )
-
-
-def _signed(middle: float | None, low: float | None, high: float | None) -> str:
-    return "" if middle is None else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+    tokens = count(each.base_tokens), count(each.tokens)
+    predicted = with_range(each.loss, each.low, each.high, ".3f")
+    return [f"{each.parameters / 1000:.0f}K", f"{each.factor:.1f}", *tokens, f"{each.beyond:.1f}", predicted, measured,
+            difference, differs, decision]  # fmt: skip
 
 
 def _decisions(each: Prediction, losses: dict[str, float]) -> tuple[str, str]:
@@ -260,9 +259,8 @@ def main(folder: Path, number: int, train: bool, only_score: bool, overrides: Se
     foreseen, measured = folder / f"predictions_{number}.json", folder / f"held_out_{number}.json"
     laws = fit_study(read_study(folder / RUNS))
     if train:
-        plan = plan_of(grid_of(held_out), overrides)
-        prepare_corpus(plan.experiment, plan.corpus, silent)
-        train_all([tuple(stages)])
+        prepare(plan_of(grid_of(held_out), overrides))
+        train_all([stages])
         write_runs(measured, finished_runs(stages))
     present = [predict(chain, laws) for chain in chains]
     if not (train or only_score):
@@ -271,11 +269,9 @@ def main(folder: Path, number: int, train: bool, only_score: bool, overrides: Se
         foreseen.write_text(json.dumps([asdict(each) for each in present], indent=1) + "\n", encoding="utf-8")
     predictions = [Prediction(**each) for each in json.loads(foreseen.read_text(encoding="utf-8"))]
     losses = {run.key: run.loss for run in read_study(measured)} if measured.exists() else {}
-    text = f"# Predictions for held-out chains, round {number}\n\n{score(predictions, losses)}"
-    if present != predictions:
-        text += f"\n{REVISED}\n\n{score(present, losses)}"
-    (folder / f"held_out_{number}.md").write_text(text, encoding="utf-8")
-    print(text)
+    revised = [REVISED, score(present, losses)] if present != predictions else []
+    title = f"Predictions for held-out chains, round {number}"
+    write_page(folder / f"held_out_{number}.md", page(title, score(predictions, losses), *revised))
 
 
 if __name__ == "__main__":

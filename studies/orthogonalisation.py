@@ -1,22 +1,21 @@
 """Ablation of the matrices that Muon orthogonalises, and of the growth (docs/optimizers.md).
 
-    python -m studies.orthogonalisation docs/measurements/orthogonalisation
+    python -m studies.orthogonalisation docs/measurements/orthogonalisation [KEY=VALUE ...]
 
 Bases of `progressive_tiny` (25K parameters, 1M tokens) grow to 70K and are trained on 200K tokens, in ways that
 differ in the growth and in the unit that is orthogonalised. The first update after the growth is measured as in
 `studies.parametrization`. Finished stages are not trained again. Takes about three minutes on one core.
 """
 
-import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from statistics import mean
 
 import torch
 
 from studies.parametrization import MUON, WIDTH, Arm, first_update
-from studies.training import loss_of, planned, train
+from studies.tables import mean_and_range, page, run_study, table
+from studies.training import loss_of, planned, prepare, train
 from tfscale.models.matrices import Matrix
 from tfscale.optimizers.muon import Muon
 from tfscale.stage.folder import is_done
@@ -60,9 +59,9 @@ CHOICES = (
 )
 
 
-def loss(choice: Choice, seed: int) -> float:
+def loss(choice: Choice, seed: int, overrides: list[str]) -> float:
     """Train the unfinished stages of a choice, and return its final loss."""
-    plan = planned([*SHORT, f"seed={seed}", f"data.shuffle_seed={seed}", *choice.overrides])
+    plan = prepare(planned([*SHORT, f"seed={seed}", f"data.shuffle_seed={seed}", *choice.overrides, *overrides]))
     base, stage = plan.chain.stages[:2]
     if choice.muon is not Muon:
         spec = replace(stage.spec, optimizer=choice.muon(**asdict(stage.spec.optimizer)))
@@ -73,36 +72,30 @@ def loss(choice: Choice, seed: int) -> float:
     return loss_of(stage)
 
 
-def report() -> str:
-    """Return the table in Markdown. Differences are taken seed by seed from the first row with the same growth."""
-    lines = [
-        "# What Muon orthogonalises",
-        "",
-        f"Validation loss in nats at 70K, {len(SEEDS)} seeds: mean [smallest, largest]; and its difference from",
-        "the first row of the same growth, seed by seed",
-        "",
-        "| growth | orthogonalised | loss | difference | first update of new rows |",
-        "|---|---|---|---|---|",
-    ]
+def rows(overrides: list[str]) -> Iterator[list[str]]:
+    """Yield a row for each choice. Differences are taken seed by seed from the first row with the same growth."""
     first: dict[str, list[float]] = {}
     for choice in CHOICES:
-        found = [loss(choice, seed) for seed in SEEDS]
+        found = [loss(choice, seed, overrides) for seed in SEEDS]
         before = first.setdefault(choice.growth.partition(",")[0], found)
         differences = [after - reference for after, reference in zip(found, before, strict=True)]
         arm = Arm(choice.unit, choice.muon(**asdict(MUON)), WIDTH)
         updates = [first_update(arm, choice.overrides, seed).new_rows for seed in SEEDS]
-        cells = [_cell(found, ".4f"), _cell(differences, "+.4f"), _cell(updates, ".2f")]
-        lines.append(f"| {choice.growth} | {choice.unit} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
+        spreads = mean_and_range(found, ".4f"), mean_and_range(differences, "+.4f"), mean_and_range(updates, ".2f")
+        yield [choice.growth, choice.unit, *spreads]
 
 
-def _cell(values: list[float], form: str) -> str:
-    return f"{mean(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
+def study(overrides: list[str]) -> str:
+    """Train all stages, and return the losses and the first updates as a page."""
+    torch.set_num_threads(1)
+    head = ["growth", "orthogonalised", "loss", "difference", "first update of new rows"]
+    return page(
+        "What Muon orthogonalises",
+        f"Validation loss in nats at 70K, {len(SEEDS)} seeds: mean [smallest, largest]; and its difference from\n"
+        "the first row of the same growth, seed by seed",
+        table("l", head, rows(overrides)),
+    )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(), encoding="utf-8")
+    run_study(study)

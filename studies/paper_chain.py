@@ -3,7 +3,8 @@
 
     python -m studies.paper_chain FOLDER SATURATED     # writes FOLDER/paper_chain.md and prints it
 
-FOLDER has the runs of the grid (`studies.grid --write`), and SATURATED is the `table.json` of `progressive_saturated`.
+FOLDER has the runs of the grid (`studies.when_to_grow --write`), and SATURATED is the `table.json` of
+`progressive_saturated`.
 
 Small models stand for large ones with as many tokens per parameter and the same growth factor. Differences in nats are
 assumed not to depend on size.
@@ -19,18 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.grid import GRIDS, model_of_tokens, plan_of
 from studies.grid_laws import StudyLaws, fit_study
 from studies.grid_runs import RUNS, read_study
+from studies.tables import page, table, with_range, write_page
+from studies.training import planned
+from studies.when_to_grow import GRIDS, model_of_tokens, plan_of
 from tfscale.advise.law import LEVEL, interval
 from tfscale.advise.runs import growth_factor
 from tfscale.analysis.curves import ArmCurve, read_arms
 from tfscale.analysis.intervals import Array
 from tfscale.analysis.reference import published_arms
-from tfscale.config.compose import compose
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops, parameters
-from tfscale.plan.plan import make_plan
 from tfscale.plan.specs import Specs
 from tfscale.text import count, scientific
 
@@ -81,7 +82,7 @@ class FirstGrowth:
 
 def first_growth(folder: Path) -> tuple[FirstGrowth, tuple[ArmCurve, ...]]:
     """Return the first growth of the paper's chain and the published arms."""
-    plan = make_plan(compose(["tracking=none", "schedule=progressive_1b4", "baseline=transformer"]))
+    plan = planned(["schedule=progressive_1b4", "baseline=transformer"])
     small = plan_of(GRIDS[0], ())
     specs = Specs(small.experiment, small.corpus)
     published = published_arms({"arms": plan.experiment.reference.arms}, read_arms(plan.arms))
@@ -93,7 +94,7 @@ def first_growth(folder: Path) -> tuple[FirstGrowth, tuple[ArmCurve, ...]]:
     return FirstGrowth(base, grown, models[0], nearest, fit_study(read_study(folder / RUNS))), published
 
 
-def scratch_rows(growth: FirstGrowth, chains: Sequence[ArmCurve]) -> Iterator[str]:
+def scratch_rows(growth: FirstGrowth, chains: Sequence[ArmCurve]) -> Iterator[list[str]]:
     """Yield rows with the predictions for TokenFormers of 354M from scratch with the chains' compute."""
     base_tokens = chains[0].stages[0].evaluations[-1].totals.tokens
     for tokens, chain in zip(STAGES, chains, strict=True):
@@ -101,28 +102,26 @@ def scratch_rows(growth: FirstGrowth, chains: Sequence[ArmCurve]) -> Iterator[st
         compute = growth.compute(base_tokens, tokens)
         difference = growth.losses_from_scratch(compute) - growth.losses(base_tokens, tokens)
         perplexity = _spread(published.perplexity * np.exp(difference), ".2f")
-        yield (
-            f"| {count(tokens)} | {scientific(compute)} | {published.perplexity:.2f} | {_spread(difference, '+.3f')} | "
-            f"{perplexity} |"
-        )
+        measured = [count(tokens), scientific(compute), f"{published.perplexity:.2f}"]
+        yield [*measured, _spread(difference, "+.3f"), perplexity]
 
 
-def fall_rows(growth: FirstGrowth, chains: Sequence[ArmCurve]) -> Iterator[str]:
+def fall_rows(growth: FirstGrowth, chains: Sequence[ArmCurve]) -> Iterator[list[str]]:
     """Yield rows with the fall of the loss of 354M between the paper's budgets, published and by the law."""
     base_tokens = chains[0].stages[0].evaluations[-1].totals.tokens
     for (before, after), (first, second) in zip(pairwise(STAGES), pairwise(chains), strict=True):
         fall = growth.losses(base_tokens, before) - growth.losses(base_tokens, after)
         published = first.stages[1].evaluations[-1].loss - second.stages[1].evaluations[-1].loss
-        yield f"| {count(before)} to {count(after)} | {published:.3f} | {_spread(fall, '.3f')} |"
+        yield [f"{count(before)} to {count(after)}", f"{published:.3f}", _spread(fall, ".3f")]
 
 
-def base_rows(growth: FirstGrowth) -> Iterator[str]:
+def base_rows(growth: FirstGrowth) -> Iterator[list[str]]:
     """Yield rows with the predictions for shorter bases of a chain with 30B tokens of 354M."""
     whole = growth.compute(BASES[0], STAGES[1])
     for tokens in BASES[1:]:
         rise = growth.losses(tokens, STAGES[1]) - growth.losses(BASES[0], STAGES[1])
         saved = 1 - growth.compute(tokens, STAGES[1]) / whole
-        yield f"| {count(tokens)} | {tokens / parameters(growth.base):,.0f} | {saved:.0%} | {_spread(rise, '+.3f')} |"
+        yield [count(tokens), f"{tokens / parameters(growth.base):,.0f}", f"{saved:.0%}", _spread(rise, "+.3f")]
 
 
 def best_sentence(growth: FirstGrowth) -> str:
@@ -139,7 +138,7 @@ def best_sentence(growth: FirstGrowth) -> str:
     )
 
 
-def last_rows(chains: Sequence[ArmCurve], transformer: ArmCurve, saturated: Path) -> Iterator[str]:
+def last_rows(chains: Sequence[ArmCurve], transformer: ArmCurve, saturated: Path) -> Iterator[list[str]]:
     """Yield rows for 1.4B: the compute at which the Transformer reaches the chain's perplexity, and the perplexity of a
     TokenFormer from scratch with the chain's compute by the difference in the saturated chain."""
     low, high = ((each.totals.flops, each.loss) for each in transformer.stages[-1].evaluations)
@@ -149,10 +148,8 @@ def last_rows(chains: Sequence[ArmCurve], transformer: ArmCurve, saturated: Path
         reached = [cost_at(end.loss, low, high, exponent) for exponent in (1e-6, STEEPEST)]
         ratios = sorted(cost / end.totals.flops for cost in reached)
         scratch = [end.perplexity * math.exp(-each) for each in (high_difference, low_difference)]
-        yield (
-            f"| {count(tokens)} | {scientific(end.totals.flops)} | {end.perplexity:.2f} | {ratios[0]:.1f} to "
-            f"{ratios[1]:.1f} | {scratch[0]:.2f} to {scratch[1]:.2f} |"
-        )
+        ranges = f"{ratios[0]:.1f} to {ratios[1]:.1f}", f"{scratch[0]:.2f} to {scratch[1]:.2f}"
+        yield [count(tokens), scientific(end.totals.flops), f"{end.perplexity:.2f}", *ranges]
 
 
 def cost_at(loss: float, low: tuple[float, float], high: tuple[float, float], exponent: float) -> float:
@@ -174,53 +171,39 @@ def difference_of(saturated: Path, arm: str) -> tuple[float, float]:
 
 def _spread(draws: Array, form: str) -> str:
     around = interval(draws)
-    return f"{np.median(draws):{form}} [{around.low:{form}}, {around.high:{form}}]"
+    return with_range(float(np.median(draws)), around.low, around.high, form)
 
 
 def report(folder: Path, saturated: Path) -> str:
-    """Return the predictions as Markdown."""
+    """Return the predictions as a page."""
     growth, published = first_growth(folder)
     arms = {arm.name: arm for arm in published}
     chains = [arms[f"progressive_{tokens / 1e9:.0f}b"] for tokens in STAGES]
-    lines = [
-        "# Predictions for the paper's chain",
-        "",
+    scratch = ["Chain, published", "From scratch minus chain, nats", "From scratch, predicted"]
+    bases = ["Tokens of 124M", "Per parameter", "Compute saved", "Rise of the loss, nats"]
+    ratio = "Compute of the Transformer at this perplexity, divided by that of the chain"
+    predicted = "TokenFormer from scratch with the chain's compute, predicted"
+    return page(
+        "Predictions for the paper's chain",
         "354M, TokenFormer from scratch with the chain's compute:",
-        "",
-        "| Tokens of 354M | FLOPs | Chain, published | From scratch minus chain, nats | From scratch, predicted |",
-        "|---:|---:|---:|---|---|",
-        *scratch_rows(growth, chains),
-        "",
+        table("rrrl", ["Tokens of 354M", "FLOPs", *scratch], scratch_rows(growth, chains)),
         "354M, fall of the loss between budgets, in nats:",
-        "",
-        "| Tokens of 354M | Published | By the law |",
-        "|---|---:|---|",
-        *fall_rows(growth, chains),
-        "",
+        table("lrl", ["Tokens of 354M", "Published", "By the law"], fall_rows(growth, chains)),
         "354M with 30B tokens after shorter bases, compared with a base of 300B:",
-        "",
-        "| Tokens of 124M | Per parameter | Compute saved | Rise of the loss, nats |",
-        "|---:|---:|---:|---|",
-        *base_rows(growth),
-        "",
+        table("rrrl", bases, base_rows(growth)),
         best_sentence(growth),
-        "",
         "1.4B:",
-        "",
-        "| Tokens per stage | FLOPs | Chain, published | Compute of the Transformer at this perplexity, divided by "
-        "that of the chain | TokenFormer from scratch with the chain's compute, predicted |",
-        "|---:|---:|---:|---|---|",
-        *last_rows(chains, arms["transformer"], saturated),
-        "",
+        table(
+            "rrrl",
+            ["Tokens per stage", "FLOPs", "Chain, published", ratio, predicted],
+            last_rows(chains, arms["transformer"], saturated),
+        ),
         f"Perplexities, unless nats are named. [low, high]: {LEVEL:.0%} intervals of the laws of the grid, without the "
         "error of the step from small to large models. The compute of the Transformer is read from its two published "
         f"points by laws with exponents up to {STEEPEST}. The last column has the 95% interval of the difference in "
         "the saturated chain.",
-    ]
-    return "\n".join(lines) + "\n"
+    )
 
 
 if __name__ == "__main__":
-    text = report(Path(sys.argv[1]), Path(sys.argv[2]))
-    (Path(sys.argv[1]) / "paper_chain.md").write_text(text, encoding="utf-8")
-    print(text)
+    write_page(Path(sys.argv[1]) / "paper_chain.md", report(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -10,15 +10,17 @@ two minutes on one core.
 
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from studies.tables import mean_and_range, page, table, write_page
 from tfscale.config.compose import compose
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.init import build_model
@@ -26,7 +28,7 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
-from tfscale.optimizers.base import Optimizer
+from tfscale.optimizers.base import Optimizer, Slot
 from tfscale.optimizers.muon import Muon
 from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.rates import RowRates
@@ -35,9 +37,9 @@ WIDTH, CONTEXT, SEQUENCES = 32, 64, 8
 TOKENS = (16, 60, 240, 960)
 STEPS = 4
 SEEDS = (0, 1, 2)
-COMMON = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
-ADAMW = AdamW(lr=5e-3, **COMMON)  # type: ignore[arg-type]
-MUON = Muon(lr=0.02, embedding_ratio=0.1, **COMMON)  # type: ignore[arg-type]
+COMMON: dict[str, Any] = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
+ADAMW = AdamW(lr=5e-3, **COMMON)
+MUON = Muon(lr=0.02, embedding_ratio=0.1, **COMMON)
 WORDS = ("small", "models", "grow", "by", "adding", "tokens", "to", "their", "keys", "and", "values")
 
 
@@ -89,7 +91,11 @@ def change_of_outputs(arm: Arm, n: int, seed: int) -> float:
     outputs: list[Tensor] = []
 
     def look() -> Tensor:
-        handle = model.blocks[-1].ffn.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        handle = (
+            model.blocks[-1]
+            .get_submodule("ffn")
+            .register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        )
         with torch.no_grad():
             model(batch(seed)[0])
         handle.remove()
@@ -155,15 +161,16 @@ def _grown(
     child = build_model(target)
     optimizer = ModelOptimizer(child, arm.optimizer, target)
     optimizer.reset(steps)
-    weights, slots = dict(parent.named_parameters()), updates.state()
+    old, new = _tensors(parent, updates), _tensors(child, optimizer)
     for name, weight in child.named_parameters():
-        weight.copy_(recipe.grow_tensor(name, 0, weights[name], config, target, seed))
-    degrees = {slot.name: slot.degree for dimensions in (1, 2) for name in ("blocks.0.ffn.keys", "embedding")
-               for slot in arm.optimizer.slots(name, dimensions)}  # fmt: skip
-    for path, tensor in optimizer.state().items():
-        slot, name = path.split("/", 1)
-        tensor.copy_(recipe.grow_tensor(name, degrees[slot], slots[path], config, target, seed))
+        for slot in (Slot("model", 0), *arm.optimizer.slots(name, weight.dim())):
+            path = f"{slot.name}/{name}"
+            new[path].copy_(recipe.grow_tensor(name, slot.degree, old[path], config, target, seed))
     return child, optimizer
+
+
+def _tensors(model: LanguageModel, optimizer: ModelOptimizer) -> dict[str, Tensor]:
+    return {f"model/{name}": weight for name, weight in model.named_parameters()} | optimizer.state()
 
 
 @torch.no_grad()
@@ -184,44 +191,42 @@ def _rms(tensor: Tensor) -> float:
     return tensor.square().mean().sqrt().item()
 
 
-def report() -> str:
-    """Return both tables in Markdown. Numbers are means over seeds, with the smallest and the largest value in
-    brackets."""
-    lines = [
-        "# Parametrization",
-        "",
-        f"RMS change of the last feed-forward layer's outputs over {STEPS} steps, {len(SEEDS)} seeds",
-        "",
-        f"| | {' | '.join(f'n = {n}' for n in TOKENS)} | last / first |",
-        "|---|" + "---|" * (len(TOKENS) + 1),
-    ]
-    for arm in ARMS:
-        found = [[change_of_outputs(arm, n, seed) for seed in SEEDS] for n in TOKENS]
-        lines.append(f"| {arm.title} | {' | '.join(map(_cell, found))} | {mean(found[-1]) / mean(found[0]):.1f} |")
-    lines += [
-        "",
-        f"First update after growing from 16 to 60 tokens, relative to the last one before, {len(SEEDS)} seeds",
-        "",
-        "| | growth | all rows | old rows and other weights | new rows |",
-        "|---|---|---|---|---|",
-    ]
+def output_rows(changes: dict[Arm, list[list[float]]]) -> Iterator[list[str]]:
+    """Yield a row of the first table for each arm."""
+    for arm, of_tokens in changes.items():
+        spreads = [mean_and_range(each, ".2f") for each in of_tokens]
+        yield [arm.title, *spreads, f"{mean(of_tokens[-1]) / mean(of_tokens[0]):.1f}"]
+
+
+def growth_rows() -> Iterator[list[str]]:
+    """Yield a row of the second table for each growth and arm."""
     for growth in ("grouped", "exact"):
         for arm in ARMS:
             updates = [first_update(arm, [f"growth={growth}"], seed) for seed in SEEDS]
-            cells = ([getattr(update, name) for update in updates] for name in ("all_rows", "old_rows", "new_rows"))
-            lines.append(f"| {arm.title} | {growth} | {' | '.join(map(_cell, cells))} |")
-    return "\n".join(lines) + "\n"
+            changes = zip(*((each.all_rows, each.old_rows, each.new_rows) for each in updates), strict=True)
+            yield [arm.title, growth, *(mean_and_range(change, ".2f") for change in changes)]
 
 
-def draw(path: Path) -> None:
+def report(changes: dict[Arm, list[list[float]]]) -> str:
+    """Return both tables as a page. Numbers are means over seeds, with the smallest and the largest value in
+    brackets."""
+    return page(
+        "Parametrization",
+        f"RMS change of the last feed-forward layer's outputs over {STEPS} steps, {len(SEEDS)} seeds",
+        table("l", ["", *(f"n = {n}" for n in TOKENS), "last / first"], output_rows(changes)),
+        f"First update after growing from 16 to 60 tokens, relative to the last one before, {len(SEEDS)} seeds",
+        table("l", ["", "growth", "all rows", "old rows and other weights", "new rows"], growth_rows()),
+    )
+
+
+def draw(changes: dict[Arm, list[list[float]]], path: Path) -> None:
     """Draw the coordinate check."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for arm in ARMS:
-        changes = [mean(change_of_outputs(arm, n, seed) for seed in SEEDS) for n in TOKENS]
+    for arm, of_tokens in changes.items():
         style = "-" if arm.base_fan_in else "--"
-        axes.loglog(TOKENS, changes, style, marker="o", label=arm.title)
+        axes.loglog(TOKENS, [mean(each) for each in of_tokens], style, marker="o", label=arm.title)
     axes.set_xlabel("parameter tokens per projection")
     axes.set_ylabel(f"RMS change of outputs over {STEPS} steps")
     axes.set_xticks(TOKENS, [str(n) for n in TOKENS])
@@ -230,15 +235,13 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _cell(values: list[float]) -> str:
-    return f"{mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+def main(folder: Path) -> None:
+    """Measure the changes, and write the tables and the figure to a folder."""
+    torch.set_num_threads(1)
+    changes = {arm: [[change_of_outputs(arm, n, seed) for seed in SEEDS] for n in TOKENS] for arm in ARMS}
+    write_page(folder / "table.md", report(changes))
+    draw(changes, folder / "coordinates.png")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    text = report()
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    draw(folder / "coordinates.png")
-    print(text)
+    main(Path(sys.argv[1]))

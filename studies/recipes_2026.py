@@ -7,13 +7,12 @@ chain has the cumulative compute of that schedule up to its last model, and the 
 whose learning rate decays to zero. Takes 15 minutes on two cores; finished stages are not trained again.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
-from studies.training import loss_of, planned, train_all
+from studies.tables import page, run_study, table
+from studies.training import arm_by_seed, loss_of, planned, prepare, train_all
 from tfscale.models.counts import parameters
 from tfscale.plan.arms import Arm, cumulative_flops
 
@@ -39,8 +38,7 @@ class Recipe:
     def chains(self, overrides: list[str]) -> list[Arm]:
         """Return the chain of each seed."""
         plan = planned([f"schedule={self.schedule}", f"seeds={SEEDS}", *self.overrides, *overrides])
-        arm = next(each for each in plan.arms if each.name == self.arm)
-        return [arm.of_seed(seed) for seed in arm.seeds]
+        return arm_by_seed(prepare(plan), self.arm)
 
 
 TABLES: dict[str, tuple[Recipe, ...]] = {
@@ -58,7 +56,7 @@ TABLES: dict[str, tuple[Recipe, ...]] = {
 """Recipes by optimizer. All recipes of an optimizer are compared with the first."""
 
 
-def rows(recipes: dict[Recipe, list[Arm]]) -> Iterator[str]:
+def rows(recipes: dict[Recipe, list[Arm]]) -> Iterator[list[str]]:
     """Yield one row of the table per recipe."""
     first = [loss_of(arm.stages[-1]) for arm in next(iter(recipes.values()))]
     for recipe, arms in recipes.items():
@@ -66,35 +64,27 @@ def rows(recipes: dict[Recipe, list[Arm]]) -> Iterator[str]:
         losses = [[loss_of(stage) for stage in arm.stages] for arm in arms]
         means = " ".join(f"{mean(at):.3f}" for at in zip(*losses, strict=True))
         differences = [last[-1] - base for last, base in zip(losses, first, strict=True)]
-        cells = " | ".join(f"{difference:+.4f}" for difference in differences) if any(differences) else "0 | 0"
+        cells = [f"{difference:+.4f}" if any(differences) else "0" for difference in differences]
         spent = cumulative_flops(arms[0], arms[0].stages[-1])
-        yield f"| {recipe.title} | {models} | {spent:.2e} | {means} | {cells} |"
+        yield [recipe.title, models, f"{spent:.2e}", means, *cells]
 
 
-def report(tables: dict[str, dict[Recipe, list[Arm]]]) -> str:
-    """Return the tables in Markdown."""
-    seeds = " | ".join(f"Last, seed {seed}" for seed in range(SEEDS))
-    lines = ["# Recipes from 2025 and 2026", ""]
-    for name, recipes in tables.items():
-        lines += [f"## {name}", ""]
-        lines += [f"| Recipe | Models | FLOPs of the last | Losses | {seeds} |", "|---|---|---:|---|---:|---:|"]
-        lines += [*rows(recipes), ""]
-    lines.append(
+def study(overrides: list[str]) -> str:
+    """Train all stages, and return the losses of each optimizer's recipes as a page."""
+    tables = {name: {each: each.chains(overrides) for each in recipes} for name, recipes in TABLES.items()}
+    arms = [arm for recipes in tables.values() for each in recipes.values() for arm in each]
+    train_all(arm.lineage(model) for arm in arms for model in arm.stages)
+    seeds = [f"Last, seed {seed}" for seed in range(SEEDS)]
+    head = ["Recipe", "Models", "FLOPs of the last", "Losses", *seeds]
+    note = (
         f"Validation losses in nats per token at the ends of the branches, means of {SEEDS} seeds. Last: loss of the "
         "last model minus that of the first row, for each seed."
     )
-    return "\n".join(lines) + "\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train all stages, write the tables to `folder`, and print them."""
-    tables = {name: {each: each.chains(overrides) for each in recipes} for name, recipes in TABLES.items()}
-    arms = [arm for recipes in tables.values() for each in recipes.values() for arm in each]
-    train_all([tuple(arm.lineage(model)) for arm in arms for model in arm.stages])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(tables), encoding="utf-8")
-    print(report(tables))
+    blocks = [
+        block for name, recipes in tables.items() for block in (f"## {name}", table("llrlr", head, rows(recipes)))
+    ]
+    return page("Recipes from 2025 and 2026", *blocks, note)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study)

@@ -8,17 +8,14 @@ high. A chain whose growths were rejected is compared with a chain of the same c
 longer stages. Takes minutes on two cores; finished stages are not trained again.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import mean
 
-from studies.training import loss_of, train_all
+from studies.tables import page, run_study, table
+from studies.training import loss_of, prepare, train_all
 from tfscale.config.compose import compose
-from tfscale.data.progress import silent
 from tfscale.plan.arms import Arm, cumulative_flops
-from tfscale.plan.corpus import prepare_corpus
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.folder import is_done
 from tfscale.text import count
@@ -44,15 +41,13 @@ class Recipe:
         shared = ("tracking=none", f"seeds={SEEDS}", "data.validation_tokens=16384")
         experiment = compose(["schedule=progressive_tiny_trunk", *shared, *tokens, *self.overrides, *overrides])
         sizes = dict(list(experiment.schedule.stages.items())[:SIZES])
-        plan = make_plan(replace(experiment, schedule=replace(experiment.schedule, stages=sizes)))
-        prepare_corpus(plan.experiment, plan.corpus, silent)
-        return plan
+        return prepare(make_plan(replace(experiment, schedule=replace(experiment.schedule, stages=sizes))))
 
     def trained(self, overrides: list[str]) -> Arm:
         """Train the chains of all seeds, one trial after another, and return them as one arm."""
         plan = self.plan(overrides)
         while not all(is_done(stage) for stage in plan.stages):
-            train_all([each.decided for each in plan.replicates])
+            train_all(each.decided for each in plan.replicates)
             plan = self.plan(overrides)
         return plan.arms[0]
 
@@ -71,7 +66,7 @@ def _spent(arm: Arm) -> float:
     return mean(cumulative_flops(arm, stage) for stage in arm.stages if stage.size == arm.stages[-1].size)
 
 
-def rows(arms: dict[Recipe, Arm], against: Recipe) -> Iterator[str]:
+def rows(arms: dict[Recipe, Arm], against: Recipe) -> Iterator[list[str]]:
     """Yield one row of the table per chain; the last losses are compared with those of `against`."""
     sizes = list(dict.fromkeys(stage.size for stage in arms[against].stages))
     for recipe, arm in arms.items():
@@ -79,7 +74,7 @@ def rows(arms: dict[Recipe, Arm], against: Recipe) -> Iterator[str]:
         base = [loss_of(arms[against].of_seed(seed).stages[-1]) for seed in arm.seeds]
         rejected = [stage for stage in arm.detours if stage.spec.rejected]
         wasted = sum(stage.spec.tokens for stage in rejected) / len(arm.seeds)
-        cells = [
+        yield [
             recipe.title,
             count(recipe.stage_tokens),
             f"{len(rejected)} of {len(arm.seeds) * (len(sizes) - 1)}",
@@ -88,40 +83,23 @@ def rows(arms: dict[Recipe, Arm], against: Recipe) -> Iterator[str]:
             " ".join(f"{mean(at):.3f}" for at in zip(*losses, strict=True)),
             *(f"{last[-1] - other:+.4f}" for last, other in zip(losses, base, strict=True)),
         ]
-        yield f"| {' | '.join(cells)} |"
 
 
-def report(arms: dict[Recipe, Arm], against: Recipe) -> str:
-    """Return the table in Markdown."""
-    seeds = " | ".join(f"Last, seed {seed}" for seed in range(SEEDS))
-    heads = [
-        "Chain",
-        "Tokens per stage",
-        "Rejected",
-        "Tokens of rejected growths",
-        "FLOPs of the last",
-        "Losses",
-        seeds,
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---:|---:|---|---:|---:|", *rows(arms, against)]
-    note = (
-        f"`progressive_tiny_trunk` with a base of {count(BASE)} tokens; a trial reads the loss after {count(AFTER)} "
-        f"tokens and allows {BOUND:g} nats above the parent's. Validation losses in nats per token at the ends of the "
-        f"branches, means of {SEEDS} seeds. Last: loss of the last model minus that of {against.title}, for each seed."
-    )
-    return "\n".join(["# Rejected growths", "", *lines, "", note]) + "\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train all stages, write the table to `folder`, and print it."""
+def study(overrides: list[str]) -> str:
+    """Train all stages, and return the losses of the chains as a page."""
     kept, tried = Recipe("paper growth, kept", PAPER), Recipe("paper growth, on trial", (*PAPER, *ON_TRIAL))
     arms = {each: each.trained(overrides) for each in (kept, tried, Recipe("grouped growth, on trial", ON_TRIAL))}
     longer = with_compute_of(arms[tried], kept, overrides)
     arms[longer] = longer.trained(overrides)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(arms, longer), encoding="utf-8")
-    print(report(arms, longer))
+    seeds = [f"Last, seed {seed}" for seed in range(SEEDS)]
+    measured = ["Tokens per stage", "Rejected", "Tokens of rejected growths", "FLOPs of the last", "Losses"]
+    note = (
+        f"`progressive_tiny_trunk` with a base of {count(BASE)} tokens; a trial reads the loss after {count(AFTER)} "
+        f"tokens and allows {BOUND:g} nats above the parent's. Validation losses in nats per token at the ends of the "
+        f"branches, means of {SEEDS} seeds. Last: loss of the last model minus that of {longer.title}, for each seed."
+    )
+    return page("Rejected growths", table("lrrrrlr", ["Chain", *measured, *seeds], rows(arms, longer)), note)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study)

@@ -8,13 +8,13 @@ two cores; finished stages are not trained again. The stages at the schedule's o
 compare` reports.
 """
 
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from studies.training import planned, train_all
+from studies.tables import page, run_study, table
+from studies.training import arm_by_seed, planned, prepare, train_all
 from tfscale.data.prepared import open_data
 from tfscale.interop.finished import model_of, open_finished
 from tfscale.interop.perplexity import total_loss
@@ -39,7 +39,7 @@ class Trial:
     def stages(self, name: str) -> tuple[Stage, ...]:
         """Return the stages of the trunk and of the branches of an arm in the order of training, or, for a scratch arm,
         only those of the last size."""
-        arm = next(each for each in self.plan.arms if each.name == name)
+        arm = arm_by_seed(self.plan, name)[0]
         both = [stage for pair in zip(arm.trunk or (), arm.stages, strict=True) for stage in pair]
         return tuple(both if name == "progressive" else both[-2:])
 
@@ -49,7 +49,7 @@ def trials(overrides: list[str]) -> list[Trial]:
     common = ["schedule=progressive_saturated", "baseline=scratch", *overrides]
     base = planned(common).experiment
     rates = [factor * base.optim.lr for factor in FACTORS]
-    return [Trial(rate, planned([*common, *_rates(rate, list(base.schedule.stages))])) for rate in rates]
+    return [Trial(rate, prepare(planned([*common, *_rates(rate, list(base.schedule.stages))]))) for rate in rates]
 
 
 def _rates(rate: float, stages: list[str]) -> list[str]:
@@ -67,34 +67,26 @@ def unreported_loss(stage: Stage) -> float:
     return total_loss(model_of(finished), tokens, spec.model.context) / (len(tokens) - 1)
 
 
-def report(found: list[Trial]) -> str:
-    """Return a table in Markdown with the losses by arm and learning rate."""
-    lines = [
-        "# Learning rates of progressive_saturated",
-        "",
-        f"| Arm | {' | '.join(f'{trial.rate:g}' for trial in found)} | Best |",
-        f"|---|{'---:|' * (len(found) + 1)}",
-    ]
+def rows(found: list[Trial]) -> Iterator[list[str]]:
+    """Yield a row with the losses of each arm by learning rate."""
     for name, title in ARMS.items():
         last = {trial.rate: trial.stages(name)[-1] for trial in found}
         losses = {rate: unreported_loss(stage) for rate, stage in last.items() if is_done(stage)}
-        cells = " | ".join(f"{losses[rate]:.4f}" if rate in losses else "not trained" for rate in last)
-        lines.append(f"| {title} | {cells} | {min(losses, key=losses.__getitem__):g} |")
+        cells = [f"{losses[rate]:.4f}" if rate in losses else "not trained" for rate in last]
+        yield [title, *cells, f"{min(losses, key=losses.__getitem__):g}"]
+
+
+def study(overrides: list[str]) -> str:
+    """Train all trials, and return the losses by arm and learning rate as a page."""
+    found = trials(overrides)
+    train_all(trial.stages(name) for trial in found for name in ARMS)
+    head = ["Arm", *(f"{trial.rate:g}" for trial in found), "Best"]
     note = (
         "Loss at the last size in nats per token, on held-out text that no comparison reads, by the learning rate of "
         "matrices. One seed; differences below about 0.02 are noise."
     )
-    return "\n".join([*lines, "", note]) + "\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train all trials, write the table to `folder`, and print it."""
-    found = trials(overrides)
-    train_all([trial.stages(name) for trial in found for name in ARMS])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "rates.md").write_text(report(found), encoding="utf-8")
-    print(report(found))
+    return page("Learning rates of progressive_saturated", table("lr", head, rows(found)), note)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study, "rates.md")

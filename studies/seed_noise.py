@@ -13,13 +13,13 @@ arms are independent runs.
 """
 
 import math
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from studies.training import loss_of, planned, train_all
+from studies.tables import page, run_study, table
+from studies.training import loss_of, planned, prepare, train_all
 from tfscale.analysis.intervals import Array
 from tfscale.analysis.noise import t_quantile
 from tfscale.plan.arms import Arm
@@ -68,28 +68,26 @@ def noise_floor(found: list[Pair]) -> tuple[float, float]:
     return t_quantile(welch) * math.sqrt(chain + arm), welch
 
 
-def report(found: list[Pair]) -> str:
-    """Return a table in Markdown with the standard deviations over seeds, and the noise floor."""
-    lines = ["| Size | Arm | of the chain | of the arm | of the difference by seed |", "|---|---|---:|---:|---:|"]
+def rows(found: list[Pair]) -> Iterator[list[str]]:
+    """Yield a row with the standard deviations over seeds for each size and arm."""
     for pair in found:
-        deviations = (f"{values.std(ddof=1):.4f}" for values in (pair.chain, pair.arm, pair.chain - pair.arm))
-        lines.append(f"| {pair.size} | {pair.title} | {' | '.join(deviations)} |")
+        deviations = [f"{values.std(ddof=1):.4f}" for values in (pair.chain, pair.arm, pair.chain - pair.arm)]
+        yield [pair.size, pair.title, *deviations]
+
+
+def study(overrides: list[str]) -> str:
+    """Train the missing stages, and return the standard deviations over seeds and the noise floor as a page."""
+    plan = prepare(planned(["schedule=progressive_tiny", "baseline=scratch", "seeds=3", *overrides]))
+    train_all(replicate.stages for replicate in plan.replicates)
+    found = pairs(plan)
     floor, freedom = noise_floor(found)
     note = (
         f"Standard deviations over {len(found[0].chain)} seeds of the final validation loss, in nats per token. "
         f"Noise floor of single seeds: {floor:.4f} nats, with {freedom:.1f} degrees of freedom."
     )
-    return "# Noise of single seeds\n\n" + "\n".join(lines) + f"\n\n{note}\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train the missing stages, write the table to `folder`, and print it."""
-    plan = planned(["schedule=progressive_tiny", "baseline=scratch", "seeds=3", *overrides])
-    train_all([arm.of_seed(seed).stages for arm in plan.arms for seed in arm.seeds])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(pairs(plan)), encoding="utf-8")
-    print(report(pairs(plan)))
+    head = ["Size", "Arm", "of the chain", "of the arm", "of the difference by seed"]
+    return page("Noise of single seeds", table("llr", head, rows(found)), note)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study)

@@ -11,6 +11,7 @@ from tfscale.data.prepared import open_data
 from tfscale.data.progress import silent
 from tfscale.growth.grow_stage import grow_stage
 from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.arms import Arm
 from tfscale.plan.corpus import prepare_corpus
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.folder import Stage, is_done
@@ -22,25 +23,35 @@ from tfscale.training.world import World
 
 
 def planned(overrides: Iterable[str]) -> Plan:
-    """Return the plan of a configuration without tracking, with its corpus prepared."""
-    plan = make_plan(compose(["tracking=none", *overrides]))
+    """Return the plan of a configuration without tracking."""
+    return make_plan(compose(["tracking=none", *overrides]))
+
+
+def prepare(plan: Plan) -> Plan:
+    """Prepare the corpus of a plan, and return the plan."""
     prepare_corpus(plan.experiment, plan.corpus, silent)
     return plan
 
 
-def train_all(chains: Sequence[tuple[Stage, ...]], processes: int = 2) -> None:
+def arm_by_seed(plan: Plan, name: str) -> list[Arm]:
+    """Return an arm of a plan once per seed, with the stages of that seed."""
+    return [arm for replicate in plan.replicates for arm in replicate.arms if arm.name == name]
+
+
+def train_all(chains: Iterable[Sequence[Stage]], processes: int = 2) -> None:
     """Train the unfinished stages of chains, with one thread per process. A stage starts when its parent is finished
     and a process is free. The parent of each stage must be in one of the chains or finished."""
     waiting = {stage.key: stage for chain in chains for stage in chain if not is_done(stage)}
-    running: dict[Future[None], str] = {}
+    running: dict[Future[None], Stage] = {}
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         while waiting or running:
-            unfinished = {*waiting, *running.values()}
+            unfinished = {*waiting, *(stage.key for stage in running.values())}
             for stage in [each for each in waiting.values() if each.spec.parent not in unfinished]:
-                running[pool.submit(train, waiting.pop(stage.key))] = stage.key
+                running[pool.submit(train, waiting.pop(stage.key))] = stage
             for ended in wait(running, return_when=FIRST_COMPLETED).done:
                 ended.result()
-                del running[ended]
+                stage = running.pop(ended)
+                print(f"{stage.path.name} is finished, {len(waiting) + len(running)} remaining", flush=True)
 
 
 def train(stage: Stage) -> None:

@@ -9,13 +9,13 @@ with AdamW and one rate for all weights. Takes half an hour on two cores; finish
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from studies.training import loss_of, planned, train_all
+from studies.tables import mean_and_range, page, run_study, table
+from studies.training import arm_by_seed, loss_of, planned, prepare, train_all
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
 
@@ -39,7 +39,7 @@ class Setting:
     plans: dict[float, Plan]
     """Plans by factor."""
 
-    def rows(self) -> Iterator[str]:
+    def rows(self) -> Iterator[list[str]]:
         """Yield one row of the table per size after the first."""
         for place in range(1, 4):
             losses = {factor: [loss_of(each[place]) for each in self.chains(factor)] for factor in FACTORS}
@@ -47,14 +47,12 @@ class Setting:
             costs = [one - other for one, other in zip(losses[1.0], losses[best], strict=True)]
             stage = self.chains(1.0)[0][place]
             cells = [f"{mean(losses[factor]):.4f}" for factor in FACTORS]
-            cost = f"{mean(costs):+.3f} [{min(costs):+.3f}, {max(costs):+.3f}]" if best != 1 else "0 (the best)"
-            yield f"| {self.title} | {stage.size} | {stage.spec.optimizer.lr:g} | {' | '.join(cells)} | {cost} |"
+            cost = mean_and_range(costs, "+.3f") if best != 1 else "0 (the best)"
+            yield [self.title, stage.size, f"{stage.spec.optimizer.lr:g}", *cells, cost]
 
     def chains(self, factor: float) -> list[tuple[Stage, ...]]:
         """Return the stages of the arm at a factor, one tuple per seed."""
-        return [
-            arm.of_seed(seed).stages for arm in self.plans[factor].arms if arm.name == self.arm for seed in arm.seeds
-        ]
+        return [arm.stages for arm in arm_by_seed(self.plans[factor], self.arm)]
 
 
 def settings(overrides: list[str]) -> Iterator[Setting]:
@@ -62,17 +60,15 @@ def settings(overrides: list[str]) -> Iterator[Setting]:
     common = ["schedule=progressive_tiny", "baseline=scratch", f"seeds={SEEDS}", *overrides]
     first = planned(common).experiment.schedule.stages
     for arm, title, key in ((SCRATCH, "TokenFormer from scratch", "scratch_lr"), (CHAIN, "chain", "lr")):
+        rates = {f"schedule.stages.{name}.{key}": getattr(first[name], key) for name in list(first)[1:]}
         plans = {
-            factor: planned([
-                *common,
-                *(f"schedule.stages.{name}.{key}={factor * getattr(first[name], key):g}" for name in list(first)[1:]),
-            ])
+            factor: prepare(planned([*common, *(f"{name}={factor * rate:g}" for name, rate in rates.items())]))
             for factor in FACTORS
-        }  # fmt: skip
+        }
         yield Setting(arm, title, plans)
 
 
-def adamw_rows() -> Iterator[str]:
+def adamw_rows() -> Iterator[list[str]]:
     """Yield one row per arm and size after the first, with the excess loss at the highest rate that was tried, which is
     at most the rate chosen for 25K."""
     for arm, file in ADAMW.items():
@@ -83,44 +79,29 @@ def adamw_rows() -> Iterator[str]:
             assert nearest <= first["chosen"]
             title, size = "TokenFormer from scratch" if arm == SCRATCH else "chain", sweep["trains"][0]["size"]
             excess = losses[nearest] - losses[sweep["chosen"]]
-            yield f"| {title} | {size} | {sweep['chosen']:g} | {nearest:g} | {excess:+.3f} |"
+            yield [title, size, f"{sweep['chosen']:g}", f"{nearest:g}", f"{excess:+.3f}"]
 
 
-def report(found: list[Setting]) -> str:
-    """Return both tables in Markdown."""
-    lines = [
-        "# Transfer of the learning rate",
-        "",
-        "Muon, rates by fan-in",
-        "",
-        "| Arm | Size | Learning rate | Loss at half of it | Loss at it | Loss at twice it | Cost against the best |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        *(row for each in found for row in each.rows()),
-        "",
-        f"Validation losses in nats per token, means of {SEEDS} seeds. The cost is the mean difference per seed, with "
-        "the smallest and the largest in brackets. A chain has the same factor in all grown stages.",
-        "",
-        "AdamW, one rate for all weights: recorded sweeps",
-        "",
-        "| Arm | Size | Best rate | Highest rate tried, at most that of 25K | Excess loss there |",
-        "|---|---:|---:|---:|---:|",
-        *adamw_rows(),
-        "",
-        "One seed, on other validation text. The rate of 25K is 0.01; the excess at it is at least as large.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def main(folder: Path, overrides: list[str]) -> None:
-    """Train all stages, write the tables to `folder`, and print them."""
+def study(overrides: list[str]) -> str:
+    """Train all stages, and return both tables as a page."""
     found = list(settings(overrides))
     chains = [(each.arm, chain) for each in found for factor in FACTORS for chain in each.chains(factor)]
     scratch = [(stage,) for arm, chain in chains if arm == SCRATCH for stage in chain]
     train_all([*scratch, *(chain for arm, chain in chains if arm == CHAIN)])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(report(found), encoding="utf-8")
-    print(report(found))
+    losses = ["Loss at half of it", "Loss at it", "Loss at twice it"]
+    muon = ["Arm", "Size", "Learning rate", *losses, "Cost against the best"]
+    adamw = ["Arm", "Size", "Best rate", "Highest rate tried, at most that of 25K", "Excess loss there"]
+    return page(
+        "Transfer of the learning rate",
+        "Muon, rates by fan-in",
+        table("lr", muon, (row for each in found for row in each.rows())),
+        f"Validation losses in nats per token, means of {SEEDS} seeds. The cost is the mean difference per seed, with "
+        "the smallest and the largest in brackets. A chain has the same factor in all grown stages.",
+        "AdamW, one rate for all weights: recorded sweeps",
+        table("lr", adamw, adamw_rows()),
+        "One seed, on other validation text. The rate of 25K is 0.01; the excess at it is at least as large.",
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    run_study(study)

@@ -1,142 +1,195 @@
-"""Compare growth rules based on the validation loss with fixed token budgets. docs/study.md presents the results.
+"""Grid of small chains to which `tfscale advise` fits its scaling laws (docs/advise.md).
 
-    python studies/when_to_grow.py
+    python -m studies.when_to_grow [KEY=VALUE ...]                 prints the pieces of the study and their cost
+    python -m studies.when_to_grow [KEY=VALUE ...] --train 1 2     trains these pieces
+    python -m studies.when_to_grow [KEY=VALUE ...] --write FOLDER  writes the losses of the finished branches, and laws
 
-The study trains chains of `progressive_tiny_adamw` with a WSD learning-rate schedule and without other changes. Some
-chains have token budgets, which cover a range of costs; in the other chains, a stopping rule ends each stage. The last
-loss of a chain with a rule is compared with the loss of the chains with budgets at the same FLOPs, by interpolation.
-The tables are written to docs/measurements/study.
+On the corpus and shape of `progressive_tiny_trunk`, one trunk of 25K parameters has branches at four budgets from 5 to
+2,400 tokens per parameter. From the trunk at each of these budgets, models grow by factors of 2, 3.75 and 8 in
+parameter tokens, each with branches at four budgets. A trunk from scratch of each grown size has branches at six
+budgets. Four combinations of budgets have two more seeds, and a grid of two by two budgets is trained on a second
+corpus and shape. Trunks are shared by all budgets. The study is trained in pieces, each of which takes at most
+`LONGEST` seconds at the assumed speeds. Finished stages are not trained again.
 """
 
 import argparse
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from statistics import mean
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 
-from growth_recipes import TABLES, train_plans
+import numpy as np
 
-from tfscale.config.compose import compose
-from tfscale.plan.plan import Plan, make_plan
+from studies.grid_laws import write_laws
+from studies.grid_runs import RUNS, finished_runs, write_runs
+from studies.training import planned, prepare, train_all
+from tfscale.config.schedule import StagePart
+from tfscale.models.counts import flops, parameters
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.plan.branches import branch, trunk_through
+from tfscale.plan.plan import Plan
+from tfscale.plan.specs import Specs, tokenformer
 from tfscale.stage.folder import Stage, is_done
-from tfscale.stage.result import read_result
+from tfscale.text import count, duration, scientific
 
-BUDGETS = [("2M", "200K"), ("2M", "400K"), ("4M", "400K"), ("4M", "800K")]
-MOST = "schedule.stages.stage1.tokens=6M", "schedule.growth_tokens=1200K"
-RULES = [("plateau", 0.02), ("predicted_gain", 0.05)]
-SEEDS = (1, 2)
+LONGEST = 40 * 60.0
+"""Maximum time of a piece in seconds."""
+SPEEDS = {24_700: 140e3, 69_700: 75e3, 146_500: 43e3, 254_000: 26e3}
+"""Tokens per second of one core, by number of parameters, with batches of 2,048 tokens."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Measurements of one chain."""
+class Grid:
+    """Part of the study on one corpus and shape."""
 
-    when: str
-    """Stopping rule of the stages, or their token budgets."""
-    seed: int
-    keys: list[str]
-    tokens: list[int]
-    """Training tokens of each stage."""
-    flops: list[int]
-    """Cumulative FLOPs at the end of each stage."""
-    losses: list[float]
-    """Last validation loss of each stage."""
-
-
-def plan_chain(when: str, overrides: Sequence[str], seed: int) -> tuple[str, int, Plan]:
-    """Plan a chain. Seeds differ in the initial weights and in the order of the text."""
-    base = ["schedule=progressive_tiny_adamw", "optim.lr_schedule=wsd", "tracking=none"]
-    base += [f"seed={seed}", f"data.shuffle_seed={seed}"]
-    return when, seed, make_plan(compose([*base, *overrides]))
+    schedule: tuple[str, ...]
+    """Overrides that select the corpus, the shape and the optimizer."""
+    base: int
+    """Parameter tokens of each query, key and value projection of the base."""
+    targets: tuple[int, ...]
+    """Parameter tokens of each query, key and value projection of the grown models."""
+    before: tuple[int, ...]
+    """Budgets of the base in tokens."""
+    after: tuple[int, ...]
+    """Budgets of the grown models in tokens."""
+    seed: int = 0
+    scratch: int = 6
+    """Number of budgets at which models from scratch have a branch."""
 
 
-def chains() -> list[tuple[str, int, Plan]]:
-    """Plan all chains, with the stages that their rules have decided so far."""
-    found = []
-    for seed in SEEDS:
-        for base, growth in BUDGETS:
-            budget = [f"schedule.stages.stage1.tokens={base}", f"schedule.growth_tokens={growth}"]
-            found.append(plan_chain(f"{base}, then {growth}", budget, seed))
-        for rule, least in RULES:
-            ruled = [*MOST, f"schedule.grow_when.rule={rule}", f"schedule.grow_when.min_delta={least}"]
-            found.append(plan_chain(f"{rule}, {least:g}", ruled, seed))
-    return found
+BATCH = 2_048
+COMMON = (f"optim.batch_tokens={BATCH}",)
+TINY = ("schedule=progressive_tiny_trunk", *COMMON)
+SMALL = ("schedule=progressive_tiny_trunk", "model=tokenformer_small", "data=docs", "data.vocab_size=257", *COMMON)
+BEFORE = (123_000, 1_000_000, 7_400_000, 59_000_000)
+AFTER = (400_000, 1_600_000, 6_400_000, 25_600_000)
+GRIDS = (
+    Grid(TINY, 16, (32, 60, 128), BEFORE, AFTER),
+    *(Grid(TINY, 16, (60,), BEFORE[1::2], AFTER[1::2], seed=seed, scratch=0) for seed in (1, 2)),
+    Grid(SMALL, 16, (60,), (1_000_000, 8_000_000), (800_000, 6_400_000), scratch=5),
+)
 
 
-def measure(when: str, seed: int, plan: Plan) -> Row:
-    """Return the measurements of a finished chain."""
-    stages = plan.chain.stages
-    results = [read_result(stage.path) for stage in stages]
-    return Row(
-        when,
-        seed,
-        [stage.key for stage in stages],
-        [each.tokens for each in results],
-        [each.totals.flops for each in results],
-        [each.evaluation.loss for each in results],
+def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
+    """Yield the trunks of a grid with their branches: first the trunk of the base, then the trunks that grow from it or
+    begin from scratch."""
+    plan = plan_of(grid, overrides)
+    specs = Specs(plan.experiment, plan.corpus)
+    base, *targets = (model_of_tokens(specs, tokens) for tokens in (grid.base, *grid.targets))
+    before = trunk_from_scratch(base, whole_steps(grid.before, specs), specs)
+    yield with_branches(before, specs)
+    for target in targets:
+        for parent in before:
+            yield with_branches(grown_trunk(parent, target, whole_steps(grid.after, specs), specs), specs)
+        if grid.scratch:
+            budgets = whole_steps(_budgets(grid, flops(base).training / flops(target).training), specs)
+            yield with_branches(trunk_from_scratch(target, budgets, specs), specs)
+
+
+def plan_of(grid: Grid, overrides: Sequence[str]) -> Plan:
+    """Return a plan with the corpus and the recipe of a grid."""
+    return planned([*grid.schedule, f"seed={grid.seed}", f"data.shuffle_seed={grid.seed}", *overrides])
+
+
+def whole_steps(budgets: Sequence[int], specs: Specs) -> list[int]:
+    """Return numbers of tokens, rounded to whole steps."""
+    batch = specs.experiment.optim.batch_tokens
+    return [round(tokens / batch) * batch for tokens in budgets]
+
+
+def trunk_from_scratch(model: TokenFormerConfig, ends: Sequence[int], specs: Specs) -> Sequence[Stage]:
+    """Return the trunk of a model from scratch, with a stage up to each number of tokens in `ends`."""
+    return trunk_through(specs.stage("scratch", specs.scratch(model, ends[0], None)), ends, specs)
+
+
+def grown_trunk(parent: Stage, model: TokenFormerConfig, ends: Sequence[int], specs: Specs) -> Sequence[Stage]:
+    """Return the trunk of a model that grows from `parent`, with a stage up to each number of tokens in `ends`."""
+    grown = specs.grown(parent, model, ends[0], specs.experiment.growth, None)
+    return trunk_through(specs.stage("grown", grown), ends, specs)
+
+
+def with_branches(trunk: Sequence[Stage], specs: Specs) -> tuple[Stage, ...]:
+    """Return the stages of a trunk, each followed by its branch."""
+    before = accumulate((stage.spec.tokens for stage in trunk), initial=0)
+    return tuple(
+        each for stage, tokens in zip(trunk, before, strict=False) for each in (stage, branch(stage, specs, tokens))
     )
 
 
-def compare_with_budgets(row: Row, rows: Sequence[Row]) -> float | None:
-    """Return the last loss of a chain minus the loss of the chains with token budgets and the same seed at the same
-    FLOPs, or None outside the range of their FLOPs.
+def model_of_tokens(specs: Specs, tokens: int) -> TokenFormerConfig:
+    """Return the shape of a corpus with a number of parameter tokens in each query, key and value projection."""
+    return tokenformer(specs.experiment, StagePart("", tokens), specs.corpus)
 
-    The loss of the chains with budgets is interpolated linearly in log FLOPs, between chains for which no cheaper chain
-    is better.
+
+def _budgets(grid: Grid, ratio: float) -> list[int]:
+    """Return the budgets in tokens of a target model from scratch, which cover the range of the compute of the chains
+    that grow to it.
+
+    Args:
+        ratio: FLOPs per token of the base, divided by the FLOPs per token of the target.
     """
-    budgets = sorted(
-        (each.flops[-1], each.losses[-1]) for each in rows if each.seed == row.seed and "then" in each.when
+    low, high = (ratio * grid.before[end] + grid.after[end] for end in (0, -1))
+    return [round(tokens) for tokens in np.geomspace(low, high, grid.scratch)]
+
+
+def pieces(found: Sequence[Sequence[tuple[Stage, ...]]]) -> list[list[tuple[Stage, ...]]]:
+    """Return the trunks of several grids in pieces of at most `LONGEST` seconds. The trunks of the bases, from which
+    grown trunks begin, come first, in pieces of their own."""
+    parts: list[list[tuple[Stage, ...]]] = []
+    for group in ([each[0] for each in found], [trunk for each in found for trunk in each[1:]]):
+        parts.append([])
+        for trunk in group:
+            if parts[-1] and seconds([*parts[-1], trunk]) > LONGEST:
+                parts.append([])
+            parts[-1].append(trunk)
+    return parts
+
+
+def seconds(piece: Sequence[tuple[Stage, ...]]) -> float:
+    """Return the assumed training time of trunks on one core."""
+    sizes, rates = np.log(list(SPEEDS)), np.log(list(SPEEDS.values()))
+    return float(
+        sum(
+            stage.spec.tokens / np.exp(np.interp(np.log(parameters(stage.spec.model)), sizes, rates))
+            for trunk in piece
+            for stage in trunk
+        )
     )
-    front = [point for n, point in enumerate(budgets) if all(point[1] < cheaper[1] for cheaper in budgets[:n])]
-    for (low, before), (high, after) in pairwise(front):
-        if low <= row.flops[-1] <= high:
-            share = math.log(row.flops[-1] / low) / math.log(high / low)
-            return row.losses[-1] - before - share * (after - before)
-    return None
 
 
-def write(rows: Sequence[Row], sizes: Sequence[str]) -> None:
-    """Write the rows as JSON, and the means over seeds as a Markdown table sorted by cost."""
-    (TABLES / "when.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
-    head = [
-        "When",
-        *(f"tokens {size}" for size in sizes),
-        "FLOPs",
-        *(f"loss {size}" for size in sizes),
-        "loss - budgets",
-    ]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    names = dict.fromkeys(row.when for row in sorted(rows, key=lambda row: row.flops[-1]))
-    for name in names:
-        same = [row for row in rows if row.when == name]
-        tokens = [f"{mean(row.tokens[n] for row in same) / 1e3:,.0f}K" for n in range(len(sizes))]
-        losses = [f"{mean(row.losses[n] for row in same):.4f}" for n in range(len(sizes))]
-        values = [compare_with_budgets(row, rows) for row in same] if "then" not in name else []
-        differences = ", ".join("outside" if value is None else f"{value:+.4f}" for value in values)
-        lines.append([name, *tokens, f"{mean(row.flops[-1] for row in same):.2e}", *losses, differences])
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    note = (
-        f"Means over {len({row.seed for row in rows})} seeds; validation losses in nats at the end of each stage. "
-        "FLOPs are those of the whole chain. The last column is the last loss minus that of the budgets at the same "
-        "FLOPs, by seed. The JSON file of the same name has the keys of all stages."
+def cost(piece: Sequence[tuple[Stage, ...]]) -> str:
+    """Return the state and the cost of trunks as text."""
+    stages = [stage for trunk in piece for stage in trunk]
+    spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+    tokens = count(sum(stage.spec.tokens for stage in stages))
+    done = sum(map(is_done, stages))
+    return (
+        f"{len(piece)} trunks, {len(stages)} stages of which {done} are done, {tokens} tokens, "
+        f"{scientific(spent)} FLOPs, {duration(seconds(piece))} of one core"
     )
-    (TABLES / "when.md").write_text(f"# when\n\n{text}\n\n{note}\n", encoding="utf-8")
-    print(text)
 
 
-def main(parallel: int) -> None:
-    """Train all decided stages until the rules have decided every stage, and write the tables."""
-    decided: list[Stage] = []
-    while not decided or not all(is_done(stage) for *_, plan in chains() for stage in plan.stages):
-        plans = [plan for *_, plan in chains()]
-        decided = [stage for plan in plans for stage in plan.decided]
-        train_plans(plans, decided, parallel)
-    write([measure(*each) for each in chains()], [stage.size for stage in chains()[0][2].chain.stages])
+def main(train: Sequence[int], processes: int, folder: Path | None, overrides: Sequence[str]) -> None:
+    """Print the pieces of the study and their cost, train some of them, and write the results to `folder`."""
+    parts = pieces([list(trunks(grid, overrides)) for grid in GRIDS])
+    for number, piece in enumerate(parts, start=1):
+        print(f"piece {number}: {cost(piece)}")
+    print(f"all: {cost([trunk for piece in parts for trunk in piece])}")
+    if train:
+        for grid in GRIDS:
+            prepare(plan_of(grid, overrides))
+    train_all([trunk for number in train for trunk in parts[number - 1]], processes)
+    if folder is not None:
+        stages = [stage for piece in parts for trunk in piece for stage in trunk]
+        write_runs(folder / RUNS, finished_runs(stages))
+        write_laws(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parallel", type=int, default=2, help="number of stages to train in parallel")
-    main(parser.parse_args().parallel)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
+    parser.add_argument("--train", type=int, nargs="+", default=[], metavar="PIECE", help="pieces to train")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="folder for the losses and the laws")
+    parser.add_argument("--processes", type=int, default=2, help="stages that are trained at the same time")
+    given = parser.parse_args()
+    main(given.train, given.processes, given.write, given.overrides)

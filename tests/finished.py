@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from stages import train
+from stages import planned, train
 
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage
 
 
 def overrides_of(corpus: Path, runs: Path) -> list[str]:
@@ -23,6 +24,13 @@ def overrides_of(corpus: Path, runs: Path) -> list[str]:
         "optim.lr=1e-2", "launcher.threads=1", "tracking=none", "growth=exact",
         "schedule.stages.stage1.tokens=2048", "schedule.growth_tokens=512", *stages,
     ]  # fmt: skip
+
+
+def first_stage(overrides: list[str]) -> Stage:
+    """Train the first stage of the chain, and return it."""
+    stage = planned(overrides)[0]
+    assert train(stage)
+    return stage
 
 
 def finished(overrides: list[str]) -> Plan:

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 sys.path.insert(0, str(ROOT / "docs"))
 
-from json_documents import DOCUMENTS, file_of, schema_of
+from json_documents import DOCUMENTS
+from json_schemas import file_of, schema_of
 
 __all__ = ["DOCUMENTS", "checked", "file_of", "schema_of"]
 

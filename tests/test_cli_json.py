@@ -60,7 +60,7 @@ def test_every_document_has_a_schema_which_is_up_to_date() -> None:
     assert set(DOCUMENTS) | SERVES == {name for name, _ in commands(typer.main.get_command(app))}
     for command in DOCUMENTS:
         written = json.loads(file_of(command).read_text(encoding="utf-8"))
-        assert written == schema_of(command), "run `python docs/json_documents.py`"
+        assert written == schema_of(command), "run `python docs/json_schemas.py`"
     assert {file_of(command) for command in DOCUMENTS} == set(file_of("run").parent.iterdir())
 
 

@@ -13,8 +13,8 @@ sys.path.append(str(ROOT))
 
 from benchmarks.cuda import compiler  # noqa: E402
 from benchmarks.cuda.check import Check  # noqa: E402
-from benchmarks.cuda.failures import NotMeasured  # noqa: E402
 from benchmarks.cuda.findings import (  # noqa: E402
+    NotMeasured,
     Recorder,
 )
 from tfscale.bench.agreement import Errors, worst  # noqa: E402

@@ -12,25 +12,17 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from finished import overrides_of
+from finished import first_stage, overrides_of
 from s3 import s3_server
-from schemas import checked
-from stages import train, wait_for
-from typer.testing import CliRunner
+from stages import wait_for
 
-from tfscale.cli.main import app
-from tfscale.config.compose import compose
-from tfscale.data.prepare import prepare
-from tfscale.faults import UserFault
-from tfscale.plan.plan import make_plan
 from tfscale.stage.folder import Stage
 from tfscale.store.contents import DONE, SPARED, find_waste, newest, snapshots, verify
 from tfscale.store.pusher import Pusher
 from tfscale.store.remote import Damaged, Store, StoreError
-from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
+from tfscale.store.snapshot import read_manifest
 from tfscale.store.stages import pull_corpus, pull_stage, push_corpus, push_stage, state_of
 
 OWN = {"lock", "heartbeat", "training.log", "growing.log"}
@@ -41,11 +33,7 @@ OWN = {"lock", "heartbeat", "training.log", "growing.log"}
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """A finished stage, with its corpus, in a runs folder of its own."""
     overrides = overrides_of(corpus, tmp_path_factory.mktemp("trained"))
-    plan = make_plan(compose([*overrides, "launcher.checkpoint_tokens=1024"]))
-    prepare(plan.corpus.spec, plan.runs / "data")
-    stage = plan.chain.stages[0]
-    assert train(stage)
-    return stage
+    return first_stage([*overrides, "launcher.checkpoint_tokens=1024"])
 
 
 @pytest.fixture
@@ -318,34 +306,3 @@ def test_waste_is_what_no_manifest_names_for_a_day_and_older_checkpoints(
     later = {waste.path for waste in find_waste(files, now + SPARED + timedelta(hours=1))} - old
     assert len(later) == 3
     assert all(path.startswith("stages/tokenformer-0123456789ab/done/") for path in later)
-
-
-def tfscale(*words: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, ["store", *words, "--json"], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return checked(f"store {words[0]}", result.stdout)
-
-
-def test_the_commands_say_what_they_do(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    here, there = (f"runs={tmp_path / name}" for name in ("here", "there"))
-    store, corpus = f"store={tmp_path / 'store'}", Path(stage.spec.run.data_dir).name
-    assert set(tfscale("push", here, store)["items"]) == {stage.path.name, corpus}
-    assert [(each["kind"], each["name"], each["state"]) for each in tfscale("ls", store)["items"]] == [
-        ("corpus", corpus, DONE),
-        ("stage", stage.path.name, DONE),
-    ]
-    assert tfscale("pull", store, there, "--only", stage.key[:4])["items"] == {
-        stage.path.name: "taken from the store (done)"
-    }
-    assert tfscale("pull", store, there)["items"][stage.path.name] == "already here"
-    assert tfscale("verify", store) | {"read": 0} == {
-        "store": str(tmp_path / "store"), "sound": True, "problems": [], "read": 0
-    }  # fmt: skip
-    assert tfscale("gc", store, "--dry-run")["files"] == []
-    (file,) = [path for path in (tmp_path / "store" / "data").rglob("*") if path.name == MANIFEST_FILE]
-    file.write_text("{}")
-    assert not tfscale("verify", store, code=1)["sound"]
-    with pytest.raises(UserFault, match="--only=no_such: must be in"):
-        tfscale("pull", store, there, "--only", "no_such")
-    with pytest.raises(UserFault, match="store=null: must name a store"):
-        tfscale("ls")

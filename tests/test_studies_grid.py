@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from studies.grid import BATCH, GRIDS, trunks
 from studies.grid_laws import fit_study, write_laws
 from studies.grid_runs import RUNS, StudyRun, read_study, write_runs
 from studies.held_out import NOISE, ROUNDS, Prediction, plan_chains, predict, score
 from studies.paper_chain import cost_at, report
+from studies.when_to_grow import BATCH, GRIDS, trunks
 from tfscale.advise.runs import growth_factor
 from tfscale.models.counts import flops, parameters
 from tfscale.stage.folder import Stage

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.cuda import compiler
-from benchmarks.cuda.failures import NotMeasured
-from benchmarks.cuda.findings import Recorder
+from benchmarks.cuda.findings import NotMeasured, Recorder
+from tfscale.bench.agreement import PEAK_SHARE
 from tfscale.bench.settings import Settings, resolve_settings
 from tfscale.models.language_model import LanguageModel
 
@@ -120,3 +120,13 @@ class Check:
     def peak(self) -> int | None:
         """Return the peak memory in bytes since `reset_peak`, or None on the CPU."""
         return torch.cuda.max_memory_allocated() if self.on_cuda else None
+
+    def bound_peak(self, name: str, peak: int | None, planned: int) -> None:
+        """Record the relative difference between the measured and the planned peak memory, with its bound. If `peak` is
+        None, as on the CPU, record that the peak was not measured."""
+        if peak is None:
+            self.record.measured(
+                f"{name}: peak memory", {"not_measured": "the allocator of the CPU does not report it"}
+            )
+        else:
+            self.record.bounded(f"{name}: peak memory off the plan's, as a share", abs(peak / planned - 1), PEAK_SHARE)

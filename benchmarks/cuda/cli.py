@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.checkout import ROOT
 from benchmarks.cuda.check import Check
-from benchmarks.cuda.failures import NotMeasured
+from benchmarks.cuda.findings import NotMeasured
 from benchmarks.cuda.prepared import CONFIG, PACKAGES, read_order
 from tfscale import children
 from tfscale.bench.stages import events_of

@@ -3,7 +3,7 @@ are imported on use, because their import takes seconds."""
 
 from collections import Counter
 
-from benchmarks.cuda.failures import NotMeasured
+from benchmarks.cuda.findings import NotMeasured
 from tfscale.models import cross_entropy
 
 

@@ -21,6 +21,10 @@ ERROR_CHARACTERS = 600
 """Maximum length of a recorded error message. The recorded traceback is up to twice as long."""
 
 
+class NotMeasured(Exception):
+    """Exception for a measurement that was not made as its name states, for example in another precision."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Measurement with figures that have no bound."""

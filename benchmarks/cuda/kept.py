@@ -1,7 +1,6 @@
 """Part `kept`, which compares the bytes per token that a block saves for its backward pass with the memory model."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -11,14 +10,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.cuda.check import Check
+from benchmarks.partition import SEQUENCES, planned_bytes
 from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import memory
 from tfscale.models.execution import Execution, Recompute
 from tfscale.models.init import build_model
 from tfscale.models.rotary import rotary_table
 
-SEQUENCES = 4
 LARGEST_SHOWN = 14
 
 
@@ -56,16 +54,12 @@ def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute
     with saved_tensors_hooks(record, lambda tensor: tensor), check.autocast(bf16):
         model.blocks[0](x, rotation)
     tokens = SEQUENCES * config.context
+    execution = Execution(
+        SEQUENCES, 2 if bf16 else 4, recompute, device=check.device, compiled=compiled and check.on_cuda
+    )
     largest = sorted(found.values(), reverse=True)[:LARGEST_SHOWN]
     return {
         "bytes_per_token": sum(size for size, _ in found.values()) / tokens,
-        "planned_bytes_per_token": _planned(config, bf16, recompute, compiled and check.on_cuda, check.device) / tokens,
+        "planned_bytes_per_token": planned_bytes(config, execution) / tokens,
         "largest": [f"{size} {shape}" for size, shape in largest],
     }
-
-
-def _planned(config: ModelConfig, bf16: bool, recompute: Recompute, compiled: bool, device: str) -> int:
-    """Return the bytes of activations that the memory model adds for one more block."""
-    execution = Execution(SEQUENCES, 2 if bf16 else 4, recompute, device=device, compiled=compiled)
-    one, two = (memory(replace(config, n_layer=layers), execution).activations for layers in (1, 2))
-    return two - one

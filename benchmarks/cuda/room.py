@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.cuda.check import Check
-from benchmarks.cuda.failures import NotMeasured
+from benchmarks.cuda.findings import NotMeasured
 from tfscale.bench.agreement import LOSS_BOUND_NATS, worst
 from tfscale.bench.device_check import measure_resume, weights
 from tfscale.bench.stages import StageProcess, events_of, small_stage, start_training, write_corpus

@@ -14,9 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cuda import compiler
 from benchmarks.cuda.check import Check
-from benchmarks.cuda.failures import NotMeasured
-from benchmarks.cuda.findings import KERNELS
-from benchmarks.cuda.memory import bound_peak
+from benchmarks.cuda.findings import KERNELS, NotMeasured
 from benchmarks.pattention import official
 from benchmarks.step import OFFICIAL, ReferenceModel
 from tfscale.bench.contest import make_matrix_product
@@ -43,7 +41,7 @@ def step(name: str, check: Check) -> None:
         measure = _measure_if_it_fits if who == OFFICIAL else _measure
         found = check.record.attempt(who.name, partial(measure, check, size, who, peak_flops))
         if found and who in (OURS, TRANSFORMER):  # the plan does not model the official order's whole logits
-            bound_peak(check.record, who.name, found["peak_bytes"], found["planned_bytes"])
+            check.bound_peak(who.name, found["peak_bytes"], found["planned_bytes"])
         gc.collect()
 
 

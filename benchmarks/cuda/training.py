@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cuda.check import Check
-from benchmarks.cuda.memory import bound_peak
 from tfscale.bench.sizes import PAPER, tokenformer
 from tfscale.bench.stages import events_of, stage, start_training, write_corpus
 from tfscale.bench.trained import planned_memory
@@ -32,7 +31,7 @@ def training(check: Check) -> None:
     if found:
         peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, it is that of the whole process
         planned = planned_memory(model, micro_batch, check.device, found["recompute"])
-        bound_peak(check.record, "124M stage", peak, planned)
+        check.bound_peak("124M stage", peak, planned)
     shutil.rmtree(folder)
 
 
