@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tfscale.ranges import Share
+from tfscale.ranges import Natural, Share
 
 
 @dataclass(frozen=True)
@@ -17,3 +17,7 @@ class BranchesPart:
     """Budgets at which runs from scratch have a branch. `own`: the budget of their own size. `all`: the budget of every
     size of the chain, as branches of one trunk, so that costs at equal perplexity are read from models whose learning
     rate has been decayed."""
+    smaller_readings: Natural = 0
+    """Number of further budgets below the chain's smallest one, each of them half of the next larger one, at which runs
+    from scratch have a branch with `readings=all`. With them, costs can also be read at perplexities that an arm
+    reaches before the chain's smallest budget."""
