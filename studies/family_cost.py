@@ -140,5 +140,5 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
     parser.add_argument("--train", action="store_true", help="train the branches at the smaller budgets")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     main(given.folder, given.train, given.overrides)
