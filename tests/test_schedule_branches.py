@@ -111,6 +111,24 @@ def test_all_readings_are_branches_of_one_trunk_per_size_at_every_budget() -> No
     assert (tokenformers.trunk[0], tokenformers.stages[0]) == (plan.chain.trunk[0], plan.chain.stages[0])
 
 
+def test_smaller_readings_are_branches_at_halved_budgets_and_leave_the_base_of_the_chain_as_it_is() -> None:
+    overrides = ["baseline=scratch", "schedule.branches.readings=all"]
+    before, plan = plan_of(*overrides), plan_of(*overrides, "schedule.branches.smaller_readings=2")
+    assert plan.chain.all_stages == before.chain.all_stages
+    smallest = cumulative_flops(plan.chain, plan.chain.stages[0])
+    for arm, former in zip(plan.baselines[:2], before.baselines[:2], strict=True):
+        for own, whole in zip(arm.stages, former.stages, strict=True):
+            assert cumulative_flops(arm, own) == cumulative_flops(former, whole)
+            ends = sorted(cumulative_flops(arm, each) for each in (*arm.readings, *arm.stages) if each.size == own.size)
+            if (arm.name, own.size) == ("tokenformer_scratch", "25K"):
+                assert len(ends) == 4
+                continue
+            step = own.spec.batch_tokens * flops(own.spec.model).training
+            assert len(ends) == 6
+            assert abs(ends[0] - smallest / 4) <= step
+            assert abs(ends[1] - smallest / 2) <= step
+
+
 @pytest.mark.parametrize("tokens", [1, 512, 1024, 6 * 512, 13 * 512, 10**6])
 def test_a_trunk_and_its_branch_have_the_tokens_of_the_run_in_whole_steps(tokens: int) -> None:
     plan = plan_of()
@@ -165,6 +183,8 @@ def test_four_growths_by_two_take_the_compute_of_three_by_the_papers_factors() -
         ("init_from=imported", "init_from='imported': must be null with schedule.branches"),
         ("schedule.branches.fraction=1", "schedule.branches.fraction=1: must be a fraction, above 0 and below 1"),
         ("schedule.branches.readings=some", "schedule.branches.readings"),
+        ("schedule.branches.smaller_readings=1", "schedule.branches.readings=own: must be all with"),
+        ("schedule.branches.smaller_readings=-1", "schedule.branches.smaller_readings=-1: must be at least 0"),
     ],
 )
 def test_settings_that_would_change_the_trunks_rate_are_told(override: str, says: str) -> None:

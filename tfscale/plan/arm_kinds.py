@@ -55,8 +55,8 @@ class Scratch(ArmKind):
         stages: list[Stage] = []
         trunk: list[Stage] = []
         readings: list[Stage] = []
-        budgets = sorted(chain.spent(target) for _, target in chain.sizes)
         for size, target in chain.sizes if part.sizes == "all" else chain.sizes[-1:]:
+            budgets = self._budgets(chain, target)
             through = self._through(budgets, chain, size, target)
             before = accumulate((stage.spec.tokens for stage in through), initial=0)
             ends = [branch(stage, chain.specs, tokens) for stage, tokens in zip(through, before, strict=False)]
@@ -64,6 +64,18 @@ class Scratch(ArmKind):
             trunk += through
             readings += ends
         return Arm(name, part.title, part.kind, tuple(stages), tuple(trunk), tuple(readings))
+
+    def _budgets(self, chain: Chain, target: Stage) -> list[int]:
+        """Return the compute budgets at which the model of one size has a branch, in increasing order."""
+        budgets = sorted(chain.spent(each) for _, each in chain.sizes)
+        branches = chain.experiment.schedule.branches
+        if branches is None or self._is_base(chain, target):  # the chain's base is trained in one stage
+            return budgets
+        return [budgets[0] // 2**halvings for halvings in range(branches.smaller_readings, 0, -1)] + budgets
+
+    def _is_base(self, chain: Chain, target: Stage) -> bool:
+        """Return whether the chain's base is this arm's first run."""
+        return self.part.family == "tokenformer" and target == chain.base
 
     def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
         """Return a trunk that trains the model of one size, with a stage that ends at each compute budget. The warm-up
@@ -76,8 +88,8 @@ class Scratch(ArmKind):
         return trunk_through(chain.specs.stage(size.size, spec), ends, chain.specs)
 
     def _spec(self, chain: Chain, size: StagePart, target: Stage) -> StageSpec:
-        if self.part.family == "tokenformer" and target == chain.base:
-            return chain.base.spec  # the chain's base is this arm's first run
+        if self._is_base(chain, target):
+            return chain.base.spec
         model, rate = self._model(chain, size, target)
         tokens = {
             "stage_tokens": target.spec.tokens,

@@ -131,6 +131,10 @@ def _branches(experiment: Experiment) -> Iterator[Fault]:
         if rate is not None:
             rule = "must be null with schedule.branches, whose trunk has the learning rate of the first stage"
             yield Fault(key, rate, rule, "null", reads)
+    if schedule.branches.smaller_readings and schedule.branches.readings != "all":
+        rule = "must be all with schedule.branches.smaller_readings, which adds budgets to those of the chain"
+        reads = ("schedule.branches.smaller_readings",)
+        yield Fault("schedule.branches.readings", schedule.branches.readings, rule, "all", reads)
     if experiment.init_from is not None:
         rule = "must be null with schedule.branches, because imported weights have no learning rate to continue"
         yield Fault("init_from", repr(experiment.init_from), rule, "null", reads)
