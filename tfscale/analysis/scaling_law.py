@@ -33,25 +33,36 @@ alpha."""
 
 
 @dataclass(frozen=True, eq=False)
+class Frontier:
+    """Ends of an arm's runs whose loss is lower than that of all runs with the same or less compute, in order of
+    compute."""
+
+    keys: tuple[str, ...]
+    """Keys of the stages whose final evaluations are points of the frontier."""
+    compute: Array
+    """Cumulative compute [points]."""
+    losses: Array
+    """Validation losses [points] in nats per token, averaged over seeds."""
+    runs: NDArray[np.intp]
+    """Index of the run of each point [points]. Branches of one run at several budgets have the same index, because they
+    deviate from the law together."""
+
+
+@dataclass(frozen=True, eq=False)
 class ScalingLaw:
     """Scaling law fitted to the frontier of an arm. Its uncertainty is estimated by refitting the law to the fitted
     losses plus residuals drawn with replacement."""
 
     arm: str
-    keys: tuple[str, ...]
-    """Keys of the stages that contribute points to the frontier."""
+    frontier: Frontier
     irreducible: float
     """Irreducible loss E, in nats per token."""
     coefficient: float
     """Coefficient A, for compute in units of `unit`."""
     exponent: float
-    """Exponent alpha of the law."""
+    """Exponent alpha."""
     unit: float
     """Geometric mean of the frontier's compute, in the unit of the measure."""
-    compute: Array
-    """Compute of the fitted frontier [points]."""
-    losses: Array
-    """Losses of the fitted frontier [points] in nats per token."""
     refits: Array
     """Parameters log E, log A and alpha of each refit [refits, 3]."""
     scatter: Array
@@ -75,22 +86,6 @@ class ScalingLaw:
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(losses, [tail, 1 - tail], axis=0)
         return low, high
-
-
-@dataclass(frozen=True, eq=False)
-class Frontier:
-    """Ends of an arm's runs whose loss is lower than that of all runs with the same or less compute, in order of
-    compute."""
-
-    keys: tuple[str, ...]
-    """Keys of the stages whose final evaluations are points of the frontier."""
-    compute: Array
-    """Cumulative compute [points]."""
-    losses: Array
-    """Validation losses [points] in nats per token, averaged over seeds."""
-    runs: NDArray[np.intp]
-    """Index of the run of each point [points]. Branches of one run at several budgets have the same index, because they
-    deviate from the law together."""
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
@@ -138,9 +133,7 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
     again = fitted + _resampled(scatter, points.runs, seeded("scaling law", name))
     refits, _ = _minimise(x, again, np.tile(best, (REFITS, 1)))
     e, a, alpha = best
-    return ScalingLaw(
-        name, points.keys, float(np.exp(e)), float(np.exp(a)), float(alpha), unit, compute, losses, refits, scatter
-    )
+    return ScalingLaw(name, points, float(np.exp(e)), float(np.exp(a)), float(alpha), unit, refits, scatter)
 
 
 def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:
