@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
-from tfscale.advise.laws import MissingBudgets, Observed
+from tfscale.advise.laws import MissingBudgets
+from tfscale.advise.observed import Observed
 from tfscale.advise.question import Budget
 from tfscale.analysis.answer import Answer
 from tfscale.analysis.curves import Measure

@@ -81,8 +81,7 @@ class Found:
 
     runs: tuple[Run, ...]
     unused: tuple[str, ...]
-    """Names of the folders of finished stages that diverged or cannot be read, for example because an extension is
-    missing."""
+    """Names of the folders of finished stages that diverged or cannot be read."""
 
 
 def read_runs(runs: Path) -> Found:
