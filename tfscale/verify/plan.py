@@ -47,8 +47,7 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each checkpoint folder that was renamed to `broken-*` because the checkpoint is
-    incomplete. Such a folder is not a fault."""
+    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`, which is not a fault."""
     return [
         f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
