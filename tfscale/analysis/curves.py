@@ -64,8 +64,7 @@ class Cost:
 
 NO_COST = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
-"""Kinds of costs of one model. They answer different questions, so every table and figure names the cost that it shows.
-The family cost of several sizes depends on their perplexities (`tfscale.analysis.family`)."""
+"""Kinds of costs of one model. Family costs of several sizes depend on their perplexities."""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,7 @@ class Section:
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
-    """Rows of cells. A cell contains a text, or keys of stages to link to, and the value by which its column is
-    sorted."""
+    """Rows of cells, which are a text, or keys of stages to link to, and the value by which the column is sorted."""
     note: str = ""
 
 

@@ -28,8 +28,7 @@ REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
-"""Starting points of the fit: E as a fraction of the lowest loss, log A for compute in units of `ScalingLaw.unit`, and
-alpha."""
+"""Starting points of the fit: E as a fraction of the lowest loss, log A, and alpha."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +104,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 def _ends(
     arm: ArmCurve, size: str, number: int, measure: Measure
 ) -> Iterator[tuple[float, float, int, tuple[str, ...]]]:
-    """Yield (compute, loss, `number`, stage keys) for the ends of an arm's runs of one size at each budget, averaged
-    over seeds. Yield nothing if a run has not finished."""
+    """Yield (compute, loss, `number`, stage keys) for the ends of an arm's finished runs of one size at each budget,
+    averaged over seeds."""
     runs = arm.replicates(size)
     budgets = [run.readings for run in runs] if all(run.readings for run in runs) else [(run,) for run in runs]
     for replicates in zip(*budgets, strict=False):

@@ -38,8 +38,7 @@ class Row:
     keys: tuple[str, ...]
     """Keys of the stages of this row, one per seed."""
     chain_keys: tuple[str, ...]
-    """Keys of the chain's stages with which the row is compared: none for the chain itself, or if the chain does not
-    have this size."""
+    """Keys of the chain's stages with which the row is compared, if any."""
     rests_on: tuple[str, ...]
     """Keys of all stages on which numbers of the row depend, including parents and smaller sizes."""
     seeds: tuple[int | None, ...]

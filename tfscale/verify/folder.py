@@ -13,8 +13,7 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Generator that yields findings and returns values for later checks. A finding is a sentence that names a file, the
-content found and the expected content."""
+"""Generator that yields findings, sentences about a file and its content, and returns values for later checks."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
