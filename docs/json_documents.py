@@ -7,8 +7,9 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict, get_type_hints
 
-from tfscale.advise.laws import MissingBudgets, Observed
-from tfscale.advise.options import Option
+from tfscale.advise.advice import Option
+from tfscale.advise.laws import MissingBudgets
+from tfscale.advise.observed import Observed
 from tfscale.advise.question import Budget
 from tfscale.analysis.answer import Answer
 from tfscale.analysis.curves import Measure

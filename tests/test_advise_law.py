@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tfscale.advise.law import FAR, LEVEL, Law, Measured, fit, interval
-from tfscale.advise.mixing import mixing_time
-from tfscale.advise.multiplier import multipliers_of
+from tfscale.advise.observed import mixing_time, multipliers_of
 from tfscale.analysis.intervals import Array
 
 NOISE = 0.003

@@ -9,8 +9,8 @@ import pytest
 from test_analysis_curves import write_arms, write_stage
 from test_analysis_planted import BUDGET, REPETITIONS, TOLERANCE, few_draws, loss, paired, planted  # noqa: F401
 
-from tfscale.analysis.any_size import best_end, best_of_any_size
 from tfscale.analysis.curves import read_arms
+from tfscale.analysis.equal_cost import best_end, best_of_any_size
 from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.formats import record
 from tfscale.analysis.intervals import LEVEL

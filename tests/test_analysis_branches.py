@@ -80,7 +80,7 @@ def test_growths_are_read_from_the_trunk(tmp_path: Path) -> None:
     [chain] = read(write_chain(tmp_path))
     [event] = growths(chain)
     assert (event.parent, event.key) == ("t1", "t2")
-    assert np.exp([event.before, event.after.loss, event.end]) == pytest.approx([10, 14, 8])
+    assert np.exp([event.loss_before, event.loss_after, event.loss_end]) == pytest.approx([10, 14, 8])
 
 
 def test_rows_rest_on_the_trunk_and_on_all_readings(tmp_path: Path) -> None:

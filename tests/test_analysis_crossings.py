@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from points import first_reach, perplexity_at
 
-from tfscale.analysis.equal_cost import first_reaches, losses_at
+from tfscale.analysis.bootstrap import Curves
 
 POWER_LAW = [(compute, 100 * compute**-0.5) for compute in (10.0, 40.0, 1000.0)]
 
@@ -46,8 +46,9 @@ def test_stacks_of_curves_answer_as_each_curve_does() -> None:
     log_compute = np.sort(draw.uniform(0, 5, (50, 6)), axis=1)
     losses = draw.uniform(1, 3, (50, 6))
     targets, at = draw.uniform(0.8, 3, 50), draw.uniform(-1, 6, 50)
-    reached, bound = first_reaches(log_compute, losses, targets)
-    values = losses_at(log_compute, losses, at)
+    curves = Curves(log_compute, losses)
+    reached, bound = curves.first_reach(targets)
+    values = curves.losses_at(at)
     for row in range(50):
         points = list(zip(np.exp(log_compute[row]), np.exp(losses[row]), strict=True))
         state, compute = first_reach(points, float(np.exp(targets[row])))

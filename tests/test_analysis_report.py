@@ -15,11 +15,11 @@ from test_analysis_curves import write_arms, write_seeds, write_stage
 from tfscale.analysis.caption import caption, regime
 from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import ArmCurve, read_arms
+from tfscale.analysis.documents import write_comparison
 from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.figure_family import family_figure
 from tfscale.analysis.reference import published_arms
-from tfscale.analysis.report import write_comparison
-from tfscale.analysis.style import FIGURE_KINDS, render, styles
+from tfscale.analysis.style import FIGURE_KINDS, render
 from tfscale.config.folders import conf_dir
 from tfscale.plan.arms import Arm
 
@@ -160,7 +160,7 @@ def test_a_comparison_that_fails_leaves_the_old_one_alone(tmp_path: Path) -> Non
 
 def test_a_table_needs_no_matplotlib_and_a_figure_no_pyplot(tmp_path: Path) -> None:
     code = (
-        "import sys, tfscale.analysis.report; assert 'matplotlib' not in sys.modules; "
+        "import sys, tfscale.analysis.documents; assert 'matplotlib' not in sys.modules; "
         "from tfscale.analysis.curves import *; from tfscale.analysis.figure import *; "
         "from tfscale.analysis.style import render; "
         "e = Evaluation(1, 8, Cost(8, 8, 9, 8, 8), 1.0, 2.7, 1.0); "
@@ -226,13 +226,12 @@ def test_fits_are_named_as_such(tmp_path: Path) -> None:
     assert law.arm == "f"
     drawn = lines(comparison_figure(compared.arms, "t", laws=compared.laws))
     assert "fit to flat" in drawn
-    assert max(drawn["fit to flat"].get_xdata()) <= law.compute[-1] * 1.001
+    assert max(drawn["fit to flat"].get_xdata()) <= law.frontier.compute[-1] * 1.001
 
 
 def test_all_sizes_together_have_a_bar_for_each_side_and_question(tmp_path: Path) -> None:
     compared = compare_arms(write_arms(tmp_path), "t")
-    chain = compared.arms[0]
-    figure = family_figure(compared.families, chain, styles(compared.arms, chain), 3600.0)
+    figure = family_figure(compared.families, compared.arms, 3600.0)
     flops, seconds = ([bar.get_width() for bar in axes.patches] for axes in figure.axes)
     at_arm = compared.families[0].at_arm.chain.high
     assert flops == pytest.approx([1.2e6, 2e6, at_arm, 2e6])
@@ -244,7 +243,7 @@ def test_all_sizes_together_have_a_bar_for_each_side_and_question(tmp_path: Path
 
 def test_without_a_family_the_bars_say_so(tmp_path: Path) -> None:
     compared = compare_arms(write_arms(tmp_path)[:1], "t")
-    figure = family_figure(compared.families, compared.arms[0], {}, None)
+    figure = family_figure(compared.families, compared.arms, None)
     assert figure.get_suptitle() == "No arm has all sizes of the chain yet."
 
 

@@ -19,7 +19,6 @@ from test_analysis_curves import reading, result, spent, write_seeds
 
 from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.documents import to_html
-from tfscale.analysis.records import stage_records
 from tfscale.cli.common import Common
 from tfscale.cli.compare import compare, plan_with, report
 from tfscale.faults import UserFault
@@ -196,9 +195,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain, scratch = write_seeds(folder / "runs")
     arms = [chain, replace(scratch, title=ARM)]
     path = folder / "report.html"
-    path.write_text(
-        to_html(compare_arms(arms, TITLE), stage_records(arms), "tfscale compare", "seed: 0"), encoding="utf-8"
-    )
+    path.write_text(to_html(compare_arms(arms, TITLE), arms, "tfscale compare", "seed: 0"), encoding="utf-8")
     return path
 
 

@@ -78,30 +78,19 @@ def read_amount(value: Any) -> Any:
 
 
 Positive = Annotated[float, Range(above=0)]
-"""A number above 0."""
 NonNegative = Annotated[float, Range(least=0)]
-"""A number of at least 0."""
 Rate = Annotated[float, Range(above=0, such_as="3e-4")]
-"""A learning rate above 0."""
 Fraction = Annotated[float, Range(0, 1, what="a fraction", such_as="0.1")]
-"""A fraction from 0 to 1."""
 Momentum = Annotated[float, Range(least=0, below=1, such_as="0.9")]
-"""A weight of the old value in a running mean, at least 0 and below 1."""
+"""A weight of the old value in a running mean."""
 Factor = Annotated[float, Range(above=0, most=1000, what="a factor", such_as="1")]
-"""A factor, above 0 and at most 1000."""
 Nats = Annotated[float, Range(above=0, below=10, what="nats of loss", such_as="0.02")]
-"""A difference of losses in nats, above 0 and below 10."""
 Probability = Annotated[float, Range(least=0, below=1, what="a probability", such_as="0.3")]
-"""A probability of at least 0 and below 1."""
 Share = Annotated[float, Range(above=0, below=1, what="a fraction", such_as="0.05")]
-"""A fraction, above 0 and below 1."""
 Whole = Annotated[int, Range()]
-"""Any whole number from -10^18 to 10^18."""
 Natural = Annotated[int, Range(least=0)]
-"""A whole number of at least 0."""
 Count = Annotated[int, Range(least=1)]
-"""A whole number of at least 1."""
 Amount = Annotated[int, Range(least=0, read=read_amount)]
-"""A number of tokens of at least 0, also given as text such as 15B, 1.5M, 300K or 65536."""
+"""A number of tokens, also given as text such as 15B, 1.5M, 300K or 65536."""
 AutoCount = Annotated[int, Range(least=0, read=lambda value: 0 if value == "auto" else value)]
 """A whole number of at least 0. The text `auto` is read as 0."""

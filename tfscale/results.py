@@ -17,10 +17,9 @@ from typing import Any
 import pandas as pd
 
 from tfscale.analysis.comparison import Comparison, compare_arms
-from tfscale.analysis.curves import StageCurve, read_stage
+from tfscale.analysis.curves import Evaluation, StageCurve, read_stage
 from tfscale.analysis.formats import to_document
 from tfscale.faults import UserFault, user_faults
-from tfscale.plan.arms import Arm
 from tfscale.plan.experiments import Recorded, recorded
 from tfscale.stage.evaluations import measured, read_evaluations
 from tfscale.stage.folder import Stage
@@ -38,16 +37,16 @@ _OF_COSTS = (*_OF_ROWS, "status", "parameters", "loss", "perplexity", "perplexit
 class Results:
     """Results of the experiments in a runs folder.
 
-    All frames have a column `experiment` with the name of the schedule and the key of the chain. Unless a column
-    says otherwise, FLOPs are model FLOPs, and costs include the costs of all parents. Losses are in nats per token.
-    Unknown values are NaN or None.
+    All frames have a column `experiment` with the name of the schedule and the key of the chain. Unless a column says
+    otherwise, FLOPs are model FLOPs, and costs include those of all parents. Losses are in nats per token. Unknown
+    values are NaN or None.
     """
 
     runs: Path
     experiments: tuple[Recorded, ...]
     noise_floor: float | None = None
-    """Difference of losses in nats below which single runs count as equal, or None if it is unknown. It is used only in
-    comparisons in which both sides have one seed."""
+    """Difference of losses in nats below which single runs count as equal, used if both sides have one seed; None if
+    it is unknown."""
 
     @cached_property
     def stages(self) -> pd.DataFrame:
@@ -58,17 +57,15 @@ class Results:
     def evaluations(self) -> pd.DataFrame:
         """One row per evaluation on the validation text during training."""
         rows = [
-            {**where, "parameters": curve.parameters, "step": each.step, "tokens": each.tokens,
-             **_costs(asdict(each.totals)), **_measures(asdict(each))}
+            {**where, "parameters": curve.parameters, "step": each.step, "tokens": each.tokens, **_evaluated(each)}
             for where, _, curve in self._curves
             for each in curve.evaluations
-        ]  # fmt: skip
+        ]
         return pd.DataFrame(rows)
 
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
-        """One row per value that `tfscale eval` measured after training, with the name of the text or task and the name
-        of the measure."""
+        """One row per value that `tfscale eval` measured after training."""
         rows = [
             {**where, "kind": entry["kind"], "name": entry["name"], "measure": measure, "value": value}
             for where, stage, _ in self._curves
@@ -85,17 +82,15 @@ class Results:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per size of each arm that is compared with the chain, without sizes whose runs the arm and the chain
-        share. The columns are the costs at equal perplexity, the perplexities at equal compute, the outcome, and the
-        verdict as a sentence."""
+        """One row per size of each arm whose runs are not the chain's, with costs at equal perplexity, perplexities at
+        equal compute, the outcome, and the verdict as a sentence."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])
         costs = [name for name in self.costs.columns if name not in _OF_ROWS]
         return self._rows[compared].drop(columns=costs).reset_index(drop=True)
 
     @cached_property
     def growths(self) -> pd.DataFrame:
-        """One row per growth of each chain and seed, with the losses before and after the growth in nats per token, and
-        the number of training tokens until the loss has recovered."""
+        """One row per growth of each chain and seed, with losses, and the training tokens until the loss recovered."""
         rows = [{"experiment": name, **row} for name, document in self._documents for row in document["growths"]]
         return pd.DataFrame(rows)
 
@@ -126,22 +121,20 @@ class Results:
 
     @cached_property
     def _curves(self) -> list[tuple[dict[str, Any], Stage, StageCurve]]:
-        """Stages of all arms, each with the columns that identify the stage and with its measurements."""
         with user_faults():
-            return [
-                (_where(experiment, arm, stage), stage, read_stage(stage))
-                for experiment in self.experiments
-                for arm in experiment.joined
-                for stage in arm.all_stages
-            ]
+            found = []
+            for each in self.experiments:
+                for arm in each.joined:
+                    for stage in arm.all_stages:
+                        place = (each.comparison.name, arm.name, arm.title, stage.size, arm.role(stage))
+                        where = dict(zip(_WHERE, (*place, stage.spec.seed, stage.key), strict=True))
+                        found.append((where, stage, read_stage(stage)))
+            return found
 
 
 def read_results(runs: str | Path = "runs", noise_floor: float | None = None) -> Results:
-    """Return the results in a runs folder, or in a folder written by `tfscale compare --submit`.
-
-    Args:
-        noise_floor: difference of losses in nats below which single runs count as equal, or None if it is unknown. It
-            is used only in comparisons in which both sides have one seed.
+    """Return the results in a runs folder, or in a folder written by `tfscale compare --submit`. `noise_floor` is
+    described in `Results`.
 
     Raises:
         UserFault: the folder contains no experiment, or a record of an experiment is damaged.
@@ -152,13 +145,8 @@ def read_results(runs: str | Path = "runs", noise_floor: float | None = None) ->
     return Results(Path(runs), experiments, noise_floor)
 
 
-def _where(experiment: Recorded, arm: Arm, stage: Stage) -> dict[str, Any]:
-    name, seed = experiment.comparison.name, stage.spec.seed
-    return dict(zip(_WHERE, (name, arm.name, arm.title, stage.size, arm.role(stage), seed, stage.key), strict=True))
-
-
 def _end(stage: Stage, curve: StageCurve) -> dict[str, Any]:
-    spec, end = stage.spec, curve.end
+    spec = stage.spec
     return {
         "folder": stage.path.name,
         "state": status_of(stage).state,
@@ -170,15 +158,10 @@ def _end(stage: Stage, curve: StageCurve) -> dict[str, Any]:
         "batch_tokens": spec.batch_tokens,
         "optimizer": spec.optimizer.name,
         "lr": spec.optimizer.lr,
-        **(_costs(asdict(end.totals)) if end else {}),
-        **(_measures(asdict(end)) if end else {}),
+        **(_evaluated(curve.end) if curve.end else {}),
     }
 
 
-def _costs(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return a stage's cumulative costs by column name."""
-    return {f"total_{name}" if name == "tokens" else name: value for name, value in totals.items()}
-
-
-def _measures(evaluation: dict[str, Any]) -> dict[str, Any]:
-    return {name: evaluation[name] for name in ("loss", "perplexity", "bits_per_byte")}
+def _evaluated(end: Evaluation) -> dict[str, Any]:
+    costs = {f"total_{name}" if name == "tokens" else name: value for name, value in asdict(end.totals).items()}
+    return {**costs, "loss": end.loss, "perplexity": end.perplexity, "bits_per_byte": end.bits_per_byte}

@@ -1,19 +1,52 @@
 """Advice on whether to grow, from which size and with which budgets, and on the expected saving."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from tfscale.advise.law import FAR, interval
-from tfscale.advise.laws import TITLES, Laws, Observed, fit_laws, observe
-from tfscale.advise.options import Option, by_growth, from_scratch
+from tfscale.advise.evidence import Family
+from tfscale.advise.law import FAR, Law, interval
+from tfscale.advise.laws import TITLES, Laws, fit_laws
+from tfscale.advise.observed import Observed, observe
 from tfscale.advise.question import Question
-from tfscale.advise.runs import Run
+from tfscale.advise.runs import Run, growth_factor
 from tfscale.analysis.intervals import Array
+from tfscale.config.schedule import StagePart
 
 Decision = Literal["grow", "from scratch", "no difference"]
+SHARES = np.concatenate([np.geomspace(0.005, 0.3, 60), np.linspace(0.31, 0.98, 68)])
+"""Shares of the budget that are tried for the base."""
+ROUNDING = 1.01
+"""Factor by which a growth factor may be outside the range of the measured growth factors."""
+NEAR = 2.0
+"""Factor outside the measured runs up to which budgets are chosen freely."""
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """One way to spend the whole budget."""
+
+    title: str
+    base: str | None
+    """Size from which the targets grow, or None if they are trained from scratch."""
+    base_tokens: float
+    tokens: tuple[float, ...]
+    """Number of tokens at the size of each target."""
+    flops: float
+    """Model FLOPs of the base and all targets."""
+    draws: Array
+    """Loss of each refit of the law for each target [refits, targets] in nats per token."""
+    runs: Array
+    """`draws` with added scatter of a single run about the law."""
+    beyond: float
+    """Largest factor by which the option is outside the measured runs."""
+
+    @property
+    def loss(self) -> float:
+        """Median over the refits of the mean loss over the targets."""
+        return float(np.median(self.draws.mean(axis=1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,36 +89,20 @@ class Answer:
 def answer_to(question: Question, runs: Sequence[Run]) -> Answer:
     """Return the answer to a question from the measured runs."""
     laws = fit_laws(question, runs)
-    scratch, grown = _from_scratch(question, laws), _by_growth(question, laws)
-    advice = _compare(question, laws, scratch, grown) if scratch and grown else None
+    scratch = {family: _from_scratch(question, family, fitted) for family, fitted in laws.scratch.items()}
+    bases = [base for base in question.bases if base.size in laws.growth]
+    grown = [_by_growth(question, base, laws.growth[base.size]) for base in bases]
+    measured = [option for option in grown if option is not None]
+    advice = _compare(question, laws, scratch, measured) if scratch and measured else None
     return Answer(laws, observe(question, runs, laws), advice)
 
 
-def _from_scratch(question: Question, laws: Laws) -> list[Option]:
-    options = []
-    for family, fitted in laws.scratch.items():
-        prices = [question.price(question.recipe.scratch(target, family)) for target in question.targets]
-        options.append(from_scratch(question, f"{TITLES[family]} from scratch", fitted, prices))
-    return options
-
-
-def _by_growth(question: Question, laws: Laws) -> list[Option]:
-    recipe, options = question.recipe, []
-    for base in question.bases:
-        if base.size not in laws.growth:
-            continue
-        prices = {target.size: question.price(recipe.grown(base, target)) for target in question.targets}
-        price = question.price(recipe.scratch(base))
-        options.append(by_growth(question, base, laws.growth[base.size], price, prices))
-    return [option for option in options if option is not None]
-
-
-def _compare(question: Question, laws: Laws, scratch: list[Option], grown: list[Option]) -> Advice:
-    best_scratch, best_grown = (min(each, key=lambda option: option.loss) for each in (scratch, grown))
+def _compare(question: Question, laws: Laws, scratch: Mapping[Family, Option], grown: Sequence[Option]) -> Advice:
+    family, best_scratch = min(scratch.items(), key=lambda item: item[1].loss)
+    best_grown = min(grown, key=lambda option: option.loss)
     difference = best_scratch.runs.mean(axis=1) - best_grown.runs.mean(axis=1)
     sure = interval(difference)
     decision: Decision = "grow" if sure.low > 0 else "from scratch" if sure.high < 0 else "no difference"
-    family = list(laws.scratch)[scratch.index(best_scratch)]
     cost = np.zeros(len(difference))
     for place, (target, law) in enumerate(zip(question.targets, laws.scratch[family], strict=True)):
         price = question.price(question.recipe.scratch(target, family))
@@ -94,8 +111,67 @@ def _compare(question: Question, laws: Laws, scratch: list[Option], grown: list[
         decision,
         best_scratch,
         best_grown,
-        tuple(sorted([*scratch, *grown], key=lambda option: option.loss)),
+        tuple(sorted([*scratch.values(), *grown], key=lambda option: option.loss)),
         difference,
         1 - question.budget.amount / cost,
         max(best_scratch.beyond, best_grown.beyond),
+    )
+
+
+def _from_scratch(question: Question, family: Family, laws: Sequence[Law]) -> Option:
+    """Return the option that trains every target from scratch, with equal shares of the budget and one law each."""
+    prices = [question.price(question.recipe.scratch(target, family)) for target in question.targets]
+    tokens = [question.share / price.amount for price in prices]
+    flops = [count * price.flops for count, price in zip(tokens, prices, strict=True)]
+    places = [np.array([each]) for each in flops]
+    return _option(f"{TITLES[family]} from scratch", None, 0.0, tokens, sum(flops), laws, places)
+
+
+def _by_growth(question: Question, base: StagePart, law: Law) -> Option | None:
+    """Return the option that grows every target from one base, which is trained once, or None if the growth factor of a
+    target was not measured. The base has the share of the budget that gives the lowest mean loss.
+
+    Only shares with budgets at most a factor `NEAR` outside the measured runs are considered or, if there are none,
+    those nearest to the measured runs.
+    """
+    recipe, targets = question.recipe, question.targets
+    small = recipe.scratch(base)
+    base_price, prices = question.price(small), [question.price(recipe.grown(base, target)) for target in targets]
+    factors = [growth_factor(small.model, recipe.scratch(target).model) for target in targets]
+    measured = law.measured.values[:, -1]
+    if not all(measured.min() / ROUNDING <= factor <= measured.max() * ROUNDING for factor in factors):
+        return None
+
+    def places(share: float) -> list[Array]:
+        """Return the values of the law's variables for each target."""
+        spent = share * question.budget.amount
+        each = (question.budget.amount - spent) / len(factors)
+        values = zip(prices, factors, strict=True)
+        return [np.array((spent / base_price.amount, each / price.amount, factor)) for price, factor in values]
+
+    tried = [places(share) for share in SHARES]
+    outside = np.array([max(map(law.beyond, each)) for each in tried])
+    losses = np.array([np.mean([law.loss(place[None])[0] for place in each]) for each in tried])
+    best = tried[int(np.where(outside <= max(NEAR, outside.min()), losses, np.inf).argmin())]
+    base_tokens, tokens = float(best[0][0]), [float(place[1]) for place in best]
+    flops = [count * price.flops for count, price in zip(tokens, prices, strict=True)]
+    total = base_tokens * base_price.flops + sum(flops)
+    return _option(f"grow from {base.size}", base.size, base_tokens, tokens, total, [law] * len(best), best)
+
+
+def _option(
+    title: str,
+    base: str | None,
+    base_tokens: float,
+    tokens: Sequence[float],
+    flops: float,
+    laws: Sequence[Law],
+    places: Sequence[Array],
+) -> Option:
+    """Return an option whose losses are given by one law per target, at the values `places` of the law's variables."""
+    draws = [law.draws(place) for law, place in zip(laws, places, strict=True)]
+    runs = [law.run_draws(each) for law, each in zip(laws, draws, strict=True)]
+    beyond = max(law.beyond(place) for law, place in zip(laws, places, strict=True))
+    return Option(
+        title, base, base_tokens, tuple(tokens), flops, np.stack(draws, axis=1), np.stack(runs, axis=1), beyond
     )

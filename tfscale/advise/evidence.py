@@ -84,14 +84,15 @@ def grown_runs(recipe: Recipe, runs: Sequence[Run], base: StagePart, decayed: bo
     start = recipe.scratch(base)
     later = recipe.sizes[recipe.sizes.index(base) + 1 :]
     alike = {recipe_of(recipe.grown(base, target)) for target in later}
-    return [run for run in runs if run.decayed == decayed and _has_grown(run, start, alike)]
-
-
-def _has_grown(run: Run, start: StageSpec, alike: set[str]) -> bool:
-    origin = run.origin
-    if origin is None or origin.origin is not None or origin.model != start.model or run.model == origin.model:
-        return False
-    return recipe_of(origin.first) == recipe_of(start) and recipe_of(run.first) in alike
+    found = []
+    for run in runs:
+        origin = run.origin
+        if run.decayed != decayed or origin is None or origin.origin is not None:
+            continue
+        grown = origin.model == start.model != run.model
+        if grown and recipe_of(origin.first) == recipe_of(start) and recipe_of(run.first) in alike:
+            found.append(run)
+    return found
 
 
 def measured_from_scratch(runs: Sequence[Run]) -> Measured:

@@ -7,9 +7,9 @@ z, the law is L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv 25
 trained one. The irreducible loss E may depend on a variable: E = E0 g^-e for a growth factor g, because larger models
 have a lower one.
 
-A law is fitted to log L by least squares. Its uncertainty is estimated by refits to bootstrap samples. A sample
-consists of the fitted losses, plus residuals that are drawn with replacement and scaled to account for the degrees of
-freedom, plus a random shift for each seed if some runs differ only in their seed.
+A law is fitted to log L by least squares, and refitted to bootstrap samples: the fitted losses, plus residuals that are
+drawn with replacement and scaled to account for the degrees of freedom, plus a random shift for each seed if some runs
+differ only in their seed.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfscale.analysis.bootstrap import seeded
-from tfscale.analysis.intervals import Array, Interval
+from tfscale.analysis.intervals import Array, Interval, interval_of
 
 LEVEL: Final = 0.9
 """Confidence level of all intervals in advice."""
@@ -37,7 +37,7 @@ class Measured:
     names: tuple[str, ...]
     """Names of the variables."""
     values: Array
-    """Values of the variables [runs, variables]. `varied` states which variables are terms of the law."""
+    """Values of the variables [runs, variables]."""
     losses: Array
     """Validation losses [runs] in nats per token."""
     seeds: tuple[int, ...]
@@ -45,8 +45,7 @@ class Measured:
     has_product_term: bool = False
     """True if the product of the first two variables is a term of the law."""
     floor_of: int | None = None
-    """Index of the variable on which the irreducible loss depends, or None. If all runs have the same value of the
-    variable, the irreducible loss is a constant."""
+    """Index of the variable on which the irreducible loss depends, if it varies between the runs."""
 
     @property
     def floor_parameters(self) -> int:
@@ -75,6 +74,10 @@ class Measured:
         """Minimum of `different` for a fit."""
         return self.parameters + SPARE
 
+    def stream(self, name: str) -> np.random.Generator:
+        """Return a random generator for the bootstrap samples of a quantity, which is the same for the same runs."""
+        return seeded(name, *self.names, f"{self.losses.sum():.9f}")
+
     @property
     def suffices(self) -> bool:
         """True if there are enough different values of the first two variables, and enough combinations of values, for
@@ -97,13 +100,12 @@ class Law:
     scatter: Array
     """Residuals of log L [runs], scaled to account for the degrees of freedom."""
     seed_noise: float
-    """Standard deviation of the final loss between seeds, as a fraction of the loss, beyond the residuals. It is 0 if
-    no runs differ only in their seed."""
+    """Standard deviation of the final loss between seeds, as a fraction of the loss, beyond the residuals, or 0 if no
+    runs differ only in their seed."""
 
     @property
     def irreducible(self) -> float:
-        """Irreducible loss E, in nats per token. If it depends on a variable, E is that at the geometric mean of the
-        variable over the runs."""
+        """Irreducible loss E in nats per token, at the geometric mean of a variable on which it depends."""
         return float(np.exp(self.parameters[0]))
 
     @property
@@ -127,16 +129,15 @@ class Law:
         return np.where(stopped, at_edge, at)
 
     def run_draws(self, losses: Array) -> Array:
-        """Return `losses` [refits] with the random scatter of a single run, which has another seed than those of the
-        law."""
-        stream, draws = self._stream("run"), len(losses)
+        """Return `losses` [refits] with the random scatter of a single run of another seed."""
+        stream, draws = self.measured.stream("run"), len(losses)
         factors = _student(stream, draws, len(self.scatter) - len(self.parameters))
         scatter = self.noise * factors * stream.standard_normal(draws)
         return losses * np.exp(scatter + _seed_shifts(self.measured, stream, self.seed_noise, draws, 1)[:, 0])
 
     def first_at(self, losses: Array) -> Array:
-        """Return the value of the only variable [refits] at which each refit reaches its element of `losses` [refits],
-        or infinity if it does not reach it. `FAR` applies as in `draws`."""
+        """Return the value of the only variable at which each refit reaches its element of `losses`, or infinity if it
+        does not [refits]. `FAR` applies as in `draws`."""
         assert len(self.measured.names) == 1
         near = self._inverse(self.refits, losses)
         high = float(self.measured.values.max())
@@ -145,8 +146,7 @@ class Law:
         return np.where(stopped & (found > high), np.inf, found)
 
     def beyond(self, values: Array) -> float:
-        """Return the factor by which values of the variables [variables] are outside the measured runs, or 1 if they
-        are inside."""
+        """Return the factor, at least 1, by which values of the variables [variables] are outside the measured runs."""
         low, high = self._range
         return float(max(1.0, (values / high).max(), (low / values).max()))
 
@@ -162,15 +162,12 @@ class Law:
         beyond the measured runs. `extrapolates` is True if some refits must have other forms, as in `draws`."""
         if not extrapolates:
             return self.refits, np.zeros(len(self.refits), dtype=bool)
-        third = self._stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
+        third = self.measured.stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
         terms = _terms_of(self.measured, self.measured.values)
         floorless = np.linalg.lstsq(terms.reducible, np.log(self.measured.losses), rcond=None)[0]
         parameters = self.refits.copy()
         parameters[third == 1] = [-np.inf, *[0.0] * (self.measured.floor_parameters - 1), *floorless]
         return parameters, third == 2
-
-    def _stream(self, name: str) -> np.random.Generator:
-        return seeded(name, *self.measured.names, f"{self.measured.losses.sum():.9f}")
 
     @property
     def _range(self) -> tuple[Array, Array]:
@@ -195,8 +192,7 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
     fitted = _log_losses(best[None], terms)[0]
     free = len(logs) - len(best)
     scatter = (logs - fitted) * np.sqrt(len(logs) / free)
-    stream = seeded("refits", *measured.names, f"{measured.losses.sum():.9f}")
-    seed_noise = _seed_noise(measured, float(np.mean(scatter**2)))
+    stream, seed_noise = measured.stream("refits"), _seed_noise(measured, float(np.mean(scatter**2)))
     names = sorted(set(measured.seeds))
     shifts = _seed_shifts(measured, stream, seed_noise, refits, len(names))
     samples = fitted + _student(stream, refits, free)[:, None] * stream.choice(scatter, (refits, len(logs)))
@@ -207,19 +203,15 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
 
 def interval(draws: Array) -> Interval:
     """Return the central interval that contains the share `LEVEL` of bootstrap samples, which may be infinite."""
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
-    return Interval(float(low), float(high))
+    return interval_of(draws, LEVEL)
 
 
 @dataclass(frozen=True, eq=False)
 class _Terms:
-    """Terms of the logarithms of both parts of a law at several points."""
+    """Terms of the logarithms of the irreducible and the reducible loss at several points [points, parameters]."""
 
     floor: Array
-    """Terms of the irreducible loss [points, floor parameters]."""
     reducible: Array
-    """Terms of the reducible loss [points, other parameters]."""
 
 
 def _terms_of(measured: Measured, values: Array) -> _Terms:
@@ -261,14 +253,13 @@ def _log_losses(parameters: Array, terms: _Terms) -> Array:
 
 
 def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
-    """Return factors [draws] that turn standard normal random numbers into random numbers of Student's t
-    distribution."""
+    """Return factors [draws] that turn standard normal random numbers into those of Student's t distribution."""
     return np.sqrt(freedom / stream.chisquare(freedom, draws))
 
 
 def _seed_noise(measured: Measured, of_points: float) -> float:
-    """Return the standard deviation of log L between seeds. Its square is the variance between runs that differ only in
-    their seed, minus the variance `of_points`, or 0 if that is negative or there are no such runs."""
+    """Return the standard deviation of log L between runs that differ only in their seed, beyond the variance
+    `of_points`, or 0 if there are no such runs."""
     cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)
@@ -279,8 +270,7 @@ def _seed_noise(measured: Measured, of_points: float) -> float:
 
 
 def _seed_shifts(measured: Measured, stream: np.random.Generator, noise: float, draws: int, seeds: int) -> Array:
-    """Return random shifts of log L [draws, seeds] of several seeds with the standard deviation `noise`, which was
-    estimated from the seeds of the measured runs."""
+    """Return random shifts of log L [draws, seeds] with the standard deviation `noise`, estimated from the runs."""
     if not noise:
         return np.zeros((draws, seeds))
     freedom = len(set(measured.seeds)) - 1

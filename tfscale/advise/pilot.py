@@ -37,13 +37,11 @@ class Pilot:
 
 
 def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
-    """Return the pilot runs of a question. Their largest budget is that of the question divided by `LARGEST`, so that
-    the question is not far outside the measured runs.
+    """Return the pilot runs of a question. Their largest budget is that of the question divided by `LARGEST`. Their
+    base is the one from which most of the finished runs have grown, or the largest of several such bases.
 
     Args:
         plan: plan of the experiment, with the arms from scratch as baselines.
-        runs: finished runs. The pilot uses the base from which most of them have grown, or the largest of several such
-            bases.
     """
     base = max(reversed(question.bases), key=lambda each: len(grown_runs(question.recipe, runs, each)))
     plans = tuple(each for target in question.targets for each in _cells(question, plan, base, target))

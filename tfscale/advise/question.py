@@ -59,11 +59,10 @@ class Question:
         prediction = self.predict(spec)
         amount = _amount(prediction, self.budget.unit)
         if amount is None:
-            known = (
-                "device.price must be set" if self.budget.unit == "dollars" else "the speed of the device is unknown"
-            )
-            option = "--dollars" if self.budget.unit == "dollars" else "--hours"
-            raise UserFault([Fault(option, None, f"{known}; try --flops, or device=h100_sxm launcher.processes=1")])
+            dollars = self.budget.unit == "dollars"
+            known = "device.price must be set" if dollars else "the speed of the device is unknown"
+            mend = "try --flops, or device=h100_sxm launcher.processes=1"
+            raise UserFault([Fault("--dollars" if dollars else "--hours", None, f"{known}; {mend}")])
         return Price(prediction.flops_per_token, amount / spec.tokens)
 
 
@@ -74,8 +73,7 @@ def ask(
 
     Args:
         sizes: names of target sizes, or an empty sequence for the last size of the schedule.
-        amounts: values of the options `--flops`, `--hours` and `--dollars`, of which one contains the budget and the
-            others are None.
+        amounts: values of the options `--flops`, `--hours` and `--dollars`, of which exactly one is not None.
 
     Raises:
         UserFault: a size is unknown or cannot be grown, or there is not exactly one budget. The error lists all faults.

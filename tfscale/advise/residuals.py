@@ -21,14 +21,9 @@ NARROW = 30.0
 
 
 def residual_figure(laws: Mapping[str, Law]) -> Any:
-    """Draw the residuals of laws, by the names of the laws, with one panel per law and variable.
-
-    Residuals are the logarithm of the measured loss minus that of the fitted loss, in percent. Runs of the same seed
-    have the same marker.
-
-    Returns:
-        a `matplotlib.figure.Figure`.
-    """
+    """Draw the residuals of laws, by the names of the laws, with one panel per law and variable, and return a
+    `matplotlib.figure.Figure`. Residuals are the logarithm of the measured loss minus that of the fitted loss, in
+    percent. Runs of the same seed have the same marker."""
     drawn = [(name, law, int(place)) for name, law in laws.items() for place in np.flatnonzero(law.measured.varied)]
     most = LIMIT * max(np.abs(_residuals(law)).max() for law in laws.values())
     rows = -(-len(drawn) // COLUMNS)
@@ -51,7 +46,6 @@ def _residuals(law: Law) -> Array:
 
 
 def _draw(axes: Any, law: Law, place: int) -> None:
-    """Draw the residuals of a law over one of its variables."""
     values, residuals, seeds = law.measured.values[:, place], _residuals(law), np.array(law.measured.seeds)
     axes.axhline(0, color=GREY, linewidth=0.6)
     for number, seed in enumerate(np.unique(seeds)):

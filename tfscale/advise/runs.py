@@ -81,8 +81,7 @@ class Found:
 
     runs: tuple[Run, ...]
     unused: tuple[str, ...]
-    """Names of the folders of finished stages that diverged or cannot be read, for example because an extension is
-    missing."""
+    """Names of the folders of finished stages that diverged or cannot be read."""
 
 
 def read_runs(runs: Path) -> Found:
@@ -105,8 +104,7 @@ def read_runs(runs: Path) -> Found:
 
 
 def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:
-    """Return the run that ends with a stage, or None if a stage of its lineage is missing, imported, or part of a
-    rejected growth."""
+    """Return the run that ends with a stage, or None if it is omitted as in `read_runs`."""
     part = [last]
     while (parent := part[0].spec.parent) is not None and is_continued(part[0].spec):
         if parent not in stages:

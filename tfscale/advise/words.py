@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from tfscale.advise.advice import Advice, Answer
+from tfscale.advise.advice import Advice, Answer, Option
 from tfscale.advise.law import FAR, LEVEL, REFITS, Law, interval
 from tfscale.advise.laws import Laws, named_laws
-from tfscale.advise.options import Option
 from tfscale.advise.question import Question, Unit
 from tfscale.advise.runs import Found
 from tfscale.analysis.intervals import Array
@@ -91,7 +90,7 @@ def warning(advice: Advice) -> str:
     )
 
 
-def lacking(question: Question, laws: Laws) -> list[str]:
+def lacking(laws: Laws) -> list[str]:
     """Return phrases that state which laws cannot be fitted yet, and how many budgets each of them needs and has."""
     found = [
         f"the law of {lack.law} needs runs of this recipe at {lack.needed} budgets, and has {lack.budgets or 'none'}"

@@ -7,8 +7,6 @@ from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.equal_cost import Standing, decide_standing
 from tfscale.analysis.family import EqualFamily
 from tfscale.analysis.family_words import cell, family_clause
-from tfscale.analysis.intervals import Interval
-from tfscale.analysis.noise import NoiseFloor
 from tfscale.analysis.table import Row
 from tfscale.analysis.words import UNITS, amount, with_interval
 from tfscale.text import join
@@ -35,10 +33,7 @@ def answer_of(comparison: Comparison) -> Answer:
     table = comparison.table
     arms = {row.arm: row.title for row in table.rows if row.arm != table.chain}
     rows = [
-        (
-            size,
-            *(_cell(next((row for row in table.of_size(size) if row.arm == arm), None)) for arm in arms),
-        )
+        (size, *(_cell(next((row for row in table.of_size(size) if row.arm == arm), None)) for arm in arms))
         for size in table.sizes
     ]
     together = {each.arm: each.at_chain for each in comparison.families if each.measure == table.measure}
@@ -55,22 +50,16 @@ def answer_of(comparison: Comparison) -> Answer:
     return Answer(_sentence(comparison, together), tuple(arms.values()), tuple(rows), " ".join(notes))
 
 
-def _noise(row: Row) -> NoiseFloor | None:
-    return row.equal_perplexity.noise if row.equal_perplexity else None
-
-
 def _cell(row: Row | None) -> str:
     if row is None or row.shared:
         return "" if row is None else "same run"
     if row.equal_compute is None:
         return "" if row.status == "finished" else row.status
-    compared, found = row.equal_compute, decide_standing(row.equal_compute, _noise(row))
-    interval = compared.interval
-    if found == "better" and interval:
-        interval = Interval(-interval.high, -interval.low)
-    size = compared.difference if found == "level" else abs(compared.difference)
-    text = with_interval(size, interval, "+.2f" if found == "level" else ".2f")
-    words = f"{found}, {text}" if found == "level" else f"{found} by {text}"
+    compared, found = row.equal_compute, decide_standing(row.equal_compute, row.noise)
+    if found == "level":
+        words = f"level, {with_interval(compared.difference, compared.interval, '+.2f')}"
+    else:
+        words = f"{found} by {with_interval(abs(compared.difference), compared.absolute_interval, '.2f')}"
     return f"{'~' if compared.interpolated else ''}{words}"
 
 
@@ -85,7 +74,7 @@ def _sentence(comparison: Comparison, together: dict[str, EqualFamily]) -> str:
     assert chain.cumulative is not None, "a compared chain has finished"
     standings: dict[Standing, list[str]] = {"worse": [], "level": [], "better": []}
     for row, each in last:
-        standings[decide_standing(each, _noise(row))].append(f"{row.title} ({each.arm:.2f})")
+        standings[decide_standing(each, row.noise)].append(f"{row.title} ({each.arm:.2f})")
     clauses = [f"{LINKS[found]} {join(titles)}" for found, titles in standings.items() if titles]
     seeds = max(len(row.keys) for row in rows)
     unit = UNITS[table.measure]

@@ -1,23 +1,20 @@
 """Bootstrap of training curves over seeds and validation documents.
 
-Other *seeds* would have resulted in other curves, and other *documents* in other evaluations of the same models. Each
-bootstrap sample varies both the seeds and the documents. All runs share the variation over documents, because all were
-evaluated on the same text. Runs with the same seeds share the variation over seeds, because replicates with the same
-seed read their text in the same order, and some start from the same weights. Runs with different seeds vary
-independently.
+All runs share the variation over documents, because all were evaluated on the same text. Runs with the same seeds share
+the variation over seeds, because replicates with the same seed read their text in the same order, and some start from
+the same weights. Runs with different seeds vary independently.
 
 To vary the seeds, a bootstrap sample adds a random combination of the replicates' deviations, as whole curves, to the
-mean curve. Drawing three runs with replacement would give intervals that contain the true value far too rarely. With
-the weights of this multiplier bootstrap, the samples of any point of a curve follow Student's t distribution about the
-mean. This is exact for normal deviations and any number of seeds. The same holds for the difference between two runs
-that use the same weights.
+mean curve. With the weights of this multiplier bootstrap, the samples of any point of a curve, and of the difference
+between two runs that use the same weights, follow Student's t distribution about the mean. This is exact for normal
+deviations and any number of seeds, whereas drawing three runs with replacement would give far too narrow intervals.
 
 To vary the documents, a bootstrap sample draws blocks of the validation text with replacement. The resulting change of
 a run's final loss is applied to the whole curve.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Optional
@@ -25,7 +22,7 @@ from typing import Literal, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.curves import Measure, StageCurve
+from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
 from tfscale.analysis.intervals import Array
 from tfscale.stage.heldout import BlockLosses
 
@@ -47,13 +44,12 @@ class ReplicateCurves:
     """Compute of one optimizer step, in the unit of the measure, or 0 if it is unknown."""
     finished: bool
     seeds: tuple[int, ...] = ()
-    """Seed of each replicate, or an empty tuple if the seeds are unknown."""
+    """Seed of each replicate, if they are known."""
     ends: int = 1
     """Number of points at the end of each curve that are final evaluations of runs, one per budget."""
     decayed: Optional["ReplicateCurves"] = None
-    """Curves that consist of the evaluations during the run at the smallest budget and the final evaluations of the
-    runs at all budgets, for which the learning rate had been decayed. None if a replicate has a run at only one
-    budget."""
+    """Evaluations during the run at the smallest budget, followed by the final evaluations of the runs at all budgets,
+    for which the learning rate had been decayed. None if a replicate has a run at only one budget."""
 
     @property
     def size(self) -> int:
@@ -62,13 +58,14 @@ class ReplicateCurves:
 
     @property
     def mean(self) -> "Curves":
-        """Mean curve of the replicates, as `Curves` with a single curve."""
+        """Mean curve of the replicates [1, points]."""
         return Curves(self.log_compute.mean(axis=0)[None], self.losses.mean(axis=0)[None])
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Several curves of loss over compute with the same number of points."""
+    """Several curves of loss over compute with the same number of points. Between points, the loss is interpolated
+    linearly over the logarithm of compute. It is never extrapolated."""
 
     log_compute: Array
     """Logarithm of compute [curves, points], in increasing order."""
@@ -78,6 +75,32 @@ class Curves:
     def shifted(self, losses: Array | float) -> "Curves":
         """Return the curves with all losses shifted by a number, or by one number per curve [curves, 1]."""
         return Curves(self.log_compute, self.losses + losses)
+
+    def losses_at(self, at: Array) -> Array:
+        """Return the loss of each curve at the logarithm of an amount of compute [curves], or NaN outside the measured
+        range."""
+        x, last = self.log_compute, self.log_compute.shape[1] - 1
+        after = np.clip((x < at[:, None]).sum(axis=1), min(1, last), last)
+        losses = _interpolated(x, self.losses, after, at)
+        return np.where((at < x[:, 0]) | (at > x[:, -1]), np.nan, losses)
+
+    def first_reach(self, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the logarithms of the compute at which each curve first reached its target loss [curves], or infinity
+        if it did not, and a mask [curves] that is True if its first point had already reached the target, so that the
+        compute is an upper bound."""
+        there = self.losses <= targets[:, None]
+        at = _interpolated(self.losses, self.log_compute, there.argmax(axis=1), targets)
+        return np.where(there.any(axis=1), at, np.inf), there[:, 0]
+
+
+def _interpolated(x: Array, y: Array, after: NDArray[np.intp], at: Array) -> Array:
+    """Return y at x = `at` on the line through the points `after` and `after` - 1 of each curve, or the y of the first
+    point if `after` is 0."""
+    rows, before = np.arange(len(x)), np.maximum(after - 1, 0)
+    x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
+    width = x1 - x0
+    fraction = np.divide(at - x0, width, out=np.ones_like(width), where=width != 0)
+    return y0 + (y1 - y0) * fraction
 
 
 Source = Literal["seeds", "documents"]
@@ -90,8 +113,7 @@ class BootstrapDraws:
     curves: tuple[Curves, ...]
     """Sampled curves of each run, with DRAWS curves per run."""
     over: tuple[Source, ...]
-    """Sources of variation in the samples. `seeds` is missing if a run has only one seed, and `documents` if not all
-    runs were evaluated in the same blocks of documents. The variation due to a missing source is unknown."""
+    """Sources of variation in the samples (`sources`). The variation due to a missing source is unknown."""
 
 
 def replicate_curves(stages: Sequence[StageCurve], measure: Measure) -> ReplicateCurves | None:
@@ -122,6 +144,14 @@ def replicate_curves(stages: Sequence[StageCurve], measure: Measure) -> Replicat
     )
 
 
+CurvesBySize = Mapping[tuple[str, str], ReplicateCurves | None]
+"""Curves by the name of an arm and a size, or None for runs without measurements."""
+
+
+def curves_by_size(arms: Sequence[ArmCurve], measure: Measure) -> CurvesBySize:
+    return {(arm.name, size): replicate_curves(arm.replicates(size), measure) for arm in arms for size in arm.sizes}
+
+
 def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateCurves | None:
     curves = []
     for stage in stages:
@@ -139,10 +169,11 @@ def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
     if first.blocks is not None and "documents" in over:
         keys = tuple(key for run in runs for key in run.keys)
         documents = _block_weights(DRAWS, len(first.blocks[0].tokens), keys).astype(float)
-    seeds = "seeds" in over
-    return BootstrapDraws(
-        tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over
-    )
+    curves = []
+    for run in runs:
+        same_seeds = run.size == first.size == len(run.seeds) and run.seeds == first.seeds
+        curves.append(_draw(run, first if same_seeds else run, "seeds" in over, documents))
+    return BootstrapDraws(tuple(curves), over)
 
 
 def sources(*runs: ReplicateCurves) -> tuple[Source, ...]:
@@ -154,10 +185,6 @@ def sources(*runs: ReplicateCurves) -> tuple[Source, ...]:
         "documents": len(blocks) == 1 and all(run.blocks is not None for run in runs),
     }
     return tuple(source for source, is_known in known.items() if is_known)
-
-
-def _go_together(run: ReplicateCurves, other: ReplicateCurves) -> bool:
-    return run.size == other.size == len(run.seeds) and run.seeds == other.seeds
 
 
 def _draw(run: ReplicateCurves, like: ReplicateCurves, seeds: bool, documents: Array | None) -> Curves:
@@ -183,20 +210,13 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
 @lru_cache(maxsize=32)
 def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np.uint16]:
     """Return the number of times that each bootstrap sample contains each block of the validation text [draws, blocks].
-
-    The numbers are the same for all runs that are sampled together, because the losses of different runs on a document
-    are correlated. They depend on the keys of the runs, so that different intervals do not have the same random error.
-    """
+    It depends on the keys of all runs that are sampled together, whose losses on a document are correlated."""
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
 def document_shifts(run: ReplicateCurves, weights: Array) -> Array:
-    """Return the change of a run's final loss in each bootstrap sample of documents [DRAWS], in nats per token and
-    averaged over the replicates.
-
-    Args:
-        weights: number of times that each sample contains each block [DRAWS, blocks].
-    """
+    """Return the change of a run's mean final loss in nats per token in each bootstrap sample of documents [DRAWS],
+    which contains each block as often as `weights` [DRAWS, blocks]."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
     tokens, losses = run.blocks[0].tokens, np.mean([each.losses for each in run.blocks], axis=0)
     return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfscale.analysis.curves import ArmCurve, StageCurve
-from tfscale.analysis.table import the_chain
+from tfscale.analysis.curves import ArmCurve, StageCurve, the_chain
 from tfscale.plan.arm_kind import arm_kind
 from tfscale.text import join
 
@@ -37,9 +36,8 @@ def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
 
 
 def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
-    """Return sentences that state the tokens per parameter of the base and of the arms from scratch that have the
-    chain's compute at the last size, the chain's rejected growths, the number of seeds, and the size of the validation
-    text."""
+    """Return sentences that state the tokens per parameter of the base and of the arms from scratch at the chain's
+    compute, the chain's rejected growths, the number of seeds, and the size of the validation text."""
     chain = the_chain(arms)
     base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
     scratch = _from_scratch(arms, chain)
@@ -55,44 +53,39 @@ def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
         sentences.append(f"{what} (dotted; all costs include both).")
     runs = [run for arm in arms for run in arm.stages if run.finished]
     counts = _seed_counts(arms)
-    seeds = (
-        "One seed" if counts == [1] else f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
-    )
+    span = dict.fromkeys((str(counts[0]), str(counts[-1])))
+    seeds = "One seed" if counts == [1] else f"{' to '.join(span)} seeds"
     tokens = {run.heldout_tokens for run in runs if run.heldout_tokens}
     blocks = {len(run.blocks.tokens) for run in runs if run.blocks}
     text = f", {max(tokens):,} validation tokens" if len(tokens) == 1 else ""
     return (*sentences, f"{seeds}{text}{f' in {max(blocks)} blocks' if len(blocks) == 1 and text else ''}.")
 
 
-def _limits(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
+def _limits(arms: Sequence[ArmCurve]) -> list[str]:
     chain = the_chain(arms)
     single = ["the variation over seeds"] if _seed_counts(arms)[0] == 1 else []
     missing = [*single, "the quality and cost of the tuning of learning rates", "other corpora", "larger models"]
     base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
-    ratios = [
-        *((base / PAPER_BASE,) if base else ()),
-        *(
-            r / PAPER_SCRATCH
-            for r in _from_scratch([arm for arm in arms if _is_of_its_size(arm, chain)], chain).values()
-        ),
-    ]
-    other = any(max(ratio, 1 / ratio) > SAME_REGIME for ratio in ratios)
-    return (
-        f"Not shown: {join(missing)}.",
-        *(("The regime is not that of the paper, which is neither confirmed nor refuted.",) if other else ()),
-    )
+    of_its_size = [arm for arm in arms if _is_of_its_size(arm, chain)]
+    ratios = [ratio / PAPER_SCRATCH for ratio in _from_scratch(of_its_size, chain).values()]
+    if base:
+        ratios.append(base / PAPER_BASE)
+    sentences = [f"Not shown: {join(missing)}."]
+    if any(max(ratio, 1 / ratio) > SAME_REGIME for ratio in ratios):
+        sentences.append("The regime is not that of the paper, which is neither confirmed nor refuted.")
+    return sentences
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the distinct numbers of finished seeds of the arms at each size, in increasing order. Sizes without a
-    finished run are ignored. The result is [1] if no run has finished."""
+    """Return the distinct numbers of finished seeds of the arms at each size, in increasing order, or [1] if no run has
+    finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 
 
 def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:
-    """Return the tokens per parameter, by title, of the arms from scratch whose runs of the chain's last size have the
-    same compute as the chain up to this size."""
+    """Return the tokens per parameter, by title, of the arms from scratch that have the chain's compute at its last
+    size."""
     size = chain.sizes[-1]
     spent = _flops(chain.replicates(size))
     found = {}

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfscale.analysis.curves import ArmCurve, Measure, read_arms
+from tfscale.analysis.curves import ArmCurve, Measure, read_arms, the_chain
 from tfscale.analysis.family import FAMILY_MEASURES, FamilyComparison, compare_families
 from tfscale.analysis.growths import GrowthEvent, growths
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.scaling_law import ScalingLaw, scaling_laws
-from tfscale.analysis.table import Table, compare, the_chain
+from tfscale.analysis.table import Table, compare
 from tfscale.plan.arms import Arm
 
 
@@ -26,12 +26,11 @@ class Comparison:
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]
     """Comparisons of the chain's family cost with that of every arm that has all sizes of the chain, one per measure of
-    cost. For each arm, the comparison in `measure` comes first."""
+    cost, the one in `measure` first."""
     price: float | None
     """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]
-    """Published measurements, shown next to the arms. They were made on other data and machines, so they are not
-    compared numerically."""
+    """Published measurements, which are shown but not compared, because of other data and machines."""
 
     @property
     def measure(self) -> Measure:
@@ -54,15 +53,8 @@ def compare_arms(
     reference: Mapping[str, Any] | None = None,
     price: float | None = None,
 ) -> Comparison:
-    """Compare the measurements in the stage folders of the arms.
-
-    Args:
-        title: title that names the schedule and the corpus.
-        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
-        tuning_flops: FLOPs spent on tuning the learning rates of the arms, or None if they are not stated.
-        primary: size and name of the arm of the primary comparison, or None if none is declared.
-        reference: published points in the form of a file in `conf/reference/`.
-        price: price of a device in US dollars per hour, or None if it is unknown.
+    """Compare the measurements in the stage folders of the arms. All arguments except `arms` and `reference`, which are
+    published points in the form of a file in `conf/reference/`, are fields of the comparison or its table.
 
     Raises:
         ValueError: `read_arms` or `published_arms` fails, or there is no chain among the arms.

@@ -22,17 +22,16 @@ Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training a model, or the mean cost of several runs. Unknown values, as in published runs, are NaN."""
+    """Cost of training a model, or the mean cost of several runs, with the units of `tfscale.totals.Totals`. Unknown
+    values, as in published runs, are NaN."""
 
     tokens: float
     flops: float
-    """Number of model FLOPs."""
+    """Model FLOPs."""
     flops_with_optimizer: float
-    """Number of model FLOPs plus FLOPs of optimizer updates; NaN if the FLOPs of any update were not recorded."""
+    """Model FLOPs plus FLOPs of optimizer updates; NaN if the FLOPs of any update were not recorded."""
     seconds: float
-    """Time of training steps in seconds, without evaluations and checkpoints."""
     device_seconds: float
-    """Time of training steps in seconds times the number of devices."""
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
@@ -44,9 +43,6 @@ class Cost:
     def optimizer_share(self) -> float:
         """Optimizer's share of all FLOPs; NaN if it is unknown or if there are no FLOPs."""
         return 1 - self.flops / self.flops_with_optimizer if self.flops_with_optimizer else math.nan
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
 
     def __sub__(self, other: "Cost") -> "Cost":
         return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
@@ -68,19 +64,17 @@ class Cost:
 
 NO_COST = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
-"""Kinds of costs of one model. They answer different questions, so every table and figure names the cost that it shows.
-The family cost of several sizes depends on their perplexities (`tfscale.analysis.family`)."""
+"""Kinds of costs of one model. Family costs of several sizes depend on their perplexities."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluation of a model on the validation text, with the training cost up to this evaluation."""
+    """Evaluation of a model on the validation text."""
 
     step: int
-    """Optimizer step within the stage. The evaluation at step 0 precedes training, and follows the growth if the stage
-    starts with one."""
+    """Optimizer step within the stage. Step 0 precedes training, and follows the growth if there is one."""
     tokens: float
-    """Number of training tokens since the start of the stage."""
+    """Training tokens since the start of the stage."""
     totals: Cost
     """Cumulative cost of the lineage, including the base."""
     loss: float
@@ -88,14 +82,13 @@ class Evaluation:
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
-    """Source of each number of a published point: `table`, `text`, `figure` or `derived`. None if it was measured
-    here."""
+    """Source of each number of a published point: `table`, `text`, `figure` or `derived`; None if measured here."""
 
 
 @dataclass(frozen=True)
 class StageCurve:
     """Measurements of one training run, for one size of an arm and one seed. The run is a stage, or a branch together
-    with the stages of its trunk at the same size."""
+    with the stages of its trunk at the same size. None stands for an unknown value unless a field says otherwise."""
 
     size: str
     key: str
@@ -104,30 +97,24 @@ class StageCurve:
     grown: bool
     """True if the stage starts with a growth and the first evaluation precedes any training of the grown model."""
     parameters: int | None
-    """Number of parameters, or None if it is unknown."""
     heldout_tokens: int | None
-    """Number of validation tokens, or None if it is unknown."""
+    """Number of validation tokens."""
     start: Cost | None
-    """Final cumulative cost of the parent, which is zero for a run from scratch; None if the stage has not been
-    evaluated yet."""
+    """Final cumulative cost of the parent, which is zero for a run from scratch; None before the first evaluation."""
     evaluations: tuple[Evaluation, ...]
     """Evaluations in the order of their steps."""
     finished: bool
     seed: int | None = None
-    """Random seed, or None if it is unknown."""
     flops_per_token: float | None = None
-    """Training FLOPs per token, or None if they are unknown."""
+    """Training FLOPs per token."""
     recipe: str | None = None
-    """Name of the growth recipe (`none` for continued training), or None if the stage is from scratch or the recipe is
-    unknown."""
-    folder: str | None = None
-    """Name of the stage's folder, or None for a published stage."""
+    """Name of the growth recipe (`none` for continued training), or None if the stage is from scratch."""
     blocks: BlockLosses | None = None
-    """Losses of the final evaluation by blocks of the validation text, or None if they were not measured."""
+    """Losses of the final evaluation by blocks of the validation text."""
     parts: tuple["StageCurve", ...] = ()
-    """Stages of the run, oldest first, if the run is a branch of a trunk or follows a rejected growth; otherwise empty.
-    If growths to this size were rejected, the rejected stages and the continued training of the parent come first.
-    Their costs are included in `marginal`, but their evaluations are not in `evaluations`."""
+    """Stages of the run, oldest first, if the run is a branch of a trunk or follows rejected growths to this size;
+    otherwise empty. The rejected stages and the continued training of the parent come first. Their costs are included
+    in `marginal`, but their evaluations are not in `evaluations`."""
     readings: tuple["StageCurve", ...] = ()
     """Runs of this model at all budgets, including this one, in order of compute. Empty if there is only one budget or
     a run has not finished."""
@@ -144,7 +131,7 @@ class StageCurve:
 
     @property
     def cumulative(self) -> Cost | None:
-        """Cost of the model's whole lineage, including the base, or None if the stage has not finished."""
+        """Cost of the model's whole lineage, including the base, or None if the run has not finished."""
         return self.end.totals if self.end else None
 
     @property
@@ -182,21 +169,27 @@ class ArmCurve:
     def sizes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(stage.size for stage in self.stages))
 
-    @property
-    def seeds(self) -> tuple[int | None, ...]:
-        return tuple(dict.fromkeys(stage.seed for stage in self.stages))
-
     def replicates(self, size: str) -> tuple[StageCurve, ...]:
-        """Return the arm's stages of one size, one per seed. The result is empty if the arm does not have this size."""
+        """Return the arm's stages of one size, one per seed."""
         return tuple(stage for stage in self.stages if stage.size == size)
 
-    def of_seed(self, seed: int | None) -> tuple[StageCurve, ...]:
-        """Return the arm's stages of one seed, in order."""
-        return tuple(stage for stage in self.stages if stage.seed == seed)
+
+def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
+    """Return the first chain among the arms.
+
+    Raises:
+        ValueError: there is no chain among the arms.
+    """
+    for arm in arms:
+        if arm.kind == "chain":
+            return arm
+    raise ValueError(
+        f"a comparison needs a chain; the arms are: {', '.join(f'{arm.name} ({arm.kind})' for arm in arms) or 'none'}"
+    )
 
 
 def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
-    """Read the current measurements of all stages of the arms. Stages that have not started have no evaluations.
+    """Read the current measurements of all stages of the arms.
 
     Raises:
         ValueError: a `done.json` or `heldout.json` cannot be read, a parent has no `done.json`, or the arms were not
@@ -272,17 +265,13 @@ def read_stage(stage: Stage) -> StageCurve:
         seed=stage.spec.seed,
         flops_per_token=flops(stage.spec.model).training,
         recipe=stage.spec.growth["name"] if stage.spec.growth else None,
-        folder=stage.path.name,
         blocks=read_blocks(stage.path, result.step, result.evaluation.loss) if result is not None else None,
     )
 
 
 def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, float]]:
-    """Return (compute, perplexity) of the evaluations of stages, in the order of the stages.
-
-    Compute is cumulative, in the unit of the measure. Points that logarithmic axes cannot show, such as an evaluation
-    before any training, are omitted.
-    """
+    """Return (cumulative compute, perplexity) of the evaluations of stages, without points that logarithmic axes cannot
+    show, such as an evaluation before any training."""
     points = [(e.totals.of(measure), e.perplexity) for stage in stages for e in stage.evaluations]
     return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
 
@@ -306,16 +295,15 @@ def _start(stage: Stage) -> Cost:
 
 
 def _check_same_text(arms: Sequence[Arm]) -> None:
-    first: tuple[str, str, int, int] | None = None
+    texts: dict[tuple[str, int, int], str] = {}
     for arm in arms:
         for stage in arm.all_stages:
             data = stage.spec.data
-            if first is None:
-                first = (f"{arm.name} {stage.size}", data.fingerprint, data.heldout_tokens, data.heldout_start)
-            elif (data.fingerprint, data.heldout_tokens, data.heldout_start) != first[1:]:
-                raise ValueError(
-                    f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} validation tokens of corpus "
-                    f"{data.fingerprint} starting at {data.heldout_start}, but {first[0]} on {first[2]} tokens of "
-                    f"{first[1]} starting at {first[3]}. These perplexities are not comparable. Use the same data, "
-                    "data.validation_tokens and data.validation_start for all arms."
-                )
+            texts.setdefault((data.fingerprint, data.heldout_tokens, data.heldout_start), f"{arm.name} {stage.size}")
+    if len(texts) > 1:
+        (first, one), ((corpus, tokens, start), other), *_ = texts.items()
+        raise ValueError(
+            f"{other} is evaluated on {tokens} validation tokens of corpus {corpus} starting at {start}, but {one} on "
+            f"{first[1]} tokens of {first[0]} starting at {first[2]}. These perplexities are not comparable. Use the "
+            "same data, data.validation_tokens and data.validation_start for all arms."
+        )

@@ -1,41 +1,40 @@
-"""Formatting of a comparison of arms as Markdown, as LaTeX, and as a self-contained HTML page.
+"""Documents of a comparison: its tables and figures as files, and a self-contained HTML page.
 
 The templates of the documents are in templates/. This module provides the values that the templates show.
 """
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from tfscale.analysis import results
 from tfscale.analysis.answer import Answer, answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.family_words import family_sentences
-from tfscale.analysis.figures import CAPTIONS, figures
-from tfscale.analysis.records import StageRecord
-from tfscale.analysis.results import (
-    COST_MEANING,
-    FAMILIES,
-    PUBLISHED,
-    RESULTS,
-    Cell,
-    cost_header,
-    costs,
-    family_rows,
-    meaning,
-    published_rows,
-    results,
-    texts,
-)
-from tfscale.analysis.style import render
+from tfscale.analysis.figure import comparison_figure
+from tfscale.analysis.figure_family import family_figure
+from tfscale.analysis.formats import to_csv, to_json
+from tfscale.analysis.style import FIGURE_KINDS, render
 from tfscale.analysis.words import UNITS, basis, verdicts, with_interval
+from tfscale.files import read_object, write_atomically
+from tfscale.plan.arms import Arm
+from tfscale.stage import how
+from tfscale.stage.environment import ENVIRONMENT_FILE
+from tfscale.stage.spec import STAGE_FILE
 from tfscale.text import count
 
+CAPTIONS = {
+    "figure": "Validation perplexity over cumulative compute, and the change in loss at each growth",
+    "figure_time": "Validation perplexity over cumulative device-seconds",
+    "figure_tokens": "Validation perplexity over cumulative training tokens",
+    "costs": "Cost of all sizes together, at equal perplexity per size",
+}
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 
@@ -48,8 +47,7 @@ class Section:
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
-    """Rows of cells. A cell contains a text, or keys of stages to link to, and the value by which its column is
-    sorted."""
+    """Rows of cells, which are a text, or keys of stages to link to, and the value by which the column is sorted."""
     note: str = ""
 
 
@@ -68,20 +66,47 @@ LATEX = str.maketrans(
 """LaTeX escape sequences of special characters."""
 
 
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
+    """Write the tables and figures of a comparison to a folder, which is created if missing, and return the paths of
+    the files. Each file is replaced atomically.
+
+    The tables are `table.csv`, `table.json`, `table.md` and `table.tex`. The figures (`figures`), each as PNG, SVG and
+    PDF, are `figure`, `figure_time`, `figure_tokens` and `costs`. `caption.txt` is the caption of `figure`.
+
+    Raises:
+        ValueError: nothing has been measured yet; no file is written.
+        OSError: the folder cannot be written.
+    """
+    contents = {
+        "table.csv": to_csv(comparison.table).encode(),
+        "table.json": to_json(comparison).encode(),
+        "table.md": to_markdown(comparison).encode(),
+        "table.tex": to_latex(comparison).encode(),
+        "caption.txt": "\n".join([*caption(comparison.arms), ""]).encode(),
+        **{f"{name}.{kind}": render(figure, kind) for name, figure in figures(comparison) for kind in FIGURE_KINDS},
+    }
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return tuple(folder / name for name in contents)
+
+
+def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
+    """Yield pairs of a figure's name (`CAPTIONS`) and its `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: nothing has been measured yet.
+    """
+    arms, published, heading = comparison.arms, comparison.published, comparison.heading
+    yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
+    # Time on other machines is not comparable, so published points are omitted.
+    yield "figure_time", comparison_figure(arms, heading, "device_seconds", with_growths=False)
+    yield "figure_tokens", comparison_figure(arms, heading, "tokens", published=published, with_growths=False)
+    yield "costs", family_figure(comparison.families, arms, comparison.price)
+
+
 def to_markdown(comparison: Comparison) -> str:
     """Return the short answer, the results, the costs and the verdicts of a comparison as Markdown."""
-    table, template = comparison.table, _environment().get_template("table.md")
-    return template.render(
-        _values(comparison),
-        heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
-        several_seeds=any(len(row.keys) > 1 for row in table.rows),
-        unit=UNITS[table.measure],
-        costs=texts(costs(table)),
-        cost_header=cost_header(table),
-        family_rows=family_rows(comparison.families, comparison.price),
-        FAMILIES=FAMILIES,
-        published=published_rows(comparison.published),
-    )
+    return _environment().get_template("table.md").render(_values(comparison))
 
 
 def to_latex(comparison: Comparison) -> str:
@@ -91,26 +116,33 @@ def to_latex(comparison: Comparison) -> str:
     return environment.get_template("table.tex").render(_values(comparison))
 
 
-def to_html(comparison: Comparison, records: Sequence[StageRecord], command: str, configuration: str) -> str:
+def to_html(comparison: Comparison, arms: Sequence[Arm], command: str, configuration: str) -> str:
     """Return a comparison as a self-contained HTML page.
 
     Args:
+        arms: compared arms, whose folders contain the settings and the environment of each stage.
         command: command line that reproduces the comparison, including all stages on which it depends.
         configuration: composed configuration of the experiment, as text.
 
     Raises:
-        ValueError: nothing has been measured yet.
+        ValueError: nothing has been measured yet, or a file of a stage cannot be read.
     """
+    values, table, records = _values(comparison), comparison.table, _records(arms)
+    answer: Answer = values["answer"]
+    pairs = zip(table.rows, results.result_rows(table), strict=True)
+    on_stages = [[*cells, (row.rests_on, " ".join(row.keys))] for row, cells in pairs]
+    columns, costs_note = _plain_text(values["meaning"]), _plain_text(results.COST_MEANING)
+    elsewhere = "Measured on other machines and another validation text. Shown for reference, not for comparison."
     sections = [
-        _answer(answer_of(comparison)),
-        Section("figure", "Figure", ["figure"], note=" ".join(caption(comparison.arms))),
-        _families(comparison),
-        _results(comparison),
-        Section("verdicts", "Verdicts", note=" ".join(basis(comparison.table))),
-        _costs(comparison),
+        Section("answer", "Answer", header=["Size", *answer.arms], rows=_plain(answer.rows), note=answer.note),
+        Section("figure", "Figure", ["figure"], note=values["caption"]),
+        Section("family", "All sizes together", ["costs"], results.FAMILIES, _plain(values["family_rows"])),
+        Section("results", "Results", header=[*results.RESULTS, "Depends on"], rows=on_stages, note=columns),
+        Section("verdicts", "Verdicts", note=values["basis"]),
+        Section("costs", "Costs", header=results.cost_header(table), rows=results.cost_rows(table), note=costs_note),
         _growths(comparison),
         _fits(comparison),
-        _published(comparison),
+        Section("published", "Published points", [], results.PUBLISHED, _plain(values["published"]), elsewhere),
         Section("time", "Time and tokens", ["figure_time", "figure_tokens"]),
         Section("stages", "Stages"),
         _environments(records),
@@ -119,7 +151,7 @@ def to_html(comparison: Comparison, records: Sequence[StageRecord], command: str
     environment = _environment()
     environment.filters["to_json"] = lambda value: json.dumps(value, indent=2)
     return environment.get_template("report.html").render(
-        _values(comparison),
+        values,
         sections=[section for section in sections if section.rows or not section.header],
         captions=CAPTIONS,
         drawn={name: base64.b64encode(render(each, "svg")).decode() for name, each in figures(comparison)},
@@ -142,61 +174,45 @@ def _environment(**settings: Any) -> Environment:
 
 
 def _values(comparison: Comparison) -> dict[str, Any]:
-    """Return the template variables that all documents use, by name."""
     table = comparison.table
     return {
         "title": comparison.title,
         "heading": comparison.heading,
         "answer": answer_of(comparison),
         "caption": " ".join(caption(comparison.arms)),
+        "heldout": f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
+        "several_seeds": any(len(row.keys) > 1 for row in table.rows),
+        "unit": UNITS[table.measure],
         "verdicts": verdicts(table),
         "family_verdicts": family_sentences(comparison.families, comparison.price),
         "basis": " ".join(basis(table)),
-        "RESULTS": RESULTS,
-        "results": texts(results(table)),
-        "meaning": meaning(table),
-        "COST_MEANING": COST_MEANING,
-        "PUBLISHED": PUBLISHED,
+        "RESULTS": results.RESULTS,
+        "results": results.texts(results.result_rows(table)),
+        "meaning": results.meaning(table),
+        "cost_header": results.cost_header(table),
+        "costs": results.texts(results.cost_rows(table)),
+        "COST_MEANING": results.COST_MEANING,
+        "FAMILIES": results.FAMILIES,
+        "family_rows": results.family_rows(comparison.families, comparison.price),
+        "PUBLISHED": results.PUBLISHED,
+        "published": results.published_rows(comparison.published),
     }
-
-
-def _answer(answer: Answer) -> Section:
-    return Section("answer", "Answer", header=["Size", *answer.arms], rows=_plain(answer.rows), note=answer.note)
-
-
-def _families(comparison: Comparison) -> Section:
-    rows = family_rows(comparison.families, comparison.price)
-    return Section("family", "All sizes together", ["costs"], FAMILIES, _plain(rows))
-
-
-def _results(comparison: Comparison) -> Section:
-    table = comparison.table
-    pairs = zip(table.rows, results(table), strict=True)
-    rows = [[*cells, (row.rests_on, " ".join(row.keys))] for row, cells in pairs]
-    note = meaning(table).replace("*", "").replace("`", "")
-    return Section("results", "Results", header=[*RESULTS, "Depends on"], rows=rows, note=note)
-
-
-def _costs(comparison: Comparison) -> Section:
-    table = comparison.table
-    note = COST_MEANING.replace("*", "").replace("`", "")
-    return Section("costs", "Costs", header=cost_header(table), rows=costs(table), note=note)
 
 
 def _growths(comparison: Comparison) -> Section:
     header = ["Size", "Stage", "Seed", "Loss before", "Loss after", "Change", "Loss at end", "Tokens to recover"]
     rows = []
     for event in comparison.growths:
-        seed, change = "" if event.seed is None else str(event.seed), event.after.loss - event.before
+        seed, change = "" if event.seed is None else str(event.seed), event.loss_after - event.loss_before
         rows.append(
             [
                 (event.size, event.size),
                 (event.key, event.key),
                 (seed, seed),
-                (f"{event.before:.4f}", event.before),
-                (f"{event.after.loss:.4f}", event.after.loss),
+                (f"{event.loss_before:.4f}", event.loss_before),
+                (f"{event.loss_after:.4f}", event.loss_after),
                 (f"{change:+.4f}", change),
-                ("" if event.end is None else f"{event.end:.4f}", event.end),
+                ("" if event.loss_end is None else f"{event.loss_end:.4f}", event.loss_end),
                 (count(event.tokens_to_recover), event.tokens_to_recover),
             ]
         )
@@ -219,7 +235,7 @@ def _fits(comparison: Comparison) -> Section:
                 (f"{law.coefficient:.3f}", law.coefficient),
                 (f"{law.unit:.3g}", law.unit),
                 (with_interval(law.exponent, exponent, ".3f"), law.exponent),
-                (str(len(law.compute)), len(law.compute)),
+                (str(len(law.frontier.compute)), len(law.frontier.compute)),
             ]
         )
     note = (
@@ -229,27 +245,44 @@ def _fits(comparison: Comparison) -> Section:
     return Section("fits", "Fits", header=["Arm", "E", "A", "Unit of C", "alpha", "Points"], rows=rows, note=note)
 
 
-def _published(comparison: Comparison) -> Section:
-    rows = _plain(published_rows(comparison.published))
-    note = "Measured on other machines and another validation text. Shown for reference, not for comparison."
-    return Section("published", "Published points", header=PUBLISHED, rows=rows, note=note)
+def _records(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """Return the settings and the environment of each stage, without those that do not affect the result. Both are
+    empty before the stage starts."""
+    stages = {stage.key: stage for arm in arms for stage in arm.all_stages}
+    return [
+        {
+            "key": key,
+            "folder": stage.path.name,
+            "arms": [f"{arm.title}, {arm.label(s)}" for arm in arms for s in arm.all_stages if s.key == key],
+            "parent": stage.spec.parent,
+            "seed": stage.spec.seed,
+            "spec": how.without(_object(stage.path / STAGE_FILE), how.STAGE),
+            "environment": how.without(_object(stage.path / ENVIRONMENT_FILE), how.ENVIRONMENT),
+        }
+        for key, stage in stages.items()
+    ]
 
 
-def _environments(records: Sequence[StageRecord]) -> Section:
-    """Return the section that lists each environment with the stages that were trained in it."""
+def _object(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.exists() else {}
+
+
+def _environments(records: Sequence[dict[str, Any]]) -> Section:
     found: dict[tuple[str, ...], list[str]] = {}
     for record in records:
-        if record.environment:
-            packages = ", ".join(
-                f"{name} {version}" for name, version in record.environment.get("packages", {}).items()
-            )
-            values = (*(str(record.environment.get(name, "")) for name in ENVIRONMENT), packages)
-            found.setdefault(values, []).append(record.key[:6])
+        if environment := record["environment"]:
+            packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
+            values = (*(str(environment.get(name, "")) for name in ENVIRONMENT), packages)
+            found.setdefault(values, []).append(record["key"][:6])
     rows = [[*zip(values, values, strict=True), (" ".join(keys), len(keys))] for values, keys in found.items()]
     header = [*(name.capitalize() for name in ENVIRONMENT), "Packages", "Stages"]
     return Section("environment", "Environment", header=header, rows=rows)
 
 
-def _plain(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
+def _plain(rows: Sequence[Sequence[str]]) -> list[list[results.Cell]]:
     """Convert rows of texts to rows of cells, whose columns are sorted by the texts."""
     return [[(text, text) for text in row] for row in rows]
+
+
+def _plain_text(markdown: str) -> str:
+    return markdown.replace("*", "").replace("`", "")

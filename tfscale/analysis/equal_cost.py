@@ -2,7 +2,7 @@
 
 At equal perplexity, speed-up and saving compare cumulative costs: speed-up = arm / chain - 1 (as in arXiv 2405.15319)
 and saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%. At equal compute, the
-perplexities are compared.
+perplexities are compared, also with those of models from scratch of other sizes.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, ReplicateCurves, Source, draw_together, perplexities
+from tfscale.analysis.bootstrap import Curves, CurvesBySize, ReplicateCurves, Source, draw_together, perplexities
 from tfscale.analysis.intervals import Array, Bound, Interval, bound_of, interval_of, surely
 from tfscale.analysis.noise import NoiseFloor, noise_floor
 
@@ -26,22 +26,18 @@ class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
     The target is the final perplexity of the arm. The chain's cost is read from its evaluations during training, before
-    its learning rate was decayed. A chain planned to end at this perplexity would cost at most as much, so the speed-up
-    is not overestimated.
+    its learning rate was decayed. A chain planned to end at this perplexity would cost at most as much.
 
-    If the arm has runs at several budgets, its final perplexity is that of the run with the largest budget. If the
-    chain did not reach the final perplexity of such an arm, the target is the chain's best perplexity. The arm's cost
-    at this target is interpolated between the ends of its runs, where the learning rate had been decayed. If the arm
-    reached the target during the run with the smallest budget, its cost is only an upper bound.
+    If the arm has runs at several budgets and the chain did not reach the final perplexity of the largest, the target
+    is the chain's best perplexity. The arm's cost is then interpolated between the ends of its runs, or an upper bound
+    if the arm reached the target during the smallest run.
     """
 
     state: Reach
     """State of the chain. `reached`: the chain reached the target. `at least`: the chain's stage of this size started
-    at or below the target, so speed-up and saving are lower bounds. `at most`: the arm reached the target during its
-    run at the smallest budget, so speed-up and saving are upper bounds. `not reached`: the chain did not reach the
-    target."""
+    at or below the target, so the saving is a lower bound. `at most`: the arm reached the target during its run at the
+    smallest budget, so the saving is an upper bound. `not reached`: the chain did not reach the target."""
     target: float
-    """Perplexity that the chain and the arm reached, or the arm's final perplexity if the chain did not reach it."""
     arm: float
     """Cumulative cost at which the arm reached the target, in the unit of the measure."""
     chain: float | None
@@ -49,10 +45,7 @@ class EqualPerplexity:
     gap: float
     """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
-    """Verdict on the chain. `saves`: the chain reached the target at a lower cost, beyond noise. `costs more`: the
-    chain reached the target at a higher cost, or did not reach it and the arm reached the chain's best perplexity at a
-    lower cost. `not reached`: the chain did not reach the target, and the cost of reaching it is unknown. `no
-    difference`: the difference in cost is within the known noise."""
+    """Verdict on the chain (`decide_outcome`)."""
     excess: float
     """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both sides reached: the arm's
     final perplexity, or the chain's best perplexity if that is higher. A saving is negative."""
@@ -62,11 +55,9 @@ class EqualPerplexity:
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
     noise: NoiseFloor | None = None
-    """Noise floor that the verdict uses, or None if it is unknown, or not needed because both sides have several
-    seeds."""
+    """Noise floor that the verdict uses, or None if it is unknown or not needed."""
     exact: bool = False
-    """True if the learning rates of both sides had been decayed at these costs. Otherwise, one cost was read during
-    training, where a planned run would have been cheaper."""
+    """True if the learning rates of both sides had been decayed at these costs."""
 
     @property
     def bound(self) -> Bound | None:
@@ -96,16 +87,15 @@ def _speed_up(saving: float) -> float:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """Perplexities of the chain and another arm at the cumulative cost of the chain's model of one size, averaged over
-    seeds."""
+    """Perplexities of the chain and another arm at the chain's cumulative cost at one size, averaged over seeds."""
 
     compute: float
     """Cumulative cost of the chain's model or, in a `BestOfAnySize`, of the model from scratch."""
     chain: float
     arm: float
     interpolated: bool
-    """True if the arm's perplexity is interpolated between two evaluations during training, False if it is that of a
-    finished run. During training, the arm's learning rate had not been decayed, which favours the chain."""
+    """True if the arm's perplexity is interpolated between two evaluations during training, before the decay of its
+    learning rate, which favours the chain. False if it is that of a finished run."""
     interval: Interval | None
     """Confidence interval of the difference, or None if it is unknown."""
     over: tuple[Source, ...]
@@ -115,16 +105,17 @@ class EqualCompute:
         """Perplexity of the chain minus perplexity of the arm, which is negative if the chain is better."""
         return self.chain - self.arm
 
+    @property
+    def absolute_interval(self) -> Interval | None:
+        """Confidence interval of the absolute difference."""
+        return -self.interval if self.interval and self.difference < 0 else self.interval
+
 
 def at_equal_perplexity(
     chain: ReplicateCurves | None, arm: ReplicateCurves | None, assumed: float | None
 ) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement.
-
-    Args:
-        assumed: noise floor in nats if both sides have one seed, or None if it is unknown.
-    """
+    not finished or the chain has no measurement. `assumed` is the noise floor as in `noise_floor`."""
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
@@ -166,12 +157,8 @@ def at_equal_perplexity(
 
 
 def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: EqualPerplexity) -> Interval:
-    """Return the confidence interval of the saving.
-
-    Args:
-        ratios: ratios of the chain's cost to the arm's cost in each bootstrap sample.
-        opposite: mask [samples] that is True for bootstrap samples that bound the saving from the opposite side.
-    """
+    """Return the confidence interval of the saving, from the cost ratios in each bootstrap sample. `opposite` is True
+    for samples that bound the saving from the opposite side."""
     savings = -np.expm1(ratios.logarithms)
     if equal.bound is None or equal.outcome == "no difference":
         return interval_of(np.where(ratios.bounded, np.where(ratios.reached, np.inf, -np.inf), savings))
@@ -208,19 +195,16 @@ class CostRatios:
     reached: NDArray[np.bool_]
     """Mask [curves] that is True if the chain reached the arm's final perplexity."""
     bounded: NDArray[np.bool_]
-    """Mask [curves] that is True if a cost is only an upper bound, because a run had reached the perplexity by its
-    first evaluation. This is the chain's run if the chain reached the arm's final perplexity, and otherwise the arm's
-    run."""
+    """Mask [curves] that is True if the cost of the chain or, if it did not reach the arm's final perplexity, that of
+    the arm is an upper bound, because the run had reached the perplexity by its first evaluation."""
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
-    """Return the logarithm of the ratio of the chain's cost to the arm's cost for each pair of curves, at the
-    perplexity that both sides reached."""
     rows = np.arange(len(chain.losses))
-    there, early = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
+    there, early = chain.first_reach(arm.losses[:, -1])
     reached = np.isfinite(there)
     best = chain.losses.argmin(axis=1)
-    back, early_back = first_reaches(arm.log_compute, arm.losses, chain.losses[rows, best])
+    back, early_back = arm.first_reach(chain.losses[rows, best])
     behind = chain.log_compute[rows, best] - np.where(reached, 0.0, back)
     logarithms = np.where(reached, there - arm.log_compute[:, -1], behind)
     return CostRatios(logarithms, reached, np.where(reached, early, early_back))
@@ -234,8 +218,7 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     as measured and in nearly all variations. `no difference`: all other cases.
 
     Args:
-        ratio: logarithm of the ratio of the chain's cost to the arm's cost.
-        reached: True if the chain reached the arm's final perplexity.
+        ratio, reached: logarithm of the measured cost ratio, and whether the chain reached the perplexity.
         variations: ratios for bootstrap samples of seeds and documents, and for losses shifted by the noise floor.
     """
     intervals = [interval_of(each.logarithms) for each in variations] or [Interval(ratio, ratio)]
@@ -249,11 +232,7 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
 
 
 def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
-    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise.
-
-    Args:
-        noise: noise floor of the comparison, or None if it is unknown or not needed.
-    """
+    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise."""
     interval = compared.interval or Interval(compared.difference, compared.difference)
     floor = 0.0 if noise is None else noise.nats
     if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
@@ -262,59 +241,71 @@ def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standin
 
 
 def _losses_at_equal_compute(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
-    """Return the losses of the chain and of the arm [curves] at the chain's final compute, in nats per token, or None
-    if the arm was not measured up to this compute."""
+    """Return the losses of the chain and of the arm [curves] at the chain's final compute, or None if the arm was not
+    measured up to this compute."""
     if not interpolated:
         return chain.losses[:, -1], arm.losses[:, -1]
-    losses = losses_at(arm.log_compute, arm.losses, chain.log_compute[:, -1])
+    losses = arm.losses_at(chain.log_compute[:, -1])
     return None if np.isnan(losses).any() else (chain.losses[:, -1], losses)
 
 
-# The loss (the logarithm of perplexity) is interpolated linearly over the logarithm of compute, and never extrapolated.
-# Arrays contain one curve per bootstrap sample.
+@dataclass(frozen=True)
+class ScratchEnd:
+    """Final evaluation of a run from scratch at one budget."""
+
+    arm: str
+    size: str
+    run: ReplicateCurves
+    """Curves of the run. Their last `ends` points are the final evaluations at all budgets."""
+    point: int
+    """Negative index of this evaluation among the points of the curves."""
+
+    @property
+    def loss(self) -> float:
+        return float(self.run.mean.losses[0, self.point])
+
+    @property
+    def compute(self) -> float:
+        return math.exp(self.run.mean.log_compute[0, self.point])
 
 
-def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
-    """Return the loss of each curve at an amount of compute, one amount per curve.
+@dataclass(frozen=True)
+class BestOfAnySize:
+    """Comparison of the chain's model of one size with the best model from scratch, of any size, that cost no more. If
+    a smaller model from scratch is better, growing is useful only if the larger model itself is needed."""
 
-    Args:
-        log_compute, losses: curves [curves, points], with points in order of compute.
-        at: logarithms of compute [curves].
-
-    Returns:
-        Losses [curves], which are NaN outside the measured range.
-    """
-    last = log_compute.shape[1] - 1
-    after = np.clip((log_compute < at[:, None]).sum(axis=1), min(1, last), last)
-    before = np.maximum(after - 1, 0)
-    value = _between(log_compute, losses, before, after, at)
-    outside = (at < log_compute[:, 0]) | (at > log_compute[:, -1])
-    return np.where(outside, np.nan, value)
+    arm: str
+    size: str
+    comparison: EqualCompute
 
 
-def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the compute at which each curve first reached its target loss.
+def best_end(chain: ReplicateCurves, scratch: CurvesBySize) -> ScratchEnd | None:
+    """Return the final evaluation with the lowest loss among all runs from scratch that cost no more than the chain's
+    model, or None if there is none. A run from scratch that is also the chain's run is excluded."""
+    if not chain.finished:
+        return None
+    compute = math.exp(chain.mean.log_compute[0, -1])
+    ends = []
+    for (arm, size), run in scratch.items():
+        if run is None or not run.finished or run.keys == chain.keys:
+            continue
+        read = run.decayed or run
+        most = compute + 1.001 * run.step  # a run ends after a whole step; the factor allows for rounding
+        of_run = [ScratchEnd(arm, size, read, point) for point in range(-read.ends, 0)]
+        ends += [end for end in of_run if end.compute <= most]
+    return min(ends, key=lambda end: end.loss, default=None)
 
-    Args:
-        log_compute, losses: curves [curves, points], with points in order of compute.
-        targets: losses to reach [curves].
 
-    Returns:
-        Logarithms of compute [curves], which are infinite if the target was not reached, and a mask [curves] that is
-        True if the first point had already reached the target, so that the compute is an upper bound.
-    """
-    there = losses <= targets[:, None]
-    after = there.argmax(axis=1)
-    before = np.maximum(after - 1, 0)
-    at = _between(losses, log_compute, before, after, targets)
-    return np.where(there.any(axis=1), at, np.inf), there[:, 0]
-
-
-def _between(x: Array, y: Array, before: NDArray[np.intp], after: NDArray[np.intp], at: Array) -> Array:
-    """Return y at x = `at` on the line through two points of each curve, or the y of the point if both points are the
-    same."""
-    rows = np.arange(len(x))
-    x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
-    width = x1 - x0
-    fraction = np.divide(at - x0, width, out=np.ones_like(width), where=width != 0)
-    return y0 + (y1 - y0) * fraction
+def best_of_any_size(chain: ReplicateCurves | None, scratch: CurvesBySize) -> BestOfAnySize | None:
+    """Compare the chain's model with the best model from scratch that cost no more (`best_end`), or return None if
+    there is none. The confidence interval does not account for the choice of the best model."""
+    best = best_end(chain, scratch) if chain else None
+    if chain is None or best is None:
+        return None
+    drawn, interval = draw_together(chain, best.run), None
+    if drawn.over:
+        of_chain, of_best = (perplexities(curves.losses) for curves in drawn.curves)
+        interval = interval_of(of_chain[:, -1] - of_best[:, best.point])
+    perplexity = math.exp(chain.mean.losses[0, -1])
+    comparison = EqualCompute(best.compute, perplexity, math.exp(best.loss), False, interval, drawn.over)
+    return BestOfAnySize(best.arm, best.size, comparison)

@@ -1,8 +1,7 @@
 """Comparison of family costs at equal perplexity per size. The family cost of an arm is the cost of all its sizes.
 
-A family cost matters if a model of every size is needed (arXiv 2504.00623 reports a saving of about 25%). From scratch,
-each size needs a run of its own. In a chain, each stage counts once, even if several sizes grow from it. With branches,
-the trunk and every branch count once.
+A family cost matters if a model of every size is needed (arXiv 2504.00623 reports a saving of about 25%). Stages and
+trunks from which several sizes grow or branch count once.
 
 Arms rarely end at the same perplexities, so there are two comparisons: one at the chain's final perplexity of each
 size, and one at the other arm's final perplexities. The arm that sets the perplexities has the cost of its finished
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from tfscale.analysis.bootstrap import Curves, ReplicateCurves, Source, draw_together, replicate_curves
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
-from tfscale.analysis.equal_cost import first_reaches
 from tfscale.analysis.intervals import Array, Interval, interval_of
 from tfscale.analysis.noise import noise_floor
 from tfscale.stage.folder import lineage
@@ -37,9 +35,8 @@ class SizeCost:
     cumulative: float
     """Cumulative cost in the unit of the measure. If the perplexity was not reached, it is that of the whole run."""
     bound: Bound
-    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `exact`: both are equal. `at
-    most`: the perplexity was reached during training, before the decay of the learning rate. `at least`: the perplexity
-    was not reached."""
+    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `at most`: the perplexity was
+    reached during training, before the decay of the learning rate. `at least`: it was not reached."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,14 @@ class FamilyCost:
     """Cost of all sizes of an arm together, which lies between two bounds."""
 
     low: float
-    """Lower bound of the cost. It excludes the sizes at which only an upper bound of the cost is known, because the
-    perplexity was reached before the end of a run."""
+    """Lower bound of the cost, without the sizes at which only an upper bound of the cost is known."""
     high: float
     """Upper bound of the cost, which is infinite if a perplexity was not reached."""
     readings: tuple[SizeCost, ...]
 
     @property
     def bound(self) -> Bound:
-        """Relation of the true cost to `shown`: equal to it (`exact`), `at least` as high, or `at most` as high."""
+        """Relation of the true cost to `shown`."""
         if self.sizes("at least"):
             return "at least"
         return "at most" if self.sizes("at most") else "exact"
@@ -66,7 +62,6 @@ class FamilyCost:
         return self.low if self.sizes("at least") else self.high
 
     def sizes(self, bound: Bound) -> tuple[str, ...]:
-        """Return the sizes whose `SizeCost` has this bound."""
         return tuple(reading.size for reading in self.readings if reading.bound == bound)
 
 
@@ -77,8 +72,8 @@ class EqualFamily:
     chain: FamilyCost
     arm: FamilyCost
     excess: Interval
-    """Bounds of the excess cost of the chain, as a fraction of the arm's cost. A saving is negative. The bounds are
-    equal if both costs are exact. An unknown bound is -1 or infinite."""
+    """Bounds of the excess cost of the chain, as a fraction of the arm's cost, which are equal if both costs are exact.
+    A saving is negative. An unknown bound is -1 or infinite."""
     interval: Interval | None
     """Confidence interval that covers both bounds of the excess, or None if it is unknown."""
     verdict: Verdict
@@ -87,7 +82,6 @@ class EqualFamily:
 
     @property
     def exact(self) -> bool:
-        """True if the costs of the chain and of the other arm are both exact."""
         return self.chain.bound == self.arm.bound == "exact"
 
 
@@ -99,9 +93,9 @@ class FamilyComparison:
     title: str
     measure: Measure
     at_chain: EqualFamily
-    """Family costs of the chain and the arm at the chain's final perplexities."""
+    """Comparison at the chain's final perplexities."""
     at_arm: EqualFamily
-    """Family costs of the chain and the arm at the arm's final perplexities."""
+    """Comparison at the arm's final perplexities."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence intervals cover."""
 
@@ -110,18 +104,14 @@ def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: M
     """Return the total cost of the given sizes of an arm, each at the chain's final perplexity of that size, or None if
     the arm or the chain has not finished a size or a cost is unknown."""
     reader, setter = _family(arm, sizes, measure), _family(chain, sizes, measure)
-    return None if reader is None or setter is None else _reader(reader, setter).cost
+    return None if reader is None or setter is None else _CostReader(reader, setter).cost
 
 
 def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
-    """Compare the cost of all sizes of the chain with the cost of the same sizes of an arm. Return None if the chain or
-    the arm has not finished a size or a cost is unknown.
-
-    Args:
-        assumed: noise floor in nats if both sides have one seed, or None if it is unknown.
-    """
+    """Compare the cost of all sizes of the chain with that of the same sizes of an arm, or return None if the chain or
+    the arm has not finished a size or a cost is unknown. `assumed` is the noise floor as in `noise_floor`."""
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
@@ -131,8 +121,8 @@ def compare_families(
     draws = (curves[: len(ours.members)], curves[len(ours.members) :]) if drawn.over else None
     floors = [noise_floor(our.run, their.run, assumed) for our, their in zip(ours.members, theirs.members, strict=True)]
     nats = 0.0 if "seeds" in drawn.over else max((floor.nats for floor in floors if floor), default=0.0)
-    at_chain = _equal(_reader(theirs, ours), draws and draws[::-1], nats, of_chain=False)
-    at_arm = _equal(_reader(ours, theirs), draws, nats, of_chain=True)
+    at_chain = _equal(_CostReader(theirs, ours), draws and draws[::-1], nats, of_chain=False)
+    at_arm = _equal(_CostReader(ours, theirs), draws, nats, of_chain=True)
     return FamilyComparison(arm.name, arm.title, measure, at_chain, at_arm, drawn.over)
 
 
@@ -174,15 +164,21 @@ class _Family:
         return np.asarray(self.common + np.sum(own, axis=0))
 
 
-@dataclass(frozen=True, eq=False)
 class _CostReader:
-    """Reader of a family's costs at the final perplexities of another family, the setter."""
+    """Reader of the costs of a family at the final perplexities of another family, the setter."""
 
-    family: _Family
-    setter: _Family
-    readings: tuple[SizeCost, ...]
-    rest: _Family | None
-    """Family without the sizes whose perplexity was reached during training, or None if no size is left."""
+    def __init__(self, family: _Family, setter: _Family) -> None:
+        self.family, self.setter = family, setter
+        readings = []
+        found = self._reach(family.means, setter.means)
+        for member, other, ((at,), (reached,)) in zip(family.members, setter.members, found, strict=True):
+            points = member.read.mean.log_compute[0]
+            decayed = member.run.keys == other.run.keys or at >= points[-member.read.ends] > points[0]
+            bound: Bound = "at least" if not reached else "exact" if decayed else "at most"
+            readings.append(SizeCost(member.size, float(np.exp(at)), bound))
+        self.readings = tuple(readings)
+        kept = [reading.size for reading in readings if reading.bound != "at most"]
+        self.rest = _family(family.arm, kept, family.measure) if kept else None
 
     @property
     def cost(self) -> FamilyCost:
@@ -190,70 +186,52 @@ class _CostReader:
         (low,), (high,) = self.bounds(self.family.means, self.setter.means)
         return FamilyCost(float(low), float(high), self.readings)
 
-    def bounds(self, reads: Stack, sets: Stack, shift: float = 0.0) -> tuple[Array, Array]:
-        """Return a lower and an upper bound of the total cost of all sizes [curves].
-
-        Args:
-            reads, sets: curves of `family`, and of `setter`, which sets the perplexities.
-            shift: number of nats that is added to the losses to reach.
-        """
-        found = _reach(self.family, self.setter, reads, sets, shift)
+    def bounds(self, reads: Stack, sets: Stack) -> tuple[Array, Array]:
+        """Return a lower and an upper bound of the total cost of all sizes [curves], for curves of `family`, and of
+        `setter`, which sets the perplexities. The lower bound excludes the sizes whose perplexity was reached during
+        training."""
+        found = self._reach(reads, sets)
         high = self.family.costs([np.where(reached, at, np.inf) for at, reached in found])
         kept = [at for reading, (at, _) in zip(self.readings, found, strict=True) if reading.bound != "at most"]
         return self.rest.costs(kept) if self.rest else np.zeros_like(high), high
 
-
-def _reader(family: _Family, setter: _Family) -> _CostReader:
-    """Return a `_CostReader` for the costs of `family` at the final perplexities of `setter`."""
-    readings = []
-    found = _reach(family, setter, family.means, setter.means)
-    for member, other, ((at,), (reached,)) in zip(family.members, setter.members, found, strict=True):
-        points = member.read.mean.log_compute[0]
-        decayed = member.run.keys == other.run.keys or at >= points[-member.read.ends] > points[0]
-        bound: Bound = "at least" if not reached else "exact" if decayed else "at most"
-        readings.append(SizeCost(member.size, float(np.exp(at)), bound))
-    kept = [reading.size for reading in readings if reading.bound != "at most"]
-    return _CostReader(family, setter, tuple(readings), _family(family.arm, kept, family.measure) if kept else None)
-
-
-def _reach(
-    family: _Family, setter: _Family, reads: Stack, sets: Stack, shift: float = 0.0
-) -> list[tuple[Array, NDArray[np.bool_]]]:
-    """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
-    final perplexity of `setter`, or of its final cost if it did not reach it, and a mask that is True if it did."""
-    found = []
-    for member, other, (run, read), (target, _) in zip(family.members, setter.members, reads, sets, strict=True):
-        at, _ = first_reaches(read.log_compute, read.losses, target.losses[:, -1] + shift)
-        if member.run.keys == other.run.keys:  # the same runs reach their own perplexity at their end
-            at = run.log_compute[:, -1]
-        found.append((np.where(np.isinf(at), read.log_compute[:, -1], at), np.isfinite(at)))
-    return found
+    def _reach(self, reads: Stack, sets: Stack) -> list[tuple[Array, NDArray[np.bool_]]]:
+        """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
+        final perplexity of `setter`, or of its final cost if it did not reach it, and a mask that is True if it did."""
+        found = []
+        members = zip(self.family.members, self.setter.members, reads, sets, strict=True)
+        for member, other, (run, read), (target, _) in members:
+            at, _ = read.first_reach(target.losses[:, -1])
+            if member.run.keys == other.run.keys:  # the same runs reach their own perplexity at their end
+                at = run.log_compute[:, -1]
+            found.append((np.where(np.isinf(at), read.log_compute[:, -1], at), np.isfinite(at)))
+        return found
 
 
 def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, of_chain: bool) -> EqualFamily:
     """Compare the costs of the reader's family and of its setter at the setter's final perplexities.
 
     Args:
-        draws: bootstrap samples of the curves of the reader and of the setter, or None if no source of variation is
-            known.
+        draws: bootstrap samples of the curves of the reader and of the setter, if a source of variation is known.
         nats: noise floor of the losses in nats.
         of_chain: True if the reader is the chain.
     """
     family, setter = reader.family, reader.setter
 
-    def excess(reads: Stack, sets: Stack, shift: float = 0.0) -> Interval:
-        least, most = reader.bounds(reads, sets, shift)
+    def excess(reads: Stack, sets: Stack) -> Interval:
+        least, most = reader.bounds(reads, sets)
         trained = setter.costs([run.log_compute[:, -1] for run, _ in sets])
         with np.errstate(divide="ignore"):
             low, high = (least / trained, most / trained) if of_chain else (trained / most, trained / least)
         return Interval(interval_of(low - 1).low, interval_of(high - 1).high)
 
     measured = excess(family.means, setter.means)
-    interval = excess(*draws) if draws else None
-    shifted = [excess(family.means, setter.means, shift) for shift in (-nats, nats) if nats]
-    costs = (reader.cost, _reader(setter, setter).cost)
-    verdict = decide_family(measured, [interval, *shifted] if interval else shifted or [measured])
-    return EqualFamily(*(costs if of_chain else costs[::-1]), measured, interval, verdict)
+    intervals = [excess(*draws)] if draws else []
+    for shift in (-nats, nats) if nats else ():
+        intervals.append(excess(family.means, [(run.shifted(shift), read) for run, read in setter.means]))
+    costs = (reader.cost, _CostReader(setter, setter).cost)
+    verdict = decide_family(measured, intervals or [measured])
+    return EqualFamily(*(costs if of_chain else costs[::-1]), measured, intervals[0] if draws else None, verdict)
 
 
 def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:

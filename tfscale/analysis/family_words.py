@@ -15,12 +15,8 @@ WORDS: dict[Bound, str] = {"exact": "", "at least": "at least ", "at most": "at 
 
 
 def family_sentences(families: Sequence[FamilyComparison], price: float | None) -> tuple[str, ...]:
-    """Return one sentence per arm, which compares the total costs of all sizes at the chain's perplexities and at the
-    arm's perplexities, and an explanation of bounds if any cost is a bound.
-
-    Args:
-        price: price of a device in US dollars per hour, or None if it is unknown.
-    """
+    """Return one sentence per arm, which compares the costs of all sizes at the chain's and at the arm's perplexities,
+    and an explanation of bounds if any cost is a bound. `price` is that of a device in US dollars per hour."""
     arms = dict.fromkeys(each.arm for each in families)
     sentences = [_of_arm([each for each in families if each.arm == arm], price) for arm in arms]
     exact = all(each.at_chain.exact and each.at_arm.exact for each in families)
@@ -41,8 +37,9 @@ def _of_arm(families: Sequence[FamilyComparison], price: float | None) -> str:
         f"All sizes together, compared with {shown[0].title}: at the chain's perplexities, {at_chain}; "
         f"at the other arm's perplexities, {at_arm}"
     )
-    included = [each for each in families if each not in shown]
-    for each in included:
+    for each in families:
+        if each in shown:
+            continue
         pairs = ((each.at_chain, shown[0].at_chain), (each.at_arm, shown[0].at_arm))
         same = all(one.verdict == other.verdict for one, other in pairs)
         changed = f"{family_clause(each.at_chain)}, and at the other arm's perplexities, {family_clause(each.at_arm)}"
@@ -70,14 +67,12 @@ def family_clause(equal: EqualFamily) -> str:
     """Return a clause such as `it saves at least 31.0%`, `it costs 12.0% more [8.1%, 16.2%]`, `there is no difference
     within noise` or `it is open which side is cheaper (the chain costs at most 43.6% less)`."""
     match equal.verdict:
-        case "saves":
-            return f"it {_saving(equal)}"
-        case "costs more":
-            return f"it {_excess(equal)}"
+        case "saves" | "costs more":
+            return f"it {_change(equal, WORDS)}"
         case "no difference":
             return f"there is no difference within noise{_brackets(equal, -1)}"
         case "open":
-            return f"it is open which side is cheaper{_limits(equal, 'the chain costs ')}"
+            return f"it is open which side is cheaper{_limits(equal, WORDS, 'the chain costs ')}"
     assert_never(equal.verdict)
 
 
@@ -86,13 +81,13 @@ def cell(equal: EqualFamily) -> str:
     (<= 43.6% less)`."""
     match equal.verdict:
         case "saves":
-            return f"better, {_saving(equal, SIGNS)}"
+            return f"better, {_change(equal, SIGNS)}"
         case "costs more":
-            return f"worse, {_excess(equal, SIGNS)}"
+            return f"worse, {_change(equal, SIGNS)}"
         case "no difference":
             return f"level{_brackets(equal, -1)}"
         case "open":
-            return f"open{_limits(equal, words=SIGNS)}"
+            return f"open{_limits(equal, SIGNS)}"
     assert_never(equal.verdict)
 
 
@@ -102,26 +97,19 @@ def cost(value: FamilyCost, measure: Measure) -> str:
 
 
 def dollars(value: FamilyCost, price: float) -> str:
-    """Return the price of a cost in device-seconds as text such as `$1.27` or `$0.0021`.
-
-    Args:
-        price: price of a device in US dollars per hour.
-    """
+    """Return a cost in device-seconds at a price in US dollars per hour as text such as `$1.27` or `$0.0021`."""
     spent = value.shown / 3600 * price
     return f"${spent:,.2f}" if spent >= 1 else f"${spent:#.2g}"
 
 
-def _saving(equal: EqualFamily, words: dict[Bound, str] = WORDS) -> str:
+def _change(equal: EqualFamily, words: dict[Bound, str]) -> str:
     bound = "" if equal.exact else words["at least"]
-    return f"saves {bound}{-equal.excess.high:.1%}{_brackets(equal, -1, words)}"
-
-
-def _excess(equal: EqualFamily, words: dict[Bound, str] = WORDS) -> str:
-    bound = "" if equal.exact else words["at least"]
+    if equal.verdict == "saves":
+        return f"saves {bound}{-equal.excess.high:.1%}{_brackets(equal, -1, words)}"
     return f"costs {bound}{equal.excess.low:.1%} more{_brackets(equal, 1, words)}"
 
 
-def _limits(equal: EqualFamily, before: str = "", words: dict[Bound, str] = WORDS) -> str:
+def _limits(equal: EqualFamily, words: dict[Bound, str], before: str = "") -> str:
     """Return the known bounds of an open comparison in parentheses, or an empty text if there are none."""
     low, high = equal.excess.low, equal.excess.high
     if low > -1 and isfinite(high):

@@ -8,32 +8,18 @@ loss at each growth. Published points are hollow or grey, and fitted laws are do
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import ReplicateCurves, draw_together, replicate_curves, sources
+from tfscale.analysis.bootstrap import CurvesBySize, ReplicateCurves, curves_by_size, draw_together, sources
 from tfscale.analysis.caption import regime
-from tfscale.analysis.curves import ArmCurve, Measure, curve
+from tfscale.analysis.curves import ArmCurve, Measure, curve, the_chain
 from tfscale.analysis.figure_marks import annotate, draw_growths, mark_best_of_any_size, mark_growths
 from tfscale.analysis.growths import growths
 from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.scaling_law import ScalingLaw
-from tfscale.analysis.style import (
-    GREY,
-    SMALL,
-    WIDTH,
-    Style,
-    around,
-    blank,
-    drawing,
-    power,
-    round_ticks,
-    styles,
-    tidy,
-)
-from tfscale.analysis.table import the_chain
+from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, around, blank, drawing, power, round_ticks, styles, tidy
 from tfscale.plan.arm_kind import arm_kind
 from tfscale.text import join
 
@@ -48,14 +34,6 @@ OFFSET = 4
 """Distance from the end of a curve to its label, in points."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
 PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump": "-."}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Visible range of the axes, which contains the ends of all runs but not the beginnings of their curves."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
 
 
 def comparison_figure(
@@ -76,14 +54,10 @@ def comparison_figure(
     Raises:
         ValueError: there is no chain among the arms, or nothing has been measured yet.
     """
-    chain, events = the_chain(arms), growths(the_chain(arms))
-    looks = styles(arms, chain)
+    chain, looks, curves = the_chain(arms), styles(arms), curves_by_size(arms, measure)
+    events = growths(chain)
     from_scratch = {arm.name for arm in arms if arm_kind(arm.kind).from_scratch}
-    curves_by_size = {
-        (arm.name, size): replicate_curves(arm.replicates(size), measure) for arm in arms for size in arm.sizes
-    }
     published = [arm for arm in published if curve(arm.stages, measure)]
-    frame = _frame(curves_by_size, arms, published, measure)
     with drawing():
         figure = blank(WIDTH, HEIGHT)
         if events and with_growths:
@@ -91,24 +65,20 @@ def comparison_figure(
             draw_growths(beside, events)
         else:
             axes = figure.subplots()
-        _prepare(axes, frame, measure)
+        _prepare(axes, curves, published, measure)
         for arm in arms:
-            _draw_arm(axes, arm, curves_by_size, looks[arm.name], bold=arm is chain)
+            _draw_arm(axes, arm, curves, looks[arm.name], bold=arm is chain)
         for detour in chain.detours:
             if points := curve([detour], measure):
                 axes.plot(*zip(*points, strict=True), color=looks[chain.name].colour, linewidth=0.9, linestyle=":")
         for law in laws:
-            _draw_law(axes, law, arms, looks[law.arm], frame)
-        for number_, arm in enumerate(published):
-            _draw_published(axes, arm, measure, number_)
-        scratch = {place: run for place, run in curves_by_size.items() if place[0] in from_scratch}
-        mark_best_of_any_size(axes, [curves_by_size[chain.name, size] for size in chain.sizes], scratch)
-        _label_sizes(axes, arms, chain, curves_by_size, looks)
-        notes = [
-            *mark_growths(axes, events, frame.y[1], measure),
-            *_notes(arms, curves_by_size, laws, published),
-            *_unfinished(arms),
-        ]
+            _draw_law(axes, law, arms, looks[law.arm])
+        for index, arm in enumerate(published):
+            _draw_published(axes, arm, measure, index)
+        scratch = {place: run for place, run in curves.items() if place[0] in from_scratch}
+        mark_best_of_any_size(axes, [curves[chain.name, size] for size in chain.sizes], scratch)
+        _label_sizes(axes, arms, chain, curves, looks)
+        notes = [*mark_growths(axes, events, measure), *_notes(arms, curves, laws, published)]
         _entitle(figure, axes, title)
         if events and with_growths:
             stage = "trunk's stage" if chain.trunk else "stage"
@@ -120,23 +90,29 @@ def comparison_figure(
     return figure
 
 
-CurvesBySize = dict[tuple[str, str], ReplicateCurves | None]
+def _prepare(axes: Any, curves: CurvesBySize, published: Sequence[ArmCurve], measure: Measure) -> None:
+    """Set the scales and limits of the axes. They show the ends of all runs, but not the beginnings of their curves."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-
-def _frame(
-    curves_by_size: CurvesBySize, arms: Sequence[ArmCurve], published: Sequence[ArmCurve], measure: Measure
-) -> Frame:
-    points = [point for each in curves_by_size.values() if each for point in _points(each)]
+    points = [point for each in curves.values() if each for point in _points(each)]
     if not points:
         raise ValueError("there is nothing to draw yet: no stage of any arm has been evaluated")
     others = [point for arm in published for point in curve(arm.stages, measure)]
-    shown = [end for arm in arms for size in arm.sizes if (end := _end(curves_by_size[arm.name, size]))] or points
-    shown, points = [*shown, *others], [*points, *others]
-    furthest, lowest = max(x for x, _ in points), min(y for _, y in points)
-    return Frame(
-        x=around([furthest, *(x for x, _ in shown)], before=0.25, after=0.1, least=1.0),
-        y=around([lowest, *(y for _, y in shown)], before=0.14, after=0.35, least=0.02),
-    )
+    shown = [end for each in curves.values() if (end := _end(each))] or points
+    xs, ys = zip(*shown, *others, strict=True)
+    furthest, lowest = max(x for x, _ in [*points, *others]), min(y for _, y in [*points, *others])
+    x_limits = around([furthest, *xs], before=0.25, after=0.1, least=1.0)
+    y_limits = around([lowest, *ys], before=0.14, after=0.35, least=0.02)
+    axes.set(xscale="log", yscale="log", xlim=x_limits, ylim=y_limits)
+    axes.set(xlabel=AXIS[measure], ylabel="validation perplexity")
+    axes.yaxis.set_major_locator(round_ticks(*y_limits))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(round_ticks(*x_limits))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    tidy(axes)
 
 
 def _points(run: ReplicateCurves) -> list[tuple[float, float]]:
@@ -148,23 +124,8 @@ def _end(run: ReplicateCurves | None) -> tuple[float, float] | None:
     return _points(run)[-1] if run and run.finished else None
 
 
-def _prepare(axes: Any, frame: Frame, measure: Measure) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
-
-    axes.set(xscale="log", yscale="log", xlim=frame.x, ylim=frame.y)
-    axes.set(xlabel=AXIS[measure], ylabel="validation perplexity")
-    axes.yaxis.set_major_locator(round_ticks(*frame.y))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(round_ticks(*frame.x))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
-        axis.set_minor_formatter(NullFormatter())
-    tidy(axes)
-
-
-def _draw_arm(axes: Any, arm: ArmCurve, curves_by_size: CurvesBySize, style: Style, bold: bool) -> None:
-    runs = [run for size in arm.sizes if (run := curves_by_size[arm.name, size])]
+def _draw_arm(axes: Any, arm: ArmCurve, curves: CurvesBySize, style: Style, bold: bool) -> None:
+    runs = [run for size in arm.sizes if (run := curves[arm.name, size])]
     for run in runs:
         compute, perplexity = zip(*_points(run), strict=True)
         _draw_band(axes, run, compute, style)
@@ -198,9 +159,9 @@ def _draw_band(axes: Any, run: ReplicateCurves, compute: Sequence[float], style:
             axes.fill_between(compute, low, high, color=style.colour, alpha=0.22, linewidth=0, zorder=0.9)
 
 
-def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style, frame: Frame) -> None:
-    """Draw a scaling law over the range of compute to which it was fitted."""
-    compute = np.geomspace(max(law.compute[0], frame.x[0]), min(law.compute[-1], frame.x[1]), 60)
+def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style) -> None:
+    fitted, (left, right) = law.frontier.compute, axes.get_xlim()
+    compute = np.geomspace(max(fitted[0], left), min(fitted[-1], right), 60)
     for edge in law.band(compute):
         axes.plot(compute, np.exp(edge), color=style.colour, linestyle=(0, (1, 3)), linewidth=0.6, zorder=0.7)
     axes.plot(
@@ -245,40 +206,40 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
 
 
 def _label_sizes(
-    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, curves_by_size: CurvesBySize, looks: dict[str, Style]
+    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, curves: CurvesBySize, looks: dict[str, Style]
 ) -> None:
     """Label the ends of the chain's runs with their sizes on the lower left. Label the ends of other runs, if they are
     not at the chain's compute, on the right, alternately above and below."""
-    chain_ends = {size: end for size in chain.sizes if (end := _end(curves_by_size[chain.name, size]))}
+    chain_ends = {size: end for size in chain.sizes if (end := _end(curves[chain.name, size]))}
     for size, end in chain_ends.items():
         annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
     others = [arm for arm in arms if arm is not chain and not arm_kind(arm.kind).one_model]
     for row, arm in enumerate(others):
         for column, size in enumerate(arm.sizes):
-            end, at_chain = _end(curves_by_size[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]
+            end, at_chain = _end(curves[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]
             if end and not math.isclose(end[0], at_chain, rel_tol=0.03):
                 up = OFFSET if (row + column) % 2 else -OFFSET
                 annotate(axes, size, end, (OFFSET, up), color=looks[arm.name].colour)
 
 
 def _notes(
-    arms: Sequence[ArmCurve], curves_by_size: CurvesBySize, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]
+    arms: Sequence[ArmCurve], curves: CurvesBySize, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]
 ) -> list[str]:
-    over = {source for run in curves_by_size.values() if run for source in sources(run)}
-    seeds = sorted({seed for run in curves_by_size.values() if run and run.size > 1 for seed in run.seeds})
+    over = {source for run in curves.values() if run for source in sources(run)}
+    seeds = sorted({seed for run in curves.values() if run and run.size > 1 for seed in run.seeds})
     named = {
         "seeds": f"seeds ({', '.join(map(str, seeds))})" if seeds else "seeds",
         "documents": "validation documents" if "seeds" in over else "validation documents only (one seed)",
     }
     notes = [f"Bands: {LEVEL:.0%} intervals over {join([named[each] for each in sorted(over)])}."] if over else []
-    ones = {
-        arm: [each for each in arm.sizes if (run := curves_by_size[arm.name, each]) and run.size == 1] for arm in arms
-    }
-    single = [
-        arm.title if len(sizes) == len(arm.sizes) else f"{arm.title} ({', '.join(sizes)})"
-        for arm, sizes in ones.items()
-        if sizes
-    ]
+    single, missing = [], []
+    for arm in arms:
+        sizes = [size for size in arm.sizes if (run := curves[arm.name, size]) and run.size == 1]
+        if sizes:
+            single.append(arm.title if len(sizes) == len(arm.sizes) else f"{arm.title} ({', '.join(sizes)})")
+        left = [size for size in arm.sizes if not any(run.finished for run in arm.replicates(size))]
+        if left:
+            missing.append(f"{arm.title} ({', '.join(left)})")
     if "seeds" in over and single:
         notes.append(f"One seed, so no interval over seeds: {join(single)}.")
     if laws:
@@ -288,17 +249,9 @@ def _notes(
         )
     if published:
         notes.append("Hollow: published perplexity from a table; grey: from a figure; compute derived from tokens.")
+    if missing:
+        notes.append(f"Not finished: {join(missing)}.")
     return notes
-
-
-def _unfinished(arms: Sequence[ArmCurve]) -> list[str]:
-    """Return a note that names the sizes of which no seed has finished, or nothing if there are none."""
-    sizes = {
-        arm.title: ", ".join(size for size in arm.sizes if not any(run.finished for run in arm.replicates(size)))
-        for arm in arms
-    }
-    missing = [f"{title} ({names})" for title, names in sizes.items() if names]
-    return [f"Not finished: {join(missing)}."] if missing else []
 
 
 def _entitle(figure: Any, axes: Any, title: str) -> None:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tfscale.analysis.curves import ArmCurve, Measure
+from tfscale.analysis.curves import ArmCurve, Measure, the_chain
 from tfscale.analysis.family import FamilyComparison, FamilyCost
 from tfscale.analysis.family_words import SIGNS, dollars
-from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, power, tidy
+from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, power, styles, tidy
 from tfscale.analysis.words import UNITS, amount
 
 BAR, GAP, MARGIN = 0.19, 0.5, 1.15
-"""Height of a bar in inches, space between groups of bars as a multiple of this height, and height of the space for
-labels around all bars in inches."""
+"""Height of a bar in inches, space between groups as a multiple of it, and height of the labels around all bars."""
 ROOM = 1.45
 """Length of the axis as a multiple of the longest bar, which leaves space for the label of this bar."""
 NOTE = "≤: some of the perplexities were reached during training, before the decay. ≥: some were not reached."
@@ -21,18 +20,16 @@ Bars = list[tuple[str, str, FamilyCost]]
 """One tuple per bar: the name, title and cost of an arm."""
 
 
-def family_figure(
-    families: Sequence[FamilyComparison], chain: ArmCurve, looks: dict[str, Style], price: float | None
-) -> Any:
-    """Draw one panel per measure of cost. The first group of bars shows the costs at the chain's perplexities. One
-    group per other arm shows the costs at that arm's perplexities. Labels of device-seconds include US dollars if there
-    is a price."""
+def family_figure(families: Sequence[FamilyComparison], arms: Sequence[ArmCurve], price: float | None) -> Any:
+    """Draw one panel per measure of cost, with one group of bars for the costs at the chain's perplexities and one for
+    those at the perplexities of each other arm. Labels of device-seconds include US dollars if there is a price."""
     measures = list(dict.fromkeys(each.measure for each in families if each.measure != "flops_with_optimizer"))
     with drawing():
         if not measures:
             figure = blank(WIDTH, MARGIN)
             figure.suptitle("No arm has all sizes of the chain yet.", fontsize=SMALL, color=GREY)
             return figure
+        chain, looks = the_chain(arms), styles(arms)
         groups = [_groups([each for each in families if each.measure == measure], chain) for measure in measures]
         bars = sum(len(bars) + GAP for _, bars in groups[0])
         figure = blank(WIDTH, MARGIN + BAR * bars)
@@ -52,13 +49,15 @@ def family_figure(
 
 
 def _groups(families: Sequence[FamilyComparison], chain: ArmCurve) -> list[tuple[str, Bars]]:
-    ours = [("the chain", [(chain.name, chain.title, families[0].at_chain.chain)])]
-    ours[0][1].extend((each.arm, each.title, each.at_chain.arm) for each in families)
-    theirs = [
+    at_chain = [
+        (chain.name, chain.title, families[0].at_chain.chain),
+        *((each.arm, each.title, each.at_chain.arm) for each in families),
+    ]
+    at_arms = [
         (each.title, [(chain.name, chain.title, each.at_arm.chain), (each.arm, each.title, each.at_arm.arm)])
         for each in families
     ]
-    return ours + theirs
+    return [("the chain", at_chain), *at_arms]
 
 
 def _draw(

@@ -2,14 +2,14 @@
 figure, which shows the change in loss at each growth."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tfscale.analysis.any_size import ArmSize, best_end
-from tfscale.analysis.bootstrap import ReplicateCurves
+from tfscale.analysis.bootstrap import CurvesBySize, ReplicateCurves
 from tfscale.analysis.curves import Measure
+from tfscale.analysis.equal_cost import best_end
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.style import CHAIN, GREY, INK, PALE, tidy
 from tfscale.text import count
@@ -38,25 +38,15 @@ def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, i
     )
 
 
-def mark_growths(axes: Any, events: Sequence[GrowthEvent], top: float, measure: Measure) -> list[str]:
-    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge if the perplexity is
-    above the frame.
-
-    A growth from imported weights is omitted if its cost in this measure is unknown.
-
-    Args:
-        top: perplexity at the upper edge of the axes.
-
-    Returns:
-        Sentences for the caption, or an empty list.
-    """
-    events = [event for event in events if event.after.totals.of(measure) > 0]
-    above = False
-    label = "right after growth, untrained"
+def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> list[str]:
+    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge of the axes if it is
+    above, and return sentences for the caption. Growths of unknown cost, from imported weights, are omitted."""
+    events = [event for event in events if event.cost.of(measure) > 0]
+    above, label, top = False, "right after growth, untrained", axes.get_ylim()[1]
     for size in dict.fromkeys(event.size for event in events):
-        after = [event.after for event in events if event.size == size]
-        x = math.exp(np.mean([math.log(e.totals.of(measure)) for e in after]))
-        y = math.exp(np.mean([e.loss for e in after]))
+        of_size = [event for event in events if event.size == size]
+        x = math.exp(np.mean([math.log(event.cost.of(measure)) for event in of_size]))
+        y = math.exp(np.mean([event.loss_after for event in of_size]))
         axes.axvline(x, color=PALE, linewidth=0.8, zorder=0.5)
         axes.plot(
             x,
@@ -77,9 +67,7 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], top: float, measure: 
     return ["Numbers at the upper edge: perplexity right after growth, beyond the axis."] if above else []
 
 
-def mark_best_of_any_size(
-    axes: Any, runs: Sequence[ReplicateCurves | None], scratch: Mapping[ArmSize, ReplicateCurves | None]
-) -> None:
+def mark_best_of_any_size(axes: Any, runs: Sequence[ReplicateCurves | None], scratch: CurvesBySize) -> None:
     """Mark the perplexity of the best model from scratch of any size at the compute of each of the chain's models."""
     found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]
     if found:
@@ -101,11 +89,12 @@ def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
     sizes = list(dict.fromkeys(event.size for event in events))
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for event in events:
-        x, jump = sizes.index(event.size), event.after.loss - event.before
+        x, jump = sizes.index(event.size), event.loss_after - event.loss_before
         axes.plot([x, x], [0, jump], color=CHAIN.colour, linewidth=1.0, zorder=2)
         axes.plot(x, jump, marker="^", markersize=5, color=CHAIN.colour, markerfacecolor="white", zorder=3)
-        if event.end is not None:
-            axes.plot(x, event.end - event.before, marker="o", markersize=4.5, color=CHAIN.colour, zorder=3)
+        if event.loss_end is not None:
+            end = event.loss_end - event.loss_before
+            axes.plot(x, end, marker="o", markersize=4.5, color=CHAIN.colour, zorder=3)
     axes.set_xticks(range(len(sizes)), sizes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.margins(y=0.12)

@@ -7,17 +7,19 @@ import math
 from dataclasses import asdict, fields
 from typing import Any
 
+import numpy as np
+
 from tfscale.analysis.answer import answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.curves import COSTS, ArmCurve, Cost, StageCurve
 from tfscale.analysis.family import EqualFamily, FamilyComparison
 from tfscale.analysis.family_words import family_sentences
-from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.scaling_law import ScalingLaw
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, verdicts
+from tfscale.stage.how import without
 
 
 def to_json(comparison: Comparison) -> str:
@@ -46,12 +48,11 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "price": comparison.price,
         "basis": basis(table),
         "readings": [_reading(arm, run) for arm in comparison.arms for own in arm.stages for run in own.readings],
-        "growths": [_growth(event) for event in comparison.growths],
+        "growths": [without(asdict(event), ["cost"]) for event in comparison.growths],
         "scaling_laws": [_law(law) for law in comparison.laws],
         "published": [_published(arm) for arm in comparison.published],
     }
-    known: dict[str, Any] = _known(document)
-    return known
+    return _known(document)
 
 
 def _reading(arm: ArmCurve, run: StageCurve) -> dict[str, Any]:
@@ -67,12 +68,12 @@ def _reading(arm: ArmCurve, run: StageCurve) -> dict[str, Any]:
 
 
 def _family(family: FamilyComparison) -> dict[str, Any]:
-    equal = {"chain": family.at_chain, "arm": family.at_arm}
     return {
         "arm": family.arm,
         "measure": family.measure,
         "over": family.over,
-        **{f"at_perplexities_of_{side}": _equal_family(each) for side, each in equal.items()},
+        "at_perplexities_of_chain": _equal_family(family.at_chain),
+        "at_perplexities_of_arm": _equal_family(family.at_arm),
     }
 
 
@@ -82,30 +83,11 @@ def _equal_family(equal: EqualFamily) -> dict[str, Any]:
     return {**costs, **bounds, **interval, "verdict": equal.verdict}
 
 
-def _growth(event: GrowthEvent) -> dict[str, Any]:
-    return {
-        "size": event.size,
-        "seed": event.seed,
-        "key": event.key,
-        "parent": event.parent,
-        "loss_before": event.before,
-        "loss_after": event.after.loss,
-        "loss_end": event.end,
-        "tokens_to_recover": event.tokens_to_recover,
-    }
-
-
 def _law(law: ScalingLaw) -> dict[str, Any]:
-    low, high = law.band(law.compute)
-    columns = {
-        "compute": law.compute,
-        "loss": law.losses,
-        "fit": law.loss(law.compute),
-        "fit_low": low,
-        "fit_high": high,
-    }
+    compute, (low, high) = law.frontier.compute, law.band(law.frontier.compute)
+    names = ("compute", "loss", "fit", "fit_low", "fit_high")
+    points = np.stack([compute, law.frontier.losses, law.loss(compute), low, high], axis=1).tolist()
     irreducible, exponent = law.intervals
-    points = zip(*(column.tolist() for column in columns.values()), strict=True)
     return {
         "arm": law.arm,
         "form": "loss = irreducible + coefficient * (compute / unit) ** -exponent (fitted, not measured)",
@@ -115,8 +97,8 @@ def _law(law: ScalingLaw) -> dict[str, Any]:
         **_ends("irreducible", irreducible),
         **_ends("exponent", exponent),
         "unit": law.unit,
-        "keys": law.keys,
-        "frontier": [dict(zip(columns, point, strict=True)) for point in points],
+        "keys": law.frontier.keys,
+        "frontier": [dict(zip(names, point, strict=True)) for point in points],
     }
 
 
@@ -130,13 +112,17 @@ def _published(arm: ArmCurve) -> dict[str, Any]:
     return {"arm": arm.name, "title": arm.title, "kind": arm.kind, "points": points}
 
 
-def _known(value: Any) -> Any:
-    """Return a value with all non-finite numbers, which JSON cannot represent, replaced by None."""
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with all non-finite numbers, which JSON cannot represent, replaced by None."""
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _known(each) for name, each in value.items()}
-    return [_known(each) for each in value] if isinstance(value, list | tuple) else value
+        return _known(value)
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def to_csv(table: Table) -> str:
@@ -149,10 +135,10 @@ def to_csv(table: Table) -> str:
     return buffer.getvalue()
 
 
-def record(row: Row, table: Table) -> dict[str, str | int | float | bool | None]:
+def record(row: Row, table: Table) -> dict[str, Any]:
     """Return a row of the table as a flat dictionary in full precision. Keys and seeds are separated by spaces."""
     compute, perplexity, included = row.equal_compute, row.equal_perplexity, row.with_optimizer
-    noise, best = perplexity.noise if perplexity else None, row.any_size
+    noise, best = row.noise, row.any_size
     costs = {
         f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)
     }
@@ -209,8 +195,7 @@ def record(row: Row, table: Table) -> dict[str, str | int | float | bool | None]
         "chain_minus_any_size": best and best.comparison.difference,
         **_ends("chain_minus_any_size", best.comparison.interval if best else None),
     }
-    known: dict[str, str | int | float | bool | None] = _known(values)
-    return known
+    return _known(values)
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

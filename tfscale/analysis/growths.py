@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve
+from tfscale.analysis.curves import ArmCurve, Cost
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,17 @@ class GrowthEvent:
     seed: int | None
     key: str
     parent: str
-    before: float
+    loss_before: float
     """Final loss of the parent."""
-    after: Evaluation
-    """Evaluation of the grown model before any training."""
-    end: float | None
+    loss_after: float
+    """Loss of the grown model before any training."""
+    loss_end: float | None
     """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Number of training tokens between the growth and the evaluation from which the loss remains at most `before`, or
-    None if the loss has not recovered yet."""
+    """Training tokens until the evaluation from which the loss remains at most `loss_before`, or None if there is none
+    yet."""
+    cost: Cost
+    """Cumulative cost of the lineage at the growth."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
@@ -30,24 +32,25 @@ def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
     before or after them, are omitted."""
     stages = arm.trunk or arm.stages
     parents = {stage.key: stage for stage in (*stages, *arm.detours)}
-    pairs = [(stage, parents.get(stage.parent or "")) for stage in stages if stage.grown]
-    return tuple(
-        GrowthEvent(
-            size=stage.size,
-            seed=stage.seed,
-            key=stage.key,
-            parent=parent.key,
-            before=parent.end.loss,
-            after=stage.evaluations[0],
-            end=stage.end.loss if stage.end else None,
-            tokens_to_recover=_recovered(stage, parent.end.loss),
+    events = []
+    for stage in stages:
+        parent = parents.get(stage.parent or "")
+        if not stage.grown or parent is None or parent.end is None:
+            continue
+        before, first, end = parent.end.loss, stage.evaluations[0], stage.end
+        above = [index for index, e in enumerate(stage.evaluations) if e.loss > before]
+        recovered = stage.evaluations[above[-1] + 1 if above else 0 :]
+        events.append(
+            GrowthEvent(
+                size=stage.size,
+                seed=stage.seed,
+                key=stage.key,
+                parent=parent.key,
+                loss_before=before,
+                loss_after=first.loss,
+                loss_end=end.loss if end else None,
+                tokens_to_recover=recovered[0].tokens if recovered else None,
+                cost=first.totals,
+            )
         )
-        for stage, parent in pairs
-        if parent is not None and parent.end is not None
-    )
-
-
-def _recovered(stage: StageCurve, before: float) -> float | None:
-    above = [index for index, e in enumerate(stage.evaluations) if e.loss > before]
-    first = above[-1] + 1 if above else 0
-    return stage.evaluations[first].tokens if first < len(stage.evaluations) else None
+    return tuple(events)

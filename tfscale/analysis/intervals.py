@@ -24,11 +24,14 @@ class Interval:
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
 
+    def __neg__(self) -> "Interval":
+        return Interval(-self.high, -self.low)
 
-def interval_of(draws: Array) -> Interval:
-    """Return the central interval that contains the fraction LEVEL of bootstrap samples. Samples may be infinite but
+
+def interval_of(draws: Array, level: float = LEVEL) -> Interval:
+    """Return the central interval that contains the fraction `level` of bootstrap samples. Samples may be infinite but
     not NaN."""
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
 

@@ -1,9 +1,5 @@
-"""Noise floor of a comparison with single runs.
-
-If both sides of a comparison have several seeds, its confidence interval includes the variation over seeds. If only one
-side has several seeds, its variation over seeds is used for both sides. If each side has a single seed, the noise floor
-is the one that is set in the configuration.
-"""
+"""Noise floor of a comparison with single runs. If only one side has several seeds, their variation is used for both
+sides. If each side has a single seed, the noise floor is the one that is set in the configuration."""
 
 import math
 from dataclasses import dataclass
@@ -20,10 +16,8 @@ class NoiseFloor:
     """Difference in final loss below which two runs count as equal."""
 
     nats: float
-    """Noise floor in nats per token."""
+    """Difference in nats per token."""
     source: Literal["seeds", "assumed"]
-    """Source of the noise floor. `seeds`: measured on runs that differ only in their seed. `assumed`: set in the
-    configuration."""
 
 
 def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | None) -> NoiseFloor | None:

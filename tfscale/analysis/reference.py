@@ -14,9 +14,8 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
     """Return the arms described by the content of a file in `conf/reference/`.
 
     The published values are cumulative tokens, perplexity and cumulative device-hours. FLOPs are computed from the
-    tokens if the file states that an arm has the same models as a measured arm, which is given in `beside`. All other
-    values are unknown (NaN). The points of a stage become its evaluations, of which the last is the end of the stage.
-    Each stage of a chain starts where the previous stage ended.
+    tokens if the file states that an arm has the same models as an arm in `beside`. All other values are NaN. The last
+    point of a stage is its end, and each stage of a chain starts where the previous stage ended.
 
     Raises:
         ValueError: a field is missing, unknown or of the wrong kind; the message names the arm.

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tfscale.analysis.curves import COSTS, ArmCurve, Cost, Evaluation, Measure, StageCurve
-from tfscale.analysis.equal_cost import EqualCompute
+from tfscale.analysis.curves import COSTS, ArmCurve
 from tfscale.analysis.family import Bound, FamilyComparison
 from tfscale.analysis.family_words import SIGNS, cell, dollars
 from tfscale.analysis.family_words import cost as family_cost
@@ -47,14 +46,29 @@ def texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
     return [[text for text, _ in row] for row in rows]
 
 
-def results(table: Table) -> list[list[Cell]]:
+def result_rows(table: Table) -> list[list[Cell]]:
     """Return the rows of the table of results, whose header is `RESULTS`."""
     return [_result_cells(row, table) for row in table.rows]
 
 
-def costs(table: Table) -> list[list[Cell]]:
-    """Return the rows of the table of costs, whose header is returned by `cost_header`."""
-    return [_cost_cells(row, table.measure) for row in table.rows]
+def _result_cells(row: Row, table: Table) -> list[Cell]:
+    compute, reached = (None, None) if row.shared else (row.equal_compute, row.equal_perplexity)
+    perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
+    tokens, difference = row.marginal.tokens if row.marginal else None, ""
+    if compute:
+        difference = with_interval(compute.difference, compute.interval, "+.3f")
+        difference = f"~{difference}" if compute.interpolated else difference
+    return [
+        (row.size, row.parameters),
+        (f"{row.title} (primary)" if table.rank(row) == "primary" else row.title, row.title),
+        (count(row.parameters), row.parameters),
+        (count(tokens), tokens),
+        (perplexity or row.status, row.perplexity),
+        (with_interval(row.bits_per_byte, None, ".3f"), row.bits_per_byte),
+        ("same run" if row.shared else difference, compute and compute.difference),
+        (speed_up(reached), reached and reached.speed_up),
+        (saving(reached), reached and reached.saving),
+    ]
 
 
 def cost_header(table: Table) -> list[str]:
@@ -62,23 +76,30 @@ def cost_header(table: Table) -> list[str]:
     return ["Size", "Arm", *own, f"Family {UNITS[table.measure]}"]
 
 
+def cost_rows(table: Table) -> list[list[Cell]]:
+    """Return the rows of the table of costs, whose header is `cost_header`."""
+    rows: list[list[Cell]] = []
+    for row in table.rows:
+        costs = (row.cumulative, row.marginal)
+        own = [(unit, cost.of(unit) if cost else None) for unit in UNITS for cost in costs]
+        cells = [(amount(value, unit), value) for unit, value in own]
+        family = family_cost(row.family, table.measure) if row.family else ""
+        total = row.family and row.family.shown
+        rows.append([(row.size, row.parameters), (row.title, row.title), *cells, (family, total)])
+    return rows
+
+
 FAMILIES = [
     *("Perplexities of", "Compared with", "Cost in", "Chain", "Other arm", "Chain is"),
     *("Reached during training", "Not reached"),
 ]
-
-
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Kinds of bound in the last two columns of the table of family costs. One column lists the sizes for which only an
-upper bound of the cost is known, and the other column those for which only a lower bound is known."""
+"""Bounds of the costs of the sizes in the last two columns of the table of family costs."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
-    """Return the rows of the table of family costs, whose header is `FAMILIES`.
-
-    Args:
-        price: price of a device in US dollars per hour, or None if it is unknown.
-    """
+    """Return the rows of the table of family costs, whose header is `FAMILIES`, with costs in US dollars if the price
+    of a device per hour is known."""
     rows = []
     for family in families:
         for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):
@@ -97,45 +118,12 @@ PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity 
 def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
     """Return the rows of the table of published points, whose header is `PUBLISHED`. Tokens and device-hours are
     cumulative."""
-    return [_published_cells(arm, stage, e) for arm in arms for stage in arm.stages for e in stage.evaluations]
-
-
-def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> list[str]:
-    read = point.read_from or {}
-    hours = f"{point.totals.device_seconds / 3600:,.0f}"
-    numbers = [count(point.totals.tokens), f"{point.perplexity:.2f}", hours]
-    return [stage.size, arm.title, *numbers, read.get("perplexity", ""), read.get("device_hours", "")]
-
-
-def _result_cells(row: Row, table: Table) -> list[Cell]:
-    compute, reached = (None, None) if row.shared else (row.equal_compute, row.equal_perplexity)
-    perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
-    tokens = row.marginal.tokens if row.marginal else None
-    return [
-        (row.size, row.parameters),
-        (f"{row.title} (primary)" if table.rank(row) == "primary" else row.title, row.title),
-        (count(row.parameters), row.parameters),
-        (count(tokens), tokens),
-        (perplexity or row.status, row.perplexity),
-        (with_interval(row.bits_per_byte, None, ".3f"), row.bits_per_byte),
-        ("same run" if row.shared else _difference(compute), compute and compute.difference),
-        (speed_up(reached), reached and reached.speed_up),
-        (saving(reached), reached and reached.saving),
-    ]
-
-
-def _difference(compute: EqualCompute | None) -> str:
-    if compute is None:
-        return ""
-    return f"{'~' if compute.interpolated else ''}{with_interval(compute.difference, compute.interval, '+.3f')}"
-
-
-def _cost_cells(row: Row, measure: Measure) -> list[Cell]:
-    costs: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
-    own = [(unit, cost.of(unit) if cost else None) for unit in UNITS for cost in costs]
-    return [
-        (row.size, row.parameters),
-        (row.title, row.title),
-        *((amount(value, unit), value) for unit, value in own),
-        (family_cost(row.family, measure) if row.family else "", row.family and row.family.shown),
-    ]
+    rows = []
+    for arm in arms:
+        for stage in arm.stages:
+            for point in stage.evaluations:
+                read, hours = point.read_from or {}, f"{point.totals.device_seconds / 3600:,.0f}"
+                numbers = [count(point.totals.tokens), f"{point.perplexity:.2f}", hours]
+                sources = [read.get("perplexity", ""), read.get("device_hours", "")]
+                rows.append([stage.size, arm.title, *numbers, *sources])
+    return rows

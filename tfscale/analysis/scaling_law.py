@@ -28,8 +28,23 @@ REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
-"""Starting points of the fit: E as a fraction of the lowest loss, log A for compute in units of `ScalingLaw.unit`, and
-alpha."""
+"""Starting points of the fit: E as a fraction of the lowest loss, log A, and alpha."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """Ends of an arm's runs whose loss is lower than that of all runs with the same or less compute, in order of
+    compute."""
+
+    keys: tuple[str, ...]
+    """Keys of the stages whose final evaluations are points of the frontier."""
+    compute: Array
+    """Cumulative compute [points]."""
+    losses: Array
+    """Validation losses [points] in nats per token, averaged over seeds."""
+    runs: NDArray[np.intp]
+    """Index of the run of each point [points]. Branches of one run at several budgets have the same index, because they
+    deviate from the law together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +53,15 @@ class ScalingLaw:
     losses plus residuals drawn with replacement."""
 
     arm: str
-    keys: tuple[str, ...]
-    """Keys of the stages that contribute points to the frontier."""
+    frontier: Frontier
     irreducible: float
     """Irreducible loss E, in nats per token."""
     coefficient: float
     """Coefficient A, for compute in units of `unit`."""
     exponent: float
-    """Exponent alpha of the law."""
+    """Exponent alpha."""
     unit: float
     """Geometric mean of the frontier's compute, in the unit of the measure."""
-    compute: Array
-    """Compute of the fitted frontier [points]."""
-    losses: Array
-    """Losses of the fitted frontier [points] in nats per token."""
     refits: Array
     """Parameters log E, log A and alpha of each refit [refits, 3]."""
     scatter: Array
@@ -77,22 +87,6 @@ class ScalingLaw:
         return low, high
 
 
-@dataclass(frozen=True, eq=False)
-class Frontier:
-    """Ends of an arm's runs whose loss is lower than that of all runs with the same or less compute, in order of
-    compute."""
-
-    keys: tuple[str, ...]
-    """Keys of the stages whose final evaluations are points of the frontier."""
-    compute: Array
-    """Cumulative compute [points]."""
-    losses: Array
-    """Validation losses [points] in nats per token, averaged over seeds."""
-    runs: NDArray[np.intp]
-    """Index of the run of each point [points]. Branches of one run at several budgets have the same index, because they
-    deviate from the law together."""
-
-
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
     """Return the frontier of an arm over its runs of all sizes and budgets."""
     kept: list[tuple[float, float, int, tuple[str, ...]]] = []
@@ -110,8 +104,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 def _ends(
     arm: ArmCurve, size: str, number: int, measure: Measure
 ) -> Iterator[tuple[float, float, int, tuple[str, ...]]]:
-    """Yield (compute, loss, `number`, stage keys) for the ends of an arm's runs of one size at each budget, averaged
-    over seeds. Yield nothing if a run has not finished."""
+    """Yield (compute, loss, `number`, stage keys) for the ends of an arm's finished runs of one size at each budget,
+    averaged over seeds."""
     runs = arm.replicates(size)
     budgets = [run.readings for run in runs] if all(run.readings for run in runs) else [(run,) for run in runs]
     for replicates in zip(*budgets, strict=False):
@@ -138,9 +132,7 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
     again = fitted + _resampled(scatter, points.runs, seeded("scaling law", name))
     refits, _ = _minimise(x, again, np.tile(best, (REFITS, 1)))
     e, a, alpha = best
-    return ScalingLaw(
-        name, points.keys, float(np.exp(e)), float(np.exp(a)), float(alpha), unit, compute, losses, refits, scatter
-    )
+    return ScalingLaw(name, points, float(np.exp(e)), float(np.exp(a)), float(alpha), unit, refits, scatter)
 
 
 def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:

@@ -13,14 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tfscale.analysis.curves import ArmCurve
+from tfscale.analysis.curves import ArmCurve, the_chain
 
 FigureKind = Literal["png", "svg", "pdf"]
 FIGURE_KINDS: tuple[FigureKind, ...] = get_args(FigureKind)
 
 WIDTH = 5.5
-"""Width of figures in inches. This is the text width of a single-column paper, so that figures need no scaling and the
-smallest letters remain at 6.5 points."""
+"""Width of figures in inches, which is the text width of a single-column paper."""
 PNG_DPI = 250
 INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
 TEXT, SMALL = 8.0, 6.8
@@ -50,8 +49,9 @@ OTHERS = (
 )
 
 
-def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
+def styles(arms: Sequence[ArmCurve]) -> dict[str, Style]:
     """Return the style of each arm, by the name of the arm, for all figures."""
+    chain = the_chain(arms)
     found = {chain.name: CHAIN}
     for index, arm in enumerate(arm for arm in arms if arm is not chain):
         again, colour = divmod(index, len(OTHERS))  # colours repeat with a different marker, line and hatch
@@ -61,8 +61,7 @@ def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Return a context manager for drawing and rendering with tfscale's fonts and colours, regardless of the user's
-    matplotlib settings."""
+    """Draw and render with tfscale's fonts and colours, regardless of the user's matplotlib settings."""
     matplotlib = _matplotlib()
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     look = {
@@ -98,8 +97,7 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure` with a size in inches, independent of global state. Call this function
-    within `drawing()`."""
+    """Return an empty `matplotlib.figure.Figure` with a size in inches, to be called within `drawing()`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -135,8 +133,7 @@ def tidy(axes: Any) -> None:
 
 
 def round_ticks(low: float, high: float) -> Any:
-    """Return a matplotlib locator for round tick values on a logarithmic axis. The values are evenly spaced if the axis
-    spans less than a decade."""
+    """Return a matplotlib locator for round tick values on a logarithmic axis."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     if high < 10 * low:

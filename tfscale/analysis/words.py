@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from tfscale.analysis.any_size import BestOfAnySize
 from tfscale.analysis.bootstrap import Source
 from tfscale.analysis.curves import Measure
-from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
+from tfscale.analysis.equal_cost import BestOfAnySize, EqualCompute, EqualPerplexity
 from tfscale.analysis.intervals import LEVEL, Bound, Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.text import count, join, scientific, share
@@ -26,8 +25,6 @@ def verdicts(table: Table) -> tuple[str, ...]:
 
 
 def _rank(table: Table, size: str) -> str:
-    """Return the rank of the comparisons of a size in parentheses, or an empty text if no primary comparison is
-    declared."""
     if table.primary is None:
         return ""
     ranks = {table.rank(row): row.title for row in table.of_size(size)}
@@ -46,7 +43,11 @@ def _size_sentence(table: Table, rows: tuple[Row, ...]) -> str:
     outcomes = [
         f"compared with {row.title}, {cost_clause(row.equal_perplexity)}" for row in compared if row.equal_perplexity
     ]
-    open_ends = [f"{row.title} ({_why_not(row)})" for row in others if row.shared or not row.equal_compute]
+    open_ends = []
+    for row in others:
+        if row.shared or not row.equal_compute:
+            elsewhere = "measured only at other costs" if row.status == "finished" else row.status
+            open_ends.append(f"{row.title} ({'the same run' if row.shared else elsewhere})")
     sentences = []
     if clauses:
         cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} cumulative {UNITS[table.measure]}"
@@ -64,7 +65,6 @@ def _size_sentence(table: Table, rows: tuple[Row, ...]) -> str:
 
 
 def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
-    """Return a sentence about the best model from scratch of any size at the chain's compute."""
     title = next(row.title for row in table.of_size(best.size) if row.arm == best.arm)
     cost = f"{amount(best.comparison.compute, table.measure)} {UNITS[table.measure]}"
     than = _clause(f"{title} of {best.size}", best.comparison)
@@ -72,7 +72,7 @@ def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
 
 
 def _with_optimizer(rows: Sequence[Row]) -> str:
-    """Return a sentence that states which outcomes in the rows change if the optimizer's FLOPs are included."""
+    """Return a sentence that states which outcomes change if the optimizer's FLOPs are included."""
     unknown = [row.title for row in rows if row.with_optimizer is None]
     differing = [
         f"{cost_clause(row.with_optimizer)} compared with {row.title} "
@@ -94,22 +94,8 @@ def _clause(title: str, perplexities: EqualCompute) -> str:
     where = f"{title} ({arm}{', interpolated' if perplexities.interpolated else ''})"
     if chain == arm:
         return f"equal to {where}"
-    size = f"{abs(perplexities.difference):.2f}{_brackets(_absolute(perplexities), '.2f')}"
+    size = with_interval(abs(perplexities.difference), perplexities.absolute_interval, ".2f")
     return f"{'below' if perplexities.difference < 0 else 'above'} {where} by {size}"
-
-
-def _absolute(perplexities: EqualCompute) -> Interval | None:
-    """Return the confidence interval of the absolute difference in perplexity."""
-    interval = perplexities.interval
-    if interval is None or perplexities.difference >= 0:
-        return interval
-    return Interval(-interval.high, -interval.low)
-
-
-def _why_not(row: Row) -> str:
-    if row.shared:
-        return "the same run"
-    return "measured only at other costs" if row.status == "finished" else row.status
 
 
 def cost_clause(value: EqualPerplexity) -> str:
@@ -122,7 +108,7 @@ def cost_clause(value: EqualPerplexity) -> str:
         assert value.saving is not None, "the outcome `saves` requires that the target was reached"
         return f"it saves {_bound(value.bound)}{value.saving:.1%}{_confidence(value, value.interval, value.bound)}"
     if value.outcome == "costs more":
-        interval = value.interval and Interval(-value.interval.high, -value.interval.low)
+        interval = value.interval and -value.interval
         away = "" if value.chain is not None else f" and ends {value.gap:.2f} above the final perplexity"
         bound = _OPPOSITE[value.bound] if value.bound else None
         return f"it costs {_bound(bound)}{value.excess:.1%} more{_confidence(value, interval, bound)}{away}"
@@ -130,7 +116,6 @@ def cost_clause(value: EqualPerplexity) -> str:
 
 
 def _no_difference(value: EqualPerplexity) -> str:
-    """Return a clause for the outcome `no difference`, with an explanation if the interval excludes zero."""
     interval = _brackets(value.interval, ".1%")
     if value.interval is None or 0 in value.interval:
         return f"there is no difference within noise{interval}"
@@ -148,9 +133,8 @@ def _bound(bound: Bound | None) -> str:
 
 
 def _confidence(value: EqualPerplexity, interval: Interval | None, bound: Bound | None) -> str:
-    """Return the confidence interval of a saving or an excess as text: ` [low, high]`, or for a bound ` (with 95%
-    confidence at least low)`, with the source of variation if seeds are not included. The text is empty if the interval
-    is unknown."""
+    """Return the confidence interval of a saving or an excess as text: ` [low, high]`, for a bound ` (with 95%
+    confidence at least low)`, or empty if it is unknown."""
     end = _known_end(interval)
     if bound is None or end is None:
         return _brackets(interval, ".1%")
@@ -181,7 +165,6 @@ def basis(table: Table) -> tuple[str, ...]:
 
 
 def _primary(table: Table) -> tuple[str, ...]:
-    """Return a sentence about the primary comparison, or an empty tuple if none is declared."""
     if table.primary is None:
         return ()
     ranks = [table.rank(row) for row in table.rows]
@@ -204,7 +187,6 @@ OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"
 
 
 def _noise(table: Table) -> tuple[str, ...]:
-    """Return sentences about the noise floors that verdicts use, and about comparisons that need one and have none."""
     compared = [(row, row.equal_perplexity) for row in table.rows if row.equal_perplexity]
     single = [(row, value.noise) for row, value in compared if "seeds" not in value.over]
     assumed = {noise.nats for _, noise in single if noise and noise.source == "assumed"}
@@ -223,24 +205,20 @@ def _noise(table: Table) -> tuple[str, ...]:
 
 
 def _shares(table: Table) -> tuple[str, ...]:
-    """Return a sentence with the range of the optimizer's share of a run's FLOPs for each arm, and a sentence that
-    lists the arms with unknown shares. A sentence without arms is omitted."""
-    finished = [row for row in table.rows if row.marginal is not None]
-    arms = [[row for row in finished if row.title == title] for title in dict.fromkeys(row.title for row in finished)]
-    shares = {rows[0].title: [row.optimizer_share for row in rows if row.optimizer_share is not None] for rows in arms}
-    known = [f"{title} {_span(of_arm)}" for title, of_arm in shares.items() if of_arm]
-    unknown = [rows[0].title for rows in arms if any(row.optimizer_share is None for row in rows)]
-    sentences = []
+    """Return sentences about the optimizer's share of a run's FLOPs for each arm, and about unknown shares."""
+    known, unknown, sentences = [], [], []
+    for title in dict.fromkeys(row.title for row in table.rows if row.marginal):
+        shares = [row.optimizer_share for row in table.rows if row.title == title and row.marginal]
+        if recorded := [each for each in shares if each is not None]:
+            least, most = share(min(recorded)), share(max(recorded))
+            known.append(f"{title} {least if least == most else f'{least} to {most}'}")
+        if None in shares:
+            unknown.append(title)
     if known:
         sentences.append(f"The optimizer's share of a run's FLOPs: {join(known)}.")
     if unknown:
         sentences.append(f"The optimizer's FLOPs were not recorded for at least one run of {join(unknown)}.")
     return tuple(sentences)
-
-
-def _span(shares: Sequence[float]) -> str:
-    least, most = share(min(shares)), share(max(shares))
-    return least if least == most else f"{least} to {most}"
 
 
 def _tuning(table: Table) -> str:
@@ -255,8 +233,7 @@ def _tuning(table: Table) -> str:
 
 
 def speed_up(value: EqualPerplexity | None) -> str:
-    """Return the speed-up as text such as `+54.6%`, `at least +12.0%` or `not reached (0.14 above)`, or an empty text
-    if there is no comparison."""
+    """Return the speed-up as text such as `+54.6%`, `at least +12.0%` or `not reached (0.14 above)`."""
     if value is None:
         return ""
     if value.speed_up is None:
@@ -265,8 +242,7 @@ def speed_up(value: EqualPerplexity | None) -> str:
 
 
 def saving(value: EqualPerplexity | None) -> str:
-    """Return the saving as text such as `+35.3%`, `at least +10.7%` or `not reached`, or an empty text if there is no
-    comparison."""
+    """Return the saving as text such as `+35.3%`, `at least +10.7%` or `not reached`."""
     if value is None:
         return ""
     if value.saving is None:
@@ -275,30 +251,27 @@ def saving(value: EqualPerplexity | None) -> str:
 
 
 def _reading(value: EqualPerplexity, read: float, interval: Interval | None) -> str:
-    if value.outcome == "no difference":
-        return f"{_bound(value.bound)}{read:+.1%}{_brackets(interval, '+.1%')}"
-    if value.bound is None:
-        return f"{read:+.1%}{_brackets(interval, '+.1%')}"
     end = _known_end(interval)
-    return f"{value.bound} {read:+.1%}{'' if end is None else f' ({LEVEL:.0%}: {end:+.1%})'}"
+    if value.outcome == "no difference" or value.bound is None:
+        confidence = _brackets(interval, "+.1%")
+    else:
+        confidence = "" if end is None else f" ({LEVEL:.0%}: {end:+.1%})"
+    return f"{_bound(value.bound)}{read:+.1%}{confidence}"
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return an interval as the text ` [low, high]`, in which an infinite end is `unknown`, or an empty text if there
-    is no interval or neither end is known."""
-    if _known_end(interval) is None or interval is None:
+    """Return ` [low, high]`, in which an infinite end is `unknown`, or an empty text if neither end is known."""
+    if interval is None or _known_end(interval) is None:
         return ""
     low, high = (f"{end:{form}}" if math.isfinite(end) else "unknown" for end in (interval.low, interval.high))
     return f" [{low}, {high}]"
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    """Return a value and its interval as text such as `5.353 [5.301, 5.412]`, without brackets if the interval is
-    unknown. The text is empty if there is no value."""
+    """Return a value and its interval as text such as `5.353 [5.301, 5.412]`, or an empty text without a value."""
     return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 
 def amount(value: float | None, measure: Measure) -> str:
-    """Return a cost as text, with FLOPs in the form 7.96e11 and other measures as formatted by `count`. The text is
-    empty if the cost is unknown."""
+    """Return a cost as text, or an empty text if it is unknown."""
     return scientific(value) if measure in ("flops", "flops_with_optimizer") else count(value)

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.advise.advice import Advice, Answer, answer_to
+from tfscale.advise.advice import Advice, Answer, Option, answer_to
 from tfscale.advise.evidence import Recipe
 from tfscale.advise.law import LEVEL, Law, interval
 from tfscale.advise.laws import named_laws
-from tfscale.advise.options import Option
 from tfscale.advise.pilot import Pilot, plan_pilot
 from tfscale.advise.question import Question, ask
 from tfscale.advise.residuals import residual_figure
@@ -64,7 +63,7 @@ def advise(
     elif pilot:
         _show_pilot(question, found, answered, pilot, common)
     else:
-        say("still " + _lacks(question, answered))
+        say("still " + _lacks(answered))
     say(*map(str, written))
     return 0
 
@@ -110,12 +109,12 @@ def _options(question: Question, advice: Advice) -> FittedTable:
     return rows
 
 
-def _lacks(question: Question, answered: Answer) -> str:
-    return "\n- ".join(["not enough data:", *lacking(question, answered.laws)])
+def _lacks(answered: Answer) -> str:
+    return "\n- ".join(["not enough data:", *lacking(answered.laws)])
 
 
 def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot, common: Common) -> None:
-    say(_lacks(question, answered))
+    say(_lacks(answered))
     console.print(_pilot_stages(pilot))
     cost, speeds = _pilot_cost(question, pilot), [prediction.seconds for _, prediction in pilot.left]
     time = f", and take {duration(sum(filter(None, speeds)))} one after another" if None not in speeds else ""

@@ -11,12 +11,10 @@ import yaml
 from tfscale.analysis.answer import Answer, answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison, compare_arms
-from tfscale.analysis.documents import to_html
+from tfscale.analysis.documents import to_html, write_comparison
 from tfscale.analysis.family_words import cost as family_cost
 from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.formats import to_document
-from tfscale.analysis.records import stage_records
-from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
@@ -69,7 +67,7 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
 
     def write(folder: Path) -> tuple[Path, ...]:
-        content = to_html(comparison, stage_records(plan.arms), _command(common, baseline), configuration)
+        content = to_html(comparison, plan.arms, _command(common, baseline), configuration)
         write_atomically(folder / "report.html", content.encode())
         return (folder / "report.html",)
 

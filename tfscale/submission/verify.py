@@ -19,8 +19,7 @@ from tfscale.verify.folder import Check, guarded
 
 TABLE_FILE = "table.json"
 ROUNDING = 1e-6
-"""Largest allowed relative or absolute difference between a number in the comparison and the number computed from the
-records. Sums may be rounded differently on another machine."""
+"""Largest allowed relative or absolute difference of numbers, whose sums are rounded differently on other machines."""
 
 
 def verify_submission(folder: Path) -> list[str]:
@@ -77,8 +76,8 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
 
 
 def _parent_is_here(stage_dir: Path) -> Check[bool]:
-    """Check that the folder of the parent is next to the folder of the stage, so that only files of the submission are
-    read. If the growth of the parent was rejected, also check the folder of the parent's parent."""
+    """Check that the folder of the parent and, after a rejected growth, of its parent, is next to that of the stage, so
+    that only files of the submission are read."""
     spec = read_spec(stage_dir)
     parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):
@@ -88,8 +87,7 @@ def _parent_is_here(stage_dir: Path) -> Check[bool]:
 
 
 def _comparison(experiment: Recorded) -> Check[None]:
-    """Check that the comparison follows from the records of the stages. Published results are not checked, because the
-    records do not contain them."""
+    """Check that the comparison, except published results, follows from the records of the stages."""
     file = experiment.comparison / TABLE_FILE
     for arm in experiment.joined:
         if len({(stage.size, stage.spec.seed) for stage in arm.stages}) < len(arm.stages):

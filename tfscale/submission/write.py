@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tfscale.faults import Fault, UserFault, user_faults
 from tfscale.files import new_folder, read_object, sha256_of_all, write_json
-from tfscale.plan.arms import Arm
 from tfscale.plan.experiments import Recorded, experiment_of, write_record
 from tfscale.plan.plan import Plan
 from tfscale.stage import how
@@ -55,7 +54,10 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
     with user_faults(), new_folder(out) as aside:
         for stage in plan.stages:
             _write_stage(stage, aside / "stages" / stage.path.name, checkpoints)
-        arms = tuple(map(_shareable_arm, experiment.arms))
+        arms = tuple(
+            arm.map_groups(lambda stages: [replace(stage, spec=_shareable(stage.spec)) for stage in stages])
+            for arm in experiment.arms
+        )
         write_record(aside, Recorded(experiment.name, arms, experiment.comparison))
         (compared := aside / "comparisons" / experiment.comparison.name).mkdir(parents=True)
         for file in files:
@@ -96,7 +98,3 @@ def _shareable(spec: StageSpec) -> StageSpec:
     parent = None if spec.parent_dir is None else f"../{Path(spec.parent_dir).name}"
     data = f"../../data/{spec.data.fingerprint}"
     return spec_from_dict({**values, "label": spec.label, "parent_dir": parent, "run": {"data_dir": data}})
-
-
-def _shareable_arm(arm: Arm) -> Arm:
-    return arm.map_groups(lambda stages: [replace(stage, spec=_shareable(stage.spec)) for stage in stages])

@@ -63,11 +63,14 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
 
 
 def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the optimizer has counted the updates carried over from the parent and one update per step of the
-    stage. Updates may be missing for steps with a non-finite loss or gradient."""
-    first = _first_update(this)
-    if first is None:
-        return
+    """Check that the optimizer has counted the updates carried over from the parent and one per step, except for steps
+    with a non-finite loss or gradient."""
+    first = 0
+    if this.spec.growth is not None:
+        state = (read_growth(this.path) or {}).get("optimizer")
+        if state is None:
+            return  # an older version did not record the number of updates
+        first = int(state["updates"])
     trained = 0 if this.spec.init_from is not None else counters.step
     skipped = sum(event["event"] == "non_finite" for event in read_events(this.path))
     most = first + trained
@@ -76,12 +79,3 @@ def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]
         steps = f"{trained:,} steps" + (f" ({skipped:,} non-finite)" if skipped else "")
         allowed = f"{most - skipped:,} to {most:,}" if skipped else f"{most:,}"
         yield f"{counted}, but after {first:,} updates of the parents and {steps} it must be {allowed}"
-
-
-def _first_update(this: StageFolder) -> int | None:
-    """Return the number of updates that the optimizer had counted at the start of the stage, or None if growth.json was
-    written by an older version, which did not record this number."""
-    if this.spec.growth is None:
-        return 0
-    state = (read_growth(this.path) or {}).get("optimizer")
-    return None if state is None else int(state["updates"])

@@ -13,8 +13,7 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Generator that yields findings and returns values for later checks. A finding is a sentence that names a file, the
-content found and the expected content."""
+"""Generator that yields findings, sentences about a file and its content, and returns values for later checks."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
@@ -77,14 +76,8 @@ def begun(path: Path) -> bool:
 def costs_of(
     what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
 ) -> Check[None]:
-    """Check that the tokens and FLOPs in `totals` are those of `step` steps, and that the times have not decreased.
-
-    Args:
-        what: file, or part of a file, that findings name.
-        totals: cost of the lineage after `step` steps of the stage.
-        before: cost of the lineage at the start of the stage.
-        bad_steps: numbers of the steps that had a non-finite loss or gradient.
-    """
+    """Check that the tokens and FLOPs in `totals` are those of `step` steps after `before`, and that the times have not
+    decreased. `what` is the file, or part of a file, that findings name."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -99,11 +92,7 @@ def costs_of(
 
 
 def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
-    """Check that the optimizer's FLOPs are those of one update per step. Updates may be missing for non-finite steps.
-
-    Args:
-        bad: number of steps up to `step` that had a non-finite loss or gradient.
-    """
+    """Check that the optimizer's FLOPs are those of one update per step, except for up to `bad` non-finite steps."""
     there, at_first = totals.spent_on_updates, before.spent_on_updates
     if there is None or at_first is None:
         return  # a part of the lineage was imported, or recorded by a version without this count

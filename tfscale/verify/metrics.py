@@ -81,15 +81,10 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
             yield f"{what}: {event['tokens']:,} tokens, but {step} steps make {step * this.spec.batch_tokens:,}"
         if this.before is not None:
             yield from costs_of(what, totals, this.before, this.spec, step, this.bad_steps)
-        if any(now < then for now, then in _known(totals, last)):
+        pairs = zip(astuple(totals), astuple(last), strict=True)
+        if any(now < then for now, then in pairs if now is not None and then is not None):
             yield f"{what}: {words(totals)}, less than the previous {words(last)}"
         steps[kind], last = step, totals
-
-
-def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Return pairs of each total and its previous value. Unknown totals, such as unmeasured energy, are omitted."""
-    pairs = zip(astuple(totals), astuple(last), strict=True)
-    return [(now, then) for now, then in pairs if now is not None and then is not None]
 
 
 def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:

@@ -35,10 +35,7 @@ class Amount:
 
 
 def verify_plan(plan: Plan) -> list[str]:
-    """Return the faults in the stages of all arms of a plan, one sentence per fault.
-
-    An unfinished stage is not a fault.
-    """
+    """Return the faults in the stages of all arms of a plan, one sentence per fault. An unfinished stage is none."""
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
     for check in (_data(plan), _unplanned(plan)):
@@ -47,8 +44,7 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each checkpoint folder that was renamed to `broken-*` because the checkpoint is
-    incomplete. Such a folder is not a fault."""
+    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`, which is not a fault."""
     return [
         f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
@@ -79,7 +75,6 @@ def verify_lineages(stages: Sequence[Stage]) -> list[str]:
 
 
 def _sums(stages: Mapping[str, Stage], last: Stage) -> Check[None]:
-    """Check that the costs of the stage `last` and its ancestors add up to the totals of `last`."""
     descent = lineage(last, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)
     results = [read_result(stage.path) for stage in descent]
     tokens = sum(stage.spec.tokens for stage in descent)

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tfscale import checkpoint
+from tfscale.growth.operator import from_dict
 from tfscale.stage.ending import end_of, parent_loss
 from tfscale.stage.events import METRICS_FILE, read_events
 from tfscale.stage.folder import Stage, weights_dir
-from tfscale.stage.growth_record import GROWTH_FILE
+from tfscale.stage.growth_record import GROWTH_FILE, read_growth
 from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 from tfscale.stage.lock import held
 from tfscale.stage.result import DONE_FILE, Result, has_result, read_result
@@ -15,7 +17,6 @@ from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_
 from tfscale.totals import Totals
 from tfscale.verify.checkpoints import verify_checkpoints
 from tfscale.verify.folder import DAMAGE, Check, Parent, StageFolder, begun, costs_of, damaged, guarded, words
-from tfscale.verify.growth import verify_growth
 from tfscale.verify.metrics import verify_metrics
 
 
@@ -42,16 +43,62 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
     before = yield from _before(path, spec, parent, result)
     source = (yield from guarded(path / STAGE_FILE, _source(path, spec, parent))) if parent else None
     this = StageFolder(path, spec, source, before, finished, result, busy, bad_steps)
-    yield from guarded(path / GROWTH_FILE, verify_growth(this))
+    yield from guarded(path / GROWTH_FILE, _growth(this))
     yield from guarded(path / METRICS_FILE, verify_metrics(this))
     yield from guarded(path / HELDOUT_FILE, _blocks(this))
     if checkpoints:
         yield from guarded(path / CHECKPOINTS, verify_checkpoints(this))
 
 
+def _growth(this: StageFolder) -> Check[None]:
+    """Check that the recorded parent, recipe and sizes match the specs of the stages, and that a function-preserving
+    growth changed the logits by no more than the tolerance."""
+    file, spec = this.path / GROWTH_FILE, this.spec
+    if spec.growth is None:
+        return
+    if not file.exists():
+        if (this.path / METRICS_FILE).exists():
+            yield f"{file}: missing, although the stage has been grown and trained"
+        return
+    growth = read_growth(this.path) or {}
+    for name, wanted in _expected_growth(spec, this.parent).items():
+        if growth[name] != wanted:
+            yield f"{file}: {name} is {growth[name]}, but by {STAGE_FILE} and the parent it must be {wanted}"
+    yield from _optimizer(this, growth.get("optimizer"))
+    comparison = growth["comparison"]
+    moved, tolerance = comparison["max_logit_difference"], comparison["tolerance"]
+    if growth["preserving"] and not moved <= tolerance:
+        yield f"{file}: the growth changed the logits by {moved:.3g}, but the recipe allows at most {tolerance:.3g}"
+
+
+def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
+    """Check that the recorded optimizers match the specs, and that the optimizer state was carried over only if the
+    parent and the stage have the same optimizer. Records of older versions do not name the optimizers."""
+    if state is None:
+        return
+    file, child = this.path / GROWTH_FILE, this.spec.optimizer.name
+    if state["child"] != child:
+        yield f"{file}: the optimizer is {state['child']}, but {STAGE_FILE} says {child}"
+    parent = this.parent.spec.optimizer.name if this.parent else state["parent"]
+    if state["parent"] not in (None, parent):
+        yield f"{file}: the parent's optimizer is {state['parent']}, but its {STAGE_FILE} says {parent}"
+    if state["carried"] and state["parent"] != state["child"]:
+        carried = f"the state of {state['parent']} was carried over to {state['child']}"
+        yield f"{file}: {carried}, but it must start empty if the optimizer changes"
+
+
+def _expected_growth(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
+    """Return the expected contents of growth.json, except measurements and the optimizer state."""
+    wanted = {"parent": spec.parent, "recipe": spec.growth}
+    if parent is None:
+        return wanted
+    assert spec.growth is not None
+    growth = from_dict(spec.growth, spec.model)
+    return wanted | {"parent_checkpoint": parent.result.checkpoint, **growth.facts(parent.spec.model, spec.model)}
+
+
 def _blocks(this: StageFolder) -> Check[None]:
-    """Check that the losses of the blocks of validation text in heldout.json add up to the final loss. Stages of older
-    versions do not have this file."""
+    """Check that the losses of the blocks in heldout.json add up to the final loss."""
     if this.result is not None:
         read_blocks(this.path, this.result.step, this.result.evaluation.loss)
     yield from ()
@@ -86,7 +133,6 @@ def _with_actual_end(path: Path, spec: StageSpec) -> Check[StageSpec]:
 
 
 def _bad_steps(path: Path) -> Check[frozenset[int]]:
-    """Return the numbers of the steps with a non-finite loss or gradient, from the events of the stage."""
     yield from ()
     return frozenset(event["step"] for event in read_events(path) if event["event"] == "non_finite")
 
@@ -118,8 +164,7 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
 
 
 def _source(path: Path, spec: StageSpec, parent: Parent) -> Check[Parent]:
-    """Return the stage from whose weights a stage started. It is the parent or, if the growth of the parent was
-    rejected, the parent of the parent."""
+    """Return the stage from whose weights a stage started: the parent or, after a rejected growth, its parent."""
     if not spec.returns:
         return parent
     if not replace(parent.spec, tokens=parent.result.tokens).rejected:
