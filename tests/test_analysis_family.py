@@ -183,6 +183,25 @@ def test_equal_families_are_rarely_told_apart() -> None:
     assert verdicts.count("no difference") >= 100 * (LEVEL - 0.07)
 
 
+def test_two_seeds_that_differ_in_speed_leave_the_costs_of_all_samples_defined() -> None:
+    def at_two_speeds(arm: ArmCurve) -> ArmCurve:
+        return replace(arm, stages=tuple(replace(run, evaluations=slowed(run), readings=()) for run in arm.stages))
+
+    def slowed(run: StageCurve) -> tuple[Evaluation, ...]:
+        slower = 2.0 ** (run.seed or 0)
+        times = [e.totals.device_seconds * slower for e in run.evaluations]
+        costs = [replace(e.totals, device_seconds=time) for e, time in zip(run.evaluations, times, strict=True)]
+        return tuple(replace(e, totals=cost) for e, cost in zip(run.evaluations, costs, strict=True))
+
+    chain, arm = (at_two_speeds(family(kind, [0.0, 0.01], [1e9, 2e9])) for kind in ("chain", "scratch"))
+    with np.errstate(over="raise", invalid="raise"):
+        found = compare_families(chain, arm, "device_seconds", None)
+    assert found is not None
+    for equal in (found.at_chain, found.at_arm):
+        assert equal.interval is not None
+        assert equal.interval.low <= equal.interval.high
+
+
 def test_the_sentence_gives_both_ways_in_flops_seconds_and_money(tmp_path: Path) -> None:
     found = compare_arms(write_arms(tmp_path), "t")
     sentence, bounds = family_sentences(found.families, 3600.0)

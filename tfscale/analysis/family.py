@@ -159,8 +159,10 @@ class _Family:
 
     def costs(self, at: Sequence[Array]) -> Array:
         """Return the total cost of all sizes [curves], given the logarithms of the cumulative cost of each size
-        [curves]."""
-        own = [np.maximum(np.exp(x) - each.own_from, 0.0) for x, each in zip(at, self.members, strict=True)]
+        [curves], which are infinite if the cost is unknown. With two seeds, bootstrap samples have heavy tails, so
+        logarithms are limited to 300, which keeps the ratios of costs defined."""
+        spent = [np.where(np.isinf(x), np.inf, np.exp(np.clip(x, -300.0, 300.0))) for x in at]
+        own = [np.maximum(cost - each.own_from, 0.0) for cost, each in zip(spent, self.members, strict=True)]
         return np.asarray(self.common + np.sum(own, axis=0))
 
 
