@@ -20,7 +20,7 @@ import numpy as np
 
 from studies.tables import page, table, write_page
 from studies.training import loss_of, planned, prepare, train_all
-from tfscale.analysis.equal_cost import first_reaches
+from tfscale.analysis.bootstrap import Curves
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.stage.folder import Stage
 from tfscale.text import scientific
@@ -29,6 +29,8 @@ ARMS = {"transformer_scratch": "Transformer", "tokenformer_scratch": "TokenForme
 SMALLER = 3
 """Number of budgets below the chain's smallest one."""
 FILE = "smaller_readings.json"
+NOISE = 0.03
+"""Largest difference of two single runs that is noise, in nats (`studies.seed_noise`)."""
 
 
 @dataclass(frozen=True)
@@ -79,33 +81,58 @@ def recorded(folder: Path) -> tuple[list[Target], float, list[Reading]]:
     return chain, family["at_perplexities_of_chain"]["chain"]["high"], sorted(readings, key=lambda each: each.flops)
 
 
-def cost(target: Target, readings: Sequence[Reading]) -> tuple[float, bool]:
+def cost(target: Target, readings: Sequence[Reading], shift: float = 0.0) -> tuple[float, bool]:
     """Return the compute at which decayed models reach the loss of the chain's model, by interpolation in the logarithm
-    of compute, and whether the smallest of them is already better, so that the compute is an upper bound."""
-    compute = np.log([[each.flops for each in readings]])
-    at, there = first_reaches(compute, np.array([[each.loss for each in readings]]), np.array([target.loss]))
-    return float(np.exp(at[0])), bool(there[0])
+    of compute, or infinity if they do not reach it, and whether the smallest of them is already better, so that the compute is an upper bound.
+
+    Args:
+        shift: nats that are added to the loss of the chain's model, unless one of `readings` is the same run.
+    """
+    compute, losses = np.log([[each.flops for each in readings]]), np.array([[each.loss for each in readings]])
+    wanted = target.loss + (0.0 if target.loss in losses else shift)
+    at, _ = Curves(compute, losses).first_reach(np.array([wanted]))
+    return float(np.exp(at[0])), bool(losses[0, 0] < wanted)
 
 
 def report(chain: Sequence[Target], family: float, readings: Sequence[Reading]) -> str:
     """Return the costs, and the losses that they are read from, as a page."""
-    head = ["Arm from scratch", *(each.size for each in chain), "all sizes", "the chain's family costs"]
+    head = ["Arm from scratch", *(each.size for each in chain), "all sizes", "the chain's family costs",
+            f"with losses of the chain {NOISE} nats lower, and higher"]  # fmt: skip
     costs = table("lr", head, [_costs(arm, chain, family, readings) for arm in ARMS])
     note = (
         "Model FLOPs at which decayed models from scratch reach the loss of the chain's model of the same size. The "
-        f"chain's family costs {scientific(family)}. One seed."
+        f"chain's family costs {scientific(family)}. One seed; differences of single runs below {NOISE} nats are noise."
     )
     losses = table("llrrr", ["Arm", "Size", "FLOPs", "Loss", "Chain"], list(_losses(chain, readings)))
     return page("Cost of all sizes together", costs, note, "## Losses", losses)
 
 
 def _costs(arm: str, chain: Sequence[Target], family: float, readings: Sequence[Reading]) -> list[str]:
-    found = [cost(each, [own for own in readings if (own.arm, own.size) == (arm, each.size)]) for each in chain]
-    total, bounded = sum(flops for flops, _ in found), any(there for _, there in found)
+    def found(shift: float) -> list[tuple[float, bool]]:
+        own = [[each for each in readings if (each.arm, each.size) == (arm, target.size)] for target in chain]
+        return [cost(target, each, shift) for target, each in zip(chain, own, strict=True)]
+
+    shifted = [_verdict(family, *_total(found(shift))) for shift in (-NOISE, NOISE)]
+    total = _total(found(0.0))
+    return [
+        ARMS[arm],
+        *(_bound(*each) for each in found(0.0)),
+        _bound(*total),
+        _verdict(family, *total),
+        ", ".join(shifted),
+    ]
+
+
+def _total(costs: Sequence[tuple[float, bool]]) -> tuple[float, bool]:
+    return sum(flops for flops, _ in costs), any(bounded for _, bounded in costs)
+
+
+def _verdict(family: float, total: float, bounded: bool) -> str:
+    if np.isinf(total):
+        return "not reached"
     excess = family / total - 1
     words = ("at least ", "more") if excess > 0 else ("at most ", "less")
-    verdict = f"{words[0] if bounded else ''}{abs(excess):.0%} {words[1]}"
-    return [ARMS[arm], *(_bound(*each) for each in found), _bound(total, bounded), verdict]
+    return f"{words[0] if bounded else ''}{abs(excess):.0%} {words[1]}"
 
 
 def _bound(flops: float, bounded: bool) -> str:

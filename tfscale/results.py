@@ -122,7 +122,7 @@ class Results:
     @cached_property
     def _curves(self) -> list[tuple[dict[str, Any], Stage, StageCurve]]:
         with user_faults():
-            found = []
+            found: list[tuple[dict[str, Any], Stage, StageCurve]] = []
             for each in self.experiments:
                 for arm in each.joined:
                     for stage in arm.all_stages:
