@@ -83,7 +83,8 @@ def recorded(folder: Path) -> tuple[list[Target], float, list[Reading]]:
 
 def cost(target: Target, readings: Sequence[Reading], shift: float = 0.0) -> tuple[float, bool]:
     """Return the compute at which decayed models reach the loss of the chain's model, by interpolation in the logarithm
-    of compute, or infinity if they do not reach it, and whether the smallest of them is already better, so that the compute is an upper bound.
+    of compute, or infinity if they do not reach it, and whether the smallest of them is already better, so that the
+    compute is an upper bound.
 
     Args:
         shift: nats that are added to the loss of the chain's model, unless one of `readings` is the same run.
