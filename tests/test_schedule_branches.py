@@ -129,6 +129,12 @@ def test_smaller_readings_are_branches_at_halved_budgets_and_leave_the_base_of_t
             assert abs(ends[1] - smallest / 2) <= step
 
 
+def test_budgets_of_less_than_a_step_are_refused() -> None:
+    overrides = ["baseline=scratch", "schedule.branches.readings=all", "optim.batch_tokens=262144"]
+    with pytest.raises(UserFault, match=r"schedule\.branches\.smaller_readings=9: must leave a step"):
+        plan_of(*overrides, "schedule.branches.smaller_readings=9")
+
+
 @pytest.mark.parametrize("tokens", [1, 512, 1024, 6 * 512, 13 * 512, 10**6])
 def test_a_trunk_and_its_branch_have_the_tokens_of_the_run_in_whole_steps(tokens: int) -> None:
     plan = plan_of()
@@ -184,7 +190,10 @@ def test_four_growths_by_two_take_the_compute_of_three_by_the_papers_factors() -
         ("schedule.branches.fraction=1", "schedule.branches.fraction=1: must be a fraction, above 0 and below 1"),
         ("schedule.branches.readings=some", "schedule.branches.readings"),
         ("schedule.branches.smaller_readings=1", "schedule.branches.readings=own: must be all with"),
-        ("schedule.branches.smaller_readings=-1", "schedule.branches.smaller_readings=-1: must be at least 0"),
+        (
+            "schedule.branches.smaller_readings=-1",
+            "schedule.branches.smaller_readings=-1: must be a number of halvings",
+        ),
     ],
 )
 def test_settings_that_would_change_the_trunks_rate_are_told(override: str, says: str) -> None:

@@ -112,7 +112,7 @@ def sha256_of_all(paths: Sequence[Path]) -> list[str]:
         return list(threads.map(sha256_of, paths))
 
 
-class Finding:
+class CachedDigest:
     """A cached SHA-256 of a list of files, valid while their paths, sizes, modification times and inodes stay the same.
 
     The hash is stored in `folder`, in a file whose name is derived from these attributes, so that large corpora are not

@@ -20,6 +20,7 @@ from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.curves import Evaluation, StageCurve, read_stage
 from tfscale.analysis.formats import to_document
 from tfscale.faults import UserFault, user_faults
+from tfscale.plan.arms import Arm
 from tfscale.plan.experiments import Recorded, recorded
 from tfscale.stage.evaluations import measured, read_evaluations
 from tfscale.stage.folder import Stage
@@ -122,14 +123,12 @@ class Results:
     @cached_property
     def _curves(self) -> list[tuple[dict[str, Any], Stage, StageCurve]]:
         with user_faults():
-            found: list[tuple[dict[str, Any], Stage, StageCurve]] = []
-            for each in self.experiments:
-                for arm in each.joined:
-                    for stage in arm.all_stages:
-                        place = (each.comparison.name, arm.name, arm.title, stage.size, arm.role(stage))
-                        where = dict(zip(_WHERE, (*place, stage.spec.seed, stage.key), strict=True))
-                        found.append((where, stage, read_stage(stage)))
-            return found
+            return [
+                (_where(experiment, arm, stage), stage, read_stage(stage))
+                for experiment in self.experiments
+                for arm in experiment.joined
+                for stage in arm.all_stages
+            ]
 
 
 def read_results(runs: str | Path = "runs", noise_floor: float | None = None) -> Results:
@@ -143,6 +142,12 @@ def read_results(runs: str | Path = "runs", noise_floor: float | None = None) ->
     if not experiments:
         raise UserFault([f"{runs}: contains no experiment; start one with `tfscale run`, or try another folder"])
     return Results(Path(runs), experiments, noise_floor)
+
+
+def _where(experiment: Recorded, arm: Arm, stage: Stage) -> dict[str, Any]:
+    """Return the columns that identify a stage."""
+    name, seed = experiment.comparison.name, stage.spec.seed
+    return dict(zip(_WHERE, (name, arm.name, arm.title, stage.size, arm.role(stage), seed, stage.key), strict=True))
 
 
 def _end(stage: Stage, curve: StageCurve) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def from_known(kind: type[T], values: Any) -> T:
         ValueError: a field without a default is missing, has another type or is out of range, or `values` is not a
             dictionary.
     """
-    made: T = _made(kind, values)
+    made: T = _from_json(kind, values)
     check_fields(made)
     return made
 
@@ -57,15 +57,16 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
 
 
-def _made(kind: Any, value: Any) -> Any:
-    """Return a JSON value as an instance of an annotated type, or unchanged if the type is not made from the value."""
+def _from_json(kind: Any, value: Any) -> Any:
+    """Return a JSON value as an instance of an annotated type, or unchanged if the type is not made from the value. A
+    type may be a dataclass, `tuple[X, ...]`, or a union with one dataclass."""
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list):
-        return tuple(_made(args[0], item) for item in value)
+        return tuple(_from_json(args[0], item) for item in value)
     if origin in (typing.Union, types.UnionType) and value is not None:
-        return next((_made(arg, value) for arg in args if dataclasses.is_dataclass(arg)), value)
+        return next((_from_json(arg, value) for arg in args if dataclasses.is_dataclass(arg)), value)
     return value
 
 
@@ -77,7 +78,7 @@ def _dataclass(kind: Any, values: Any) -> Any:
     lacking = [f.name for f in fields if f.name not in values and (f.default, f.default_factory) == without]
     if lacking:
         raise ValueError(f"has no {', '.join(lacking)}")
-    return kind(**{f.name: _made(hints[f.name], values[f.name]) for f in fields if f.name in values})
+    return kind(**{f.name: _from_json(hints[f.name], values[f.name]) for f in fields if f.name in values})
 
 
 def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:

@@ -65,8 +65,8 @@ class Advice:
     refit [refits] in nats per token. Both losses are those of single runs, so errors of the form of the laws and the
     noise between seeds are in it."""
     saving: Array
-    """Fraction of the cost from scratch that growth saves at the loss of the grown models [refits]. It is negative if
-    growth costs more, and 1 if no run from scratch reaches this loss."""
+    """Fraction of the cost from scratch that growth saves at the expected loss of the grown models [refits]. It is
+    negative if growth costs more, and 1 if training from scratch is not expected to reach this loss."""
     beyond: float
     """Largest factor by which the two best options are outside the measured runs."""
 

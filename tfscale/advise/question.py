@@ -61,8 +61,8 @@ class Question:
         if amount is None:
             dollars = self.budget.unit == "dollars"
             known = "device.price must be set" if dollars else "the speed of the device is unknown"
-            mend = "try --flops, or device=h100_sxm launcher.processes=1"
-            raise UserFault([Fault("--dollars" if dollars else "--hours", None, f"{known}; {mend}")])
+            hint = "try --flops, or device=h100_sxm launcher.processes=1"
+            raise UserFault([Fault("--dollars" if dollars else "--hours", None, f"{known}; {hint}")])
         return Price(prediction.flops_per_token, amount / spec.tokens)
 
 

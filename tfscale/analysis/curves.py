@@ -301,9 +301,10 @@ def _check_same_text(arms: Sequence[Arm]) -> None:
             data = stage.spec.data
             texts.setdefault((data.fingerprint, data.heldout_tokens, data.heldout_start), f"{arm.name} {stage.size}")
     if len(texts) > 1:
-        (first, one), ((corpus, tokens, start), other), *_ = texts.items()
+        (corpus, tokens, start), (other_corpus, other_tokens, other_start) = list(texts)[:2]
+        stage, other = list(texts.values())[:2]
         raise ValueError(
-            f"{other} is evaluated on {tokens} validation tokens of corpus {corpus} starting at {start}, but {one} on "
-            f"{first[1]} tokens of {first[0]} starting at {first[2]}. These perplexities are not comparable. Use the "
-            "same data, data.validation_tokens and data.validation_start for all arms."
+            f"{other} is evaluated on {other_tokens} validation tokens of corpus {other_corpus} starting at "
+            f"{other_start}, but {stage} on {tokens} tokens of {corpus} starting at {start}. These perplexities are "
+            "not comparable. Use the same data, data.validation_tokens and data.validation_start for all arms."
         )

@@ -161,7 +161,7 @@ class _Family:
         """Return the total cost of all sizes [curves], given the logarithms of the cumulative cost of each size
         [curves], which are infinite if the cost is unknown. With two seeds, bootstrap samples have heavy tails, so
         logarithms are limited to 300, which keeps the ratios of costs defined."""
-        spent = [np.where(np.isinf(x), np.inf, np.exp(np.clip(x, -300.0, 300.0))) for x in at]
+        spent = [np.where(np.isposinf(x), np.inf, np.exp(np.clip(x, -300.0, 300.0))) for x in at]
         own = [np.maximum(cost - each.own_from, 0.0) for cost, each in zip(spent, self.members, strict=True)]
         return np.asarray(self.common + np.sum(own, axis=0))
 

@@ -12,16 +12,16 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Children of a fork server start with everything imported and without the memory of other children.
-_SERVER = get_context("forkserver")
-_SERVER.set_forkserver_preload(["tfscale.bench.step"])
 KNOWN = sys.platform == "linux"
 """True if the peak memory of a process can be measured on this system."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
     """Run a function of a module's top level in a separate process, and return its result."""
-    with ProcessPoolExecutor(1, mp_context=_SERVER) as pool:
+    # Children of a fork server start with everything imported and without the memory of other children.
+    server = get_context("forkserver")
+    server.set_forkserver_preload(["tfscale.bench.step"])
+    with ProcessPoolExecutor(1, mp_context=server) as pool:
         return pool.submit(function, *given, **named).result()
 
 

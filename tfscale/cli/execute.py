@@ -34,7 +34,7 @@ from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
 """Maximum number of seconds that a run waits for a slow tracker at its end."""
-MOST_LEFT = 8
+MOST_LISTED = 8
 """Maximum number of unfinished stages that are listed when the budget is spent."""
 
 
@@ -77,10 +77,10 @@ def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
     left = [(stage, *_work_left(stage)) for stage in plan.stages if not is_done(stage)]
     lines = [
         f"  {stage.path.name}: {count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(flops)} FLOPs"
-        for stage, tokens, flops in left[:MOST_LEFT]
+        for stage, tokens, flops in left[:MOST_LISTED]
     ]
-    if len(left) > MOST_LEFT:
-        lines.append(f"  and {len(left) - MOST_LEFT} more; `tfscale plan` lists all")
+    if len(left) > MOST_LISTED:
+        lines.append(f"  and {len(left) - MOST_LISTED} more; `tfscale plan` lists all")
     time = overview(plan, Watch(plan.stages).look(), finished_speeds(plan.runs)).left
     about = f", about {duration(time)}" if time is not None else ""
     return [

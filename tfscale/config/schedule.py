@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tfscale.ranges import Amount, Count, Nats, Natural, Range, Rate, Share
+from tfscale.ranges import Amount, Count, Nats, Range, Rate, Share
 
 Excess = Annotated[float, Range(above=-10, below=10, what="nats of loss", such_as="0.1")]
 """A difference of losses in nats, above -10 and below 10."""
+
+Halvings = Annotated[int, Range(0, 10, what="a number of halvings", such_as="3")]
+"""A number of times that a budget is halved, from 0 to 10."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,10 @@ class BranchesPart:
     """Budgets at which runs from scratch have a branch. `own`: the budget of their own size. `all`: the budget of every
     size of the chain, as branches of one trunk, so that costs at equal perplexity are read from models whose learning
     rate has been decayed."""
-    smaller_readings: Natural = 0
+    smaller_readings: Halvings = 0
     """Number of further budgets below the chain's smallest one, each of them half of the next larger one, at which runs
     from scratch have a branch with `readings=all`. With them, costs can also be read at perplexities that an arm
-    reaches before the chain's smallest budget."""
+    reaches before the chain's smallest budget. The warm-up is at most as long as the smallest budget."""
 
 
 @dataclass(frozen=True)

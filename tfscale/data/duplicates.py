@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ class DocumentTotals(NamedTuple):
     heldout: int = 0
     train_bytes: int = 0
     heldout_bytes: int = 0
+
+    def plus(self, more: "DocumentTotals") -> "DocumentTotals":
+        return DocumentTotals(*map(add, self, more))
 
 
 @dataclass(frozen=True)

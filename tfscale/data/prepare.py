@@ -16,6 +16,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
@@ -116,7 +117,7 @@ class _Preparation:
         scans = self._scan(pieces)
         duplicates = self._find_duplicates(pieces, scans)
         empty = sum(scan.empty for scan in scans)
-        found = DocumentTotals(*map(sum, zip(*(each.totals for each in duplicates), strict=True)))
+        found = reduce(DocumentTotals.plus, (each.totals for each in duplicates))
         self._check(found, empty)
         distinct = self._distinct(scans, duplicates)
         tokenizer_path = self._tokenizer(pieces, distinct, found)

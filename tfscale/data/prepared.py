@@ -7,7 +7,7 @@ from pathlib import Path
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import TOKENIZER_FILE, Manifest, SplitRecord, read_manifest
 from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
-from tfscale.files import Finding, sha256_of_all
+from tfscale.files import CachedDigest, sha256_of_all
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
 
     Args:
         known: folder in which the hashes of large files are cached, or None. Files with a cached hash are not read
-            again while they are unchanged (`Finding`).
+            again while they are unchanged (`CachedDigest`).
 
     Raises:
         DataError: a file cannot be read or has changed since it was written.
@@ -56,8 +56,8 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     files = [data.folder / name for name in expected]
     whole = hashlib.sha256("".join(expected.values()).encode()).hexdigest()
     try:
-        finding = Finding(known, files)
-        if finding.value == whole:
+        cached = CachedDigest(known, files)
+        if cached.value == whole:
             return
         digests = sha256_of_all(files)
     except OSError as error:
@@ -70,7 +70,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
                 f"{path}: the file has changed since it was written (the SHA-256 differs). Remove the folder and "
                 "prepare the corpus again."
             )
-    finding.keep(whole)
+    cached.keep(whole)
 
 
 def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord) -> Tokens:

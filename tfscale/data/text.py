@@ -14,7 +14,7 @@ from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
 from tfscale.faults import Fault
-from tfscale.files import Finding, sha256_of_all
+from tfscale.files import CachedDigest, sha256_of_all
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class TextSource(Source):
         listed = self.listing().files
         files = [file.path for file in listed]
         try:
-            finding = Finding(self.known, files, "text without its mark")
-            digest = finding.value
+            cached = CachedDigest(self.known, files, "text without its mark")
+            digest = cached.value
             if digest is None:
                 digest = identity_of([file.name for file in listed], digests_of(files))
-                finding.keep(digest)
+                cached.keep(digest)
         except OSError as error:
             fault = f"{error.filename}: {error.strerror}. Make the file readable, or remove it from {self.path}."
             raise DataError(fault) from error

@@ -96,8 +96,10 @@ class Tokenizer:
         self.content = content
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._source = source
+        import tokenizers
+
         with _faults_of_the_library(f"{source}: the file is not a Hugging Face tokenizer.json"):
-            self._tokenizer = _load(content.decode())
+            self._tokenizer = _for_whole_texts(tokenizers.Tokenizer.from_str(content.decode()))
             document = json.loads(content)
             model: dict[str, Any] = document["model"]
             token = model.get("unk_token")
@@ -181,11 +183,9 @@ def unknown_words(unknown: int, tokens: int) -> str:
     return f"the tokenizer has no entry for {share}, so the model does not see this text"
 
 
-def _load(content: str) -> Any:
-    """Return a tokenizer of the library. The name of a special token within a document is ordinary text."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(content)
+def _for_whole_texts(tokenizer: Any) -> Any:
+    """Return a tokenizer of the library, set to encode whole documents. The name of a special token within a document
+    is ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -213,7 +213,7 @@ def _counting_copy(document: dict[str, Any]) -> Any:
     while name in model["vocab"]:
         name += "_"
     changed = {**model, "vocab": {**model["vocab"], name: _SPARE_ID}, "unk_token": name, "fuse_unk": False}
-    return _load(json.dumps({**document, "model": changed}))
+    return _for_whole_texts(Tokenizer.from_str(json.dumps({**document, "model": changed})))
 
 
 @contextmanager

@@ -43,25 +43,25 @@ Watch = Callable[[Counts], None]
 
 _tell: Watch | None = None
 """Function that receives new counts of the current process, or None."""
-_untold, _told = Counts(), 0.0
+_unreported, _reported_at = Counts(), 0.0
 """Counts that have not been passed on yet, and the time at which counts were last passed on."""
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
     """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks may call this
     function for each document, because counts are passed on only a few times per second."""
-    global _untold
-    done = _untold
-    _untold = Counts(done.documents + documents, done.bytes + size, done.tokens + tokens, done.found + found)
-    if time.monotonic() - _told > POLL_SECONDS:
+    global _unreported
+    done = _unreported
+    _unreported = Counts(done.documents + documents, done.bytes + size, done.tokens + tokens, done.found + found)
+    if time.monotonic() - _reported_at > POLL_SECONDS:
         _pass_on()
 
 
 def _pass_on() -> None:
-    global _untold, _told
+    global _unreported, _reported_at
     if _tell is not None:
-        _tell(_untold)
-    _untold, _told = Counts(), time.monotonic()
+        _tell(_unreported)
+    _unreported, _reported_at = Counts(), time.monotonic()
 
 
 class Workers:
@@ -120,7 +120,7 @@ class Workers:
 
 
 def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
-    global _tell, _untold, _told
+    global _tell, _unreported, _reported_at
     total = Counts()
 
     def tell(more: Counts) -> None:
@@ -128,7 +128,7 @@ def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -
         total = total.plus(more)
         watch(total)
 
-    _tell, _untold, _told = tell, Counts(), time.monotonic()
+    _tell, _unreported, _reported_at = tell, Counts(), time.monotonic()
     try:
         results = [work(*task) for task in tasks]
         _pass_on()

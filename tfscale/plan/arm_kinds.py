@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from tfscale.config.schedule import StagePart
 from tfscale.config.schema import Experiment
-from tfscale.faults import Fault, InvalidInput
+from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import Growth
 from tfscale.growth.tokenformer_recipe import without_new_tokens
 from tfscale.models.config import ModelConfig
@@ -82,6 +82,10 @@ class Scratch(ArmKind):
         is that of a run with the budget of this size, but no longer than the first stage."""
         spec = self._spec(chain, size, target)
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
+        if any(later - end < spec.batch_tokens for end, later in pairwise(ends[: len(ends) - len(chain.sizes) + 1])):
+            number = len(ends) - len(chain.sizes)
+            rule = f"must leave a step between the budgets of {size.size} from scratch"
+            raise UserFault([Fault("schedule.branches.smaller_readings", number, rule, "a smaller number")])
         if spec.tokens != ends[0]:
             schedule = replace(spec.lr_schedule, warmup_tokens=min(ends[0], spec.lr_schedule.warmup_tokens))
             spec = replace(spec, tokens=ends[0], lr_schedule=schedule, ending=None)

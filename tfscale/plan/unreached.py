@@ -68,8 +68,9 @@ def unreached_stages(plan: Plan) -> list[Unreached]:
             continue
         pairs = [Unreached(folder, stage, differences(spec, stage.spec)) for stage in left[_kind(spec)]]
         found = min(pairs, key=_count)
-        if _count(found) <= MOST_FIELDS:
-            nearest[found.planned.key] = min(nearest.get(found.planned.key, found), found, key=_count)
+        known = nearest.get(found.planned.key)
+        if _count(found) <= MOST_FIELDS and (known is None or _count(found) < _count(known)):
+            nearest[found.planned.key] = found
     return [nearest[stage.key] for stage in plan.stages if stage.key in nearest]
 
 

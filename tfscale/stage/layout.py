@@ -11,7 +11,7 @@ from tfscale.models.execution import Execution, Recompute
 from tfscale.optimizers.base import Optimizer
 from tfscale.stage.run_options import Precision, RunOptions
 from tfscale.stage.spec import StageSpec
-from tfscale.untrusted import check_fields, from_known
+from tfscale.untrusted import from_known
 
 Sharding = Literal["none", "full", "hybrid"]
 """Kind of sharding of weights, gradients and optimizer state. none: no sharding (DDP). full: sharding over all devices
@@ -125,11 +125,9 @@ def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
 def layout_of(event: dict[str, Any]) -> Layout | None:
     """Return the layout that a `start` event records, or None if the event has no valid layout."""
     try:
-        layout = from_known(Layout, event)
-        check_fields(layout)
+        return from_known(Layout, event)
     except (TypeError, ValueError):
         return None
-    return layout
 
 
 def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:

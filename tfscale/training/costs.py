@@ -74,9 +74,13 @@ class Costs:
         before, seconds = counters.totals, self._seconds if timed else 0.0
         if not before.tokens:
             before = replace(before, joules=0.0)  # a lineage starts without energy use
-        joules = 0.0 if self._energy_known else None
         spent = Totals(
-            self._tokens, self._flops, seconds, seconds * self._world.size, joules, self._update_flops * updated
+            tokens=self._tokens,
+            flops=self._flops,
+            seconds=seconds,
+            device_seconds=seconds * self._world.size,
+            joules=0.0 if self._energy_known else None,
+            optimizer_flops=self._update_flops * updated,
         )
         return replace(
             counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=before + spent

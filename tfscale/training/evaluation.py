@@ -64,13 +64,14 @@ def evaluate(
     block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
     losses = [0.0] * min(BLOCKS, sequences)
     first, at_once = 0, world.size * lanes
+    losses_of = partial(_losses, objective, device, rows)
     with evaluating(objective), ThreadPoolExecutor(lanes) as pool:
+        each_of = pool.map if lanes > 1 else map
         while group := list(islice(batches, at_once)):
             if world.any(stop())[0]:
                 return None
             mine = range(world.rank, len(group), world.size)
-            losses_of, own = partial(_losses, objective, device, rows), [group[index] for index in mine] or group[-1:]
-            found = list(pool.map(losses_of, own) if lanes > 1 else map(losses_of, own))
+            found = list(each_of(losses_of, [group[index] for index in mine] or group[-1:]))
             for index, batch_losses in zip(mine, found, strict=False):
                 row = first + index * rows
                 for block, loss in zip(block_of[row : row + rows], batch_losses, strict=True):
