@@ -302,9 +302,9 @@ def _check_same_text(arms: Sequence[Arm]) -> None:
             texts.setdefault((data.fingerprint, data.heldout_tokens, data.heldout_start), f"{arm.name} {stage.size}")
     if len(texts) > 1:
         (corpus, tokens, start), (other_corpus, other_tokens, other_start) = list(texts)[:2]
-        stage, other = list(texts.values())[:2]
+        first, other = list(texts.values())[:2]
         raise ValueError(
             f"{other} is evaluated on {other_tokens} validation tokens of corpus {other_corpus} starting at "
-            f"{other_start}, but {stage} on {tokens} tokens of {corpus} starting at {start}. These perplexities are "
+            f"{other_start}, but {first} on {tokens} tokens of {corpus} starting at {start}. These perplexities are "
             "not comparable. Use the same data, data.validation_tokens and data.validation_start for all arms."
         )

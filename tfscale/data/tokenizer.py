@@ -208,12 +208,14 @@ def _drops_characters(document: dict[str, Any]) -> bool:
 
 def _counting_copy(document: dict[str, Any]) -> Any:
     """Return a copy of a tokenizer with a token for each character that the original drops."""
+    import tokenizers
+
     model = document["model"]
     name = "unknown"
     while name in model["vocab"]:
         name += "_"
     changed = {**model, "vocab": {**model["vocab"], name: _SPARE_ID}, "unk_token": name, "fuse_unk": False}
-    return _for_whole_texts(Tokenizer.from_str(json.dumps({**document, "model": changed})))
+    return _for_whole_texts(tokenizers.Tokenizer.from_str(json.dumps({**document, "model": changed})))
 
 
 @contextmanager
