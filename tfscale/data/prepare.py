@@ -117,7 +117,7 @@ class _Preparation:
         scans = self._scan(pieces)
         duplicates = self._find_duplicates(pieces, scans)
         empty = sum(scan.empty for scan in scans)
-        found = reduce(DocumentTotals.plus, (each.totals for each in duplicates))
+        found = reduce(DocumentTotals.plus, (each.totals for each in duplicates), DocumentTotals())
         self._check(found, empty)
         distinct = self._distinct(scans, duplicates)
         tokenizer_path = self._tokenizer(pieces, distinct, found)
