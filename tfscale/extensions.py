@@ -59,7 +59,7 @@ def loaded_extensions() -> tuple[Extension, ...]:
 
 def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
     """Raise ValueError if an extension of a stage, named as `module==version`, is not loaded, or is loaded in another
-    version and `same_version` is required, as in training. None is imported."""
+    version and `same_version` is required, as in training. Nothing is imported."""
     faults = []
     for name in named:
         module, _, version_then = name.partition("==")

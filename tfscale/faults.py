@@ -26,7 +26,7 @@ class Fault:
     hint: str = ""
     """Suggested fix; empty if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads, whose faults may be the cause of this one."""
+    """Other keys that the rule reads, whose faults may be the cause of this fault."""
     location: str = ""
     """File and line of the value; empty if unknown."""
 
@@ -37,7 +37,8 @@ class Fault:
         return without_password(": ".join(filter(None, (self.location, about, rule))))
 
     def below(self, part: str) -> "Fault":
-        """Return this fault with the prefix `part.`, such as `optim.`, unless it is empty, before all keys."""
+        """Return this fault with `part.`, such as `optim.`, before its key and the keys in `reads`. An empty `part`
+        changes nothing."""
         if not part:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))

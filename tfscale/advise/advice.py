@@ -62,8 +62,8 @@ class Advice:
     """All options, best first."""
     difference: Array
     """Loss of the best option from scratch minus loss of the best option by growth, averaged over the targets, for each
-    refit [refits] in nats per token. Both losses are those of single runs, so errors of the form of the laws and the
-    noise between seeds are in it."""
+    refit [refits] in nats per token. Both are losses of single runs, so the difference includes errors due to the form
+    of the laws and the noise between seeds."""
     saving: Array
     """Fraction of the cost from scratch that growth saves at the expected loss of the grown models [refits]. It is
     negative if growth costs more, and 1 if training from scratch is not expected to reach this loss."""

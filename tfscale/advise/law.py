@@ -105,7 +105,8 @@ class Law:
 
     @property
     def irreducible(self) -> float:
-        """Irreducible loss E in nats per token, at the geometric mean of a variable on which it depends."""
+        """Irreducible loss E in nats per token. If E depends on a variable, this is its value at the geometric mean of
+        the variable."""
         return float(np.exp(self.parameters[0]))
 
     @property

@@ -37,7 +37,7 @@ class Pilot:
 
 
 def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
-    """Return the pilot runs of a question. Their largest budget is that of the question divided by `LARGEST`. Their
+    """Return the pilot runs of a question. Their largest budget is the question's budget divided by `LARGEST`. Their
     base is the one from which most of the finished runs have grown, or the largest of several such bases.
 
     Args:

@@ -104,7 +104,7 @@ def read_runs(runs: Path) -> Found:
 
 
 def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:
-    """Return the run that ends with a stage, or None if it is omitted as in `read_runs`."""
+    """Return the run that ends with a stage, or None if `read_runs` omits this run."""
     part = [last]
     while (parent := part[0].spec.parent) is not None and is_continued(part[0].spec):
         if parent not in stages:

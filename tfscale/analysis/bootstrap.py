@@ -210,7 +210,7 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
 @lru_cache(maxsize=32)
 def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np.uint16]:
     """Return the number of times that each bootstrap sample contains each block of the validation text [draws, blocks].
-    It depends on the keys of all runs that are sampled together, whose losses on a document are correlated."""
+    The samples depend on the keys of all runs that are sampled together, whose losses on a document are correlated."""
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 

@@ -26,7 +26,7 @@ class Comparison:
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]
     """Comparisons of the chain's family cost with that of every arm that has all sizes of the chain, one per measure of
-    cost, the one in `measure` first."""
+    cost. For each arm, the comparison in `measure` comes first."""
     price: float | None
     """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]
@@ -54,7 +54,7 @@ def compare_arms(
     price: float | None = None,
 ) -> Comparison:
     """Compare the measurements in the stage folders of the arms. All arguments except `arms` and `reference`, which are
-    published points in the form of a file in `conf/reference/`, are fields of the comparison or its table.
+    published points in the form of a file in `conf/reference/`, are fields of `Comparison` or of its `Table`.
 
     Raises:
         ValueError: `read_arms` or `published_arms` fails, or there is no chain among the arms.

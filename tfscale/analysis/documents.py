@@ -47,7 +47,8 @@ class Section:
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
-    """Rows of cells, which are a text, or keys of stages to link to, and the value by which the column is sorted."""
+    """Rows of cells. A cell is a pair: a text or the keys of stages to link to, and the value by which the column is
+    sorted."""
     note: str = ""
 
 

@@ -95,7 +95,7 @@ class EqualCompute:
     arm: float
     interpolated: bool
     """True if the arm's perplexity is interpolated between two evaluations during training, before the decay of its
-    learning rate, which favours the chain. False if it is that of a finished run."""
+    learning rate, which favours the chain. False if it is the perplexity of a finished run."""
     interval: Interval | None
     """Confidence interval of the difference, or None if it is unknown."""
     over: tuple[Source, ...]
@@ -195,11 +195,13 @@ class CostRatios:
     reached: NDArray[np.bool_]
     """Mask [curves] that is True if the chain reached the arm's final perplexity."""
     bounded: NDArray[np.bool_]
-    """Mask [curves] that is True if the cost of the chain or, if it did not reach the arm's final perplexity, that of
-    the arm is an upper bound, because the run had reached the perplexity by its first evaluation."""
+    """Mask [curves] that is True if a cost is an upper bound, because the run had reached the perplexity by its first
+    evaluation. This is the chain's cost or, if the chain did not reach the arm's final perplexity, the arm's cost."""
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
+    """Return the logarithm of the ratio of the chain's cost to the arm's for each pair of curves, at the perplexity
+    that both reached."""
     rows = np.arange(len(chain.losses))
     there, early = chain.first_reach(arm.losses[:, -1])
     reached = np.isfinite(there)

@@ -33,7 +33,8 @@ class SizeCost:
 
     size: str
     cumulative: float
-    """Cumulative cost in the unit of the measure. If the perplexity was not reached, it is that of the whole run."""
+    """Cumulative cost, in the unit of the chosen cost measure, at which the perplexity was reached, or the cost of the
+    whole run if it was not reached."""
     bound: Bound
     """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `at most`: the perplexity was
     reached during training, before the decay of the learning rate. `at least`: it was not reached."""
@@ -110,8 +111,8 @@ def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: M
 def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
-    """Compare the cost of all sizes of the chain with that of the same sizes of an arm, or return None if the chain or
-    the arm has not finished a size or a cost is unknown. `assumed` is the noise floor as in `noise_floor`."""
+    """Compare the cost of all sizes of the chain with the cost of the same sizes of an arm. Return None if the chain or
+    the arm has not finished a size, or if a cost is unknown. `assumed` is the noise floor as in `noise_floor`."""
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
@@ -199,7 +200,8 @@ class _CostReader:
 
     def _reach(self, reads: Stack, sets: Stack) -> list[tuple[Array, NDArray[np.bool_]]]:
         """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
-        final perplexity of `setter`, or of its final cost if it did not reach it, and a mask that is True if it did."""
+        final perplexity of `setter`, or of the final cost of `family` if it did not reach this perplexity, and a mask
+        that is True if `family` reached it."""
         found = []
         members = zip(self.family.members, self.setter.members, reads, sets, strict=True)
         for member, other, (run, read), (target, _) in members:

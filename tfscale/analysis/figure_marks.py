@@ -39,8 +39,9 @@ def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, i
 
 
 def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> list[str]:
-    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge of the axes if it is
-    above, and return sentences for the caption. Growths of unknown cost, from imported weights, are omitted."""
+    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge of the axes if the
+    perplexity is above the axes, and return sentences for the caption. Growths of unknown cost, from imported weights,
+    are omitted."""
     events = [event for event in events if event.cost.of(measure) > 0]
     above, label, top = False, "right after growth, untrained", axes.get_ylim()[1]
     for size in dict.fromkeys(event.size for event in events):

@@ -18,6 +18,8 @@ class NoiseFloor:
     nats: float
     """Difference in nats per token."""
     source: Literal["seeds", "assumed"]
+    """Source of the noise floor. `seeds`: measured on runs that differ only in their seed. `assumed`: set in the
+    configuration."""
 
 
 def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | None) -> NoiseFloor | None:

@@ -123,7 +123,7 @@ def compare(
     tuning_flops: float | None = None,
     primary: tuple[str, str] | None = None,
 ) -> Table:
-    """Compare all arms with the first chain among them. All arguments except `arms` are fields of the returned table.
+    """Compare all arms with the first chain among them. All arguments except `arms` are fields of `Table`.
 
     Raises:
         ValueError: there is no chain among the arms.

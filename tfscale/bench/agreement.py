@@ -142,7 +142,8 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 
 def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
-    """Return the largest relative error among tensors with the same names, where NaN is the largest, and its name."""
+    """Return the largest relative error among tensors with the same names, where NaN counts as the largest, and the
+    name of the tensor."""
     assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
     errors = {name: relative(values[name], expected[name]) for name in expected}
     name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))

@@ -14,7 +14,8 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Matrix products per run. Other load on the machine affects a single, short one differently than a training step."""
+"""Number of matrix products per run. Other load on the machine would affect a single, short product differently than a
+training step."""
 
 
 @dataclass(frozen=True)

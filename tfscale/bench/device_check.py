@@ -85,8 +85,8 @@ class Resumed:
 
 
 def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
-    """Train a small stage twice in processes as of `tfscale run`, once with a stop in the middle, and compare the
-    results. Raise StageFailed if a process fails or the stage is done before it can be stopped."""
+    """Train a small stage twice in processes like those of `tfscale run`, once with a stop in the middle, and compare
+    the results. Raise StageFailed if a process fails or the stage is done before it can be stopped."""
     spec = small_stage(RunSpec(data_dir="../data", device=device, threads=1), STEPS[device])
     with TemporaryDirectory() as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"

@@ -40,7 +40,7 @@ def folder_name(step: int) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """Share of a tensor on one rank: `data` [rows, ...], which starts at `offsets` in the whole tensor."""
+    """Shard of a tensor on one rank. `data` [rows, ...] starts at `offsets` in the full tensor."""
 
     data: Tensor
     offsets: tuple[int, ...]

@@ -43,8 +43,8 @@ def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Co
 
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
-    """Return how the slots in a checkpoint differ from those of an optimizer, and how to fix the difference.
-    Return None if they are the same or, before the first update, if there are none."""
+    """Return how the slots in a checkpoint differ from those of an optimizer, and how to fix the difference, or None if
+    they are the same. Before the first update, a checkpoint must not contain any slots."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None

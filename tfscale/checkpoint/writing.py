@@ -36,7 +36,8 @@ class NoRoom(OSError):
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Write a checkpoint, to which each rank adds its own share of the tensors, and return its size in bytes.
+    """Write a checkpoint, to which each rank adds its own share of the tensors. Return the size in bytes of the tensors
+    of all ranks.
 
     Raises:
         OSError: the disk of a rank is full or unavailable. Existing files are not changed.
@@ -57,11 +58,12 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Write a checkpoint of `needed` bytes in a temporary folder, and rename the folder last.
+    """Write a checkpoint in a temporary folder, and rename the folder last.
 
     Args:
         fill: function that writes and syncs the safetensors files of a rank, and returns their entries for the
             manifest.
+        needed: number of bytes that all ranks together will write.
 
     Raises:
         OSError: the checkpoint could not be written. Existing files are not changed, and no partial files are left.
@@ -119,7 +121,8 @@ def _write_files(aside: Path, parts: Mapping[str, Part], ranks: Ranks) -> Entrie
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
     """Write each tensor to a separate file, and return the entries of the files for the manifest. While a tensor is
-    computed, the previous one is written, and those before it are synced and hashed. torch is limited to one thread.
+    computed, the previous one is written, and earlier ones are synced and hashed. Meanwhile, torch is limited to one
+    thread.
 
     Raises:
         OSError, SafetensorError: a tensor could not be written.

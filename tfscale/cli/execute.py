@@ -33,7 +33,7 @@ from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
-"""Maximum number of seconds that a run waits for a slow tracker at its end."""
+"""Maximum time in seconds to wait, after training ends, for the final sync with the tracker."""
 MOST_LISTED = 8
 """Maximum number of unfinished stages that are listed when the budget is spent."""
 

@@ -94,7 +94,7 @@ def _jump(replicates: Sequence[Stage]) -> str:
 
 def _rehearse(plan: Plan, as_json: bool) -> int:
     """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code. Checkpoints
-    that no later stage needs are removed, so that there is never more than two consecutive stages on disk."""
+    that no later stage needs are removed, so that the checkpoints of at most two consecutive stages are on disk."""
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
     check(plan)

@@ -60,7 +60,8 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the chosen values and the cost of tuning to a schedule file, and those of baselines to a baseline file."""
+    """Write the chosen values and the cost of tuning to a schedule file, and the values that only baselines use to a
+    baseline file."""
     remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     values = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0

@@ -57,7 +57,7 @@ class Draft:
 
 
 def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
-    """Return whether the fault is about, or its rule reads, a key in `at_fault` or below one."""
+    """Return whether the fault's key, or a key that its rule reads, is in `at_fault` or below a key in `at_fault`."""
     return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
 
 

@@ -1,4 +1,4 @@
-"""Types of paths, URIs and growth operators for settings; types of numbers are in `tfscale.ranges`."""
+"""Validated types for settings that hold paths, URIs or growth operators. Numeric types are in `tfscale.ranges`."""
 
 import re
 from pathlib import Path

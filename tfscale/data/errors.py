@@ -8,4 +8,4 @@ class DataError(InvalidInput):
 
 
 class Unfinished(DataError):
-    """Error raised when a preparation or download fails, which resumes if it is run again."""
+    """Error raised when a preparation or download fails. Running it again resumes it."""

@@ -14,7 +14,7 @@ class Report:
     total: int = 0
     """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0
-    """Number of the bytes in `done` that an earlier attempt had processed, which are not part of the speed."""
+    """Number of the bytes in `done` that an earlier attempt had processed, which do not count towards the speed."""
     documents: int = 0
     """Number of documents that this attempt has processed."""
     tokens: int = 0

@@ -71,7 +71,7 @@ def draw(seed: int, digest: bytes) -> int:
 
 def limit(heldout_fraction: float) -> int:
     """Return the limit below which about a fraction `heldout_fraction` of all draws are. The documents that a smaller
-    fraction selects are a subset of those that a larger one selects."""
+    fraction selects are a subset of the documents that a larger fraction selects."""
     return math.ceil(heldout_fraction * 2**64)
 
 

@@ -25,7 +25,8 @@ PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
 per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut for training, whose time grows with the square of it."""
+"""Length in characters above which words are cut for the training of a tokenizer, because its time grows with the
+square of the length of a word."""
 FIX_UNKNOWN = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
 """Token id that no vocabulary uses."""

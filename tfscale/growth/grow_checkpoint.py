@@ -53,12 +53,13 @@ def grow_checkpoint(
     spent: Totals | None = None,
 ) -> OptimizerState:
     """Write the checkpoint at step 0 of a stage that grows from the checkpoint `parent`, and return the initial
-    optimizer state. Peak memory is a few times the size of the largest tensor.
+    optimizer state. The totals of the child start from those of the parent, and its step count starts at 0. Peak memory
+    is a few times the size of the largest tensor.
 
     Args:
         config: config of the child, from `growth.grown_config`.
         optimizer: optimizer of the child.
-        trained_with: optimizer of the parent, or None if it is that of the child.
+        trained_with: optimizer of the parent, or None if the child has the same optimizer.
         spent: initial totals of the child, or None for the totals in the parent's checkpoint.
 
     Raises:

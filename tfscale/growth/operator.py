@@ -1,7 +1,7 @@
 """Base class and registry of growth operators, which turn a trained model into a larger model.
 
-`tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. Planning also uses these classes, so torch is
-imported only where it is needed.
+`tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension registers its own operator
+with `@GROWTHS.register(kind)`. Planning also uses these classes, so torch is imported only where it is needed.
 """
 
 import json
@@ -139,7 +139,9 @@ class Continued(Growth):
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
         if target != parent:
-            raise ValueError("the model must not change if training continues")
+            raise ValueError(
+                "the child's model config must be the same as the parent's for continued training (kind=continued)"
+            )
         return parent
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:

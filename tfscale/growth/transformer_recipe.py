@@ -1,4 +1,4 @@
-"""Growth operator for Transformers in width or depth, the baseline for growth by parameter tokens."""
+"""Growth operator that widens or deepens a Transformer. It is the baseline for growth by adding parameter tokens."""
 
 import re
 from collections.abc import Iterator

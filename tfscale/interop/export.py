@@ -149,7 +149,7 @@ def _record(stage: FinishedStage) -> dict[str, Any]:
 
 
 def _model_card(stages: Sequence[FinishedStage]) -> str:
-    """Return the README.md of the last of the stages, which its ancestors precede, oldest first."""
+    """Return the README.md of the last stage. The stages before it are its ancestors, oldest first."""
     stage = stages[-1]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

@@ -45,7 +45,8 @@ class FinishedStage:
 
     @property
     def evaluation(self) -> FinalEvaluation | None:
-        """Final evaluation of the model; None if there is none, or if only the first groups are used."""
+        """Final evaluation of the full model, or None if it was not evaluated or only the first groups of parameter
+        tokens are used."""
         return None if self.groups else self.result.eval
 
     @property

@@ -104,8 +104,8 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Return, per request, the log-probability of the continuation in nats, and True if it has only most likely
-        tokens. Texts longer than the context of the model are truncated at the beginning."""
+        """Return, per request, the log-probability of the continuation in nats, and True if each of its tokens is the
+        most likely one. Texts longer than the context of the model are truncated at the beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}

@@ -24,8 +24,8 @@ class HeldPast:
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
     ) -> None:
-        """Prepare the mask of the new tokens [batch, time] for a cache that each layer extends, if any. The mask and
-        the positions are those of `TfscaleForCausalLM.forward`.
+        """Prepare the mask of the new tokens [batch, time]. Each layer extends the cache, if there is one. The
+        arguments `attention_mask` and `position_ids` are those of `TfscaleForCausalLM.forward`.
 
         Raises:
             ValueError: the `attention_mask` has a different shape.

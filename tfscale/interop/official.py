@@ -53,8 +53,8 @@ def read_official(weights: Path, config: Path) -> Foreign:
         config: YAML file of the model.
 
     Raises:
-        UserFault: tfscale does not support an option, a file cannot be read without running code, or tensors are
-            missing, unexpected or of the wrong shape. The error lists all faults.
+        UserFault: tfscale does not support an option, a file cannot be loaded without running code from it, or tensors
+            are missing, unexpected or of the wrong shape. The error lists all faults.
     """
     options = read_options(config)
     files = _files(weights)
@@ -152,7 +152,8 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or foreign file can cause any exception
         what = next(iter(str(error).strip().splitlines()), repr(error))
-        raise UserFault([f"{file}: the file cannot be read without running code: {what}"]) from error
+        rule = "cannot be loaded with torch.load(weights_only=True), which does not run code from the file"
+        raise UserFault([f"{file}: {rule}: {what}"]) from error
     if not isinstance(held, dict):
         raise UserFault([f"{file}: must be a state dict, not a {type(held).__name__}"])
     others = [str(name) for name, value in held.items() if not isinstance(value, Tensor)]

@@ -41,7 +41,7 @@ class ModelConfig(ABC):
     title: ClassVar[str]
     """Display name of the model family."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
-    """Modes of activation checkpointing that this family supports, from the cheapest to the most expensive."""
+    """Activation-checkpointing modes that this family supports, in order of increasing recomputation."""
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "d_model", "n_head", "vocab_size", "context"):

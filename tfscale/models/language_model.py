@@ -50,8 +50,8 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def using_first_groups(self, count: int | None) -> Iterator[None]:
-        """Return a context manager in which every Pattention uses only its first `count` groups, or all if it is None.
-        The rows of other groups get gradients of zero."""
+        """Return a context manager in which every Pattention uses only its first `count` groups, or all groups if
+        `count` is None. The rows of other groups get gradients of zero."""
         if count is None:  # setting an attribute would compile every block again
             yield
             return

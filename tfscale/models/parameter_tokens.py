@@ -47,7 +47,8 @@ def aligned(n: int, norm_activation: NormActivation) -> int:
 
 
 def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:
-    """Return the kind of layer of the parameter tokens in the weight called `name`, or None if it has none."""
+    """Return the kind of layer to which the parameter tokens in the weight called `name` belong, or None if the weight
+    contains no parameter tokens."""
     if not name.endswith((".keys", ".values")):
         return None
     if ".ffn." in name:

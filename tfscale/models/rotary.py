@@ -43,8 +43,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rotated queries, the rotated keys and the values, each [batch, time, n_head, head_dim], of `qkv`
-    [batch, time, 3, n_head, head_dim]. It must not be a leaf tensor and must not be used again, because the rotary
-    dimensions are overwritten (except under torch.compile)."""
+    [batch, time, 3, n_head, head_dim]. `qkv` must not be a leaf tensor and must not be used again, because its rotary
+    dimensions are overwritten to avoid copies of the other dimensions (except under torch.compile)."""
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
         # A view of the values would keep the whole tensor `qkv` for the backward pass.

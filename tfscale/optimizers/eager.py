@@ -1,5 +1,5 @@
-"""Optimizers of torch whose methods do not import torch's compiler, which takes more than a second in each training
-process. torch imports it to exclude some methods from compilation, but tfscale never compiles an update."""
+"""Variants of PyTorch optimizers that do not import the PyTorch compiler (`torch._dynamo`). The import would take more
+than a second in each training process, and tfscale never compiles the optimizer step."""
 
 from inspect import unwrap
 
@@ -7,12 +7,12 @@ import torch
 
 
 class EagerOptimizer(torch.optim.Optimizer):
-    """Base class of optimizers whose methods do not import torch's compiler."""
+    """Base class of optimizers whose methods do not import the PyTorch compiler."""
 
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
 
 
 class EagerAdamW(EagerOptimizer, torch.optim.AdamW):
-    """torch.optim.AdamW whose methods do not import torch's compiler. The option `differentiable` is not supported."""
+    """torch.optim.AdamW without the import of the PyTorch compiler. The option `differentiable` is not supported."""
 
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))

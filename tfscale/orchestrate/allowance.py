@@ -15,8 +15,9 @@ ENDING_SECONDS = 2.0
 class Allowance:
     """The part of a budget that is neither spent nor reserved for a running stage.
 
-    Compute is counted as in a plan, in model FLOPs of training, without steps repeated after a failure. Time is
-    wall-clock time from the first call of `start_clock`, including growth, evaluations and checkpoints.
+    Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
+    after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`, including
+    growth, evaluations and checkpoints.
     """
 
     def __init__(self, budget: Budget) -> None:

@@ -70,7 +70,7 @@ class _Trouble:
     deaths: int = 0
     not_before: float = 0.0
     micro_batch: int | None = None
-    """Micro-batch in sequences after the stage ran out of memory, or None for that of the spec."""
+    """Micro-batch in sequences after the stage ran out of memory, or None for the micro-batch of the spec."""
 
 
 class Orchestrator:
@@ -286,7 +286,7 @@ def _tail(stage: Stage) -> EventTail:
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Write the spec of a stage to its folder, with `micro_batch`, if it is given, in place of the setting."""
+    """Write the spec of a stage to its folder. If `micro_batch` is given, it replaces the micro-batch of the spec."""
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))

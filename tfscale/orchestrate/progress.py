@@ -137,8 +137,8 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
     """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage without a
     measured speed is assumed to be as fast as the running or finished stage of the same family with the most similar
-    size. Return None if there is no such stage. In `looks`, parents precede children, and `known` are finished stages.
-    """
+    size. Return None if there is no such stage. `looks` lists parents before children. `known` contains the speeds of
+    finished stages."""
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
         (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)

@@ -120,7 +120,8 @@ class Scratch(ArmKind):
 
 
 class _FromBase(ArmKind):
-    """An arm with one stage for each size that the chain grows to. All stages start from the chain's first model."""
+    """An arm that derives the model of each selected size directly from the chain's first model, with one stage per
+    size. `sizes` selects all sizes after the first or only the last size."""
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         if len(experiment.schedule.stages) < 2:
@@ -136,7 +137,7 @@ class _FromBase(ArmKind):
 
 
 class TrainedOn(_FromBase):
-    """An arm that trains the chain's first model further for each size, with the compute of the chain up to it."""
+    """An arm that trains the chain's first model further for each size, with the chain's compute up to this size."""
 
     settings = ("sizes",)
     one_model = True
@@ -151,7 +152,7 @@ class TrainedOn(_FromBase):
 
 
 class OneJump(_FromBase):
-    """An arm that grows the chain's first model to each size in one step, with the compute of the chain up to it."""
+    """An arm that grows the chain's first model to each size in one step, with the chain's compute up to this size."""
 
     settings = ("sizes", "growth")
     own_rate = True

@@ -37,8 +37,8 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the tokens of a trunk that has `tokens` tokens, rounded to whole steps, together with its branch. Without
-    `schedule.branches`, return `tokens`."""
+    """Return the number of tokens of a trunk, in whole steps, for which the trunk and its branch together have a number
+    of tokens as near as possible to `tokens`. Without `schedule.branches`, return `tokens`."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens

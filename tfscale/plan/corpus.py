@@ -119,8 +119,8 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Download the missing parts of the corpus, unless it is prepared, or raise UserFault if the Hub cannot be reached
-    or does not have them. Nothing else here connects to the Hub."""
+    """Download the missing parts of the corpus, unless the corpus is prepared. Raise UserFault if the Hub cannot be
+    reached or does not have these parts. No other function of this module connects to the Hub."""
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return

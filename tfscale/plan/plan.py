@@ -87,7 +87,7 @@ class Plan:
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Plan the stages that an experiment trains, for all arms and seeds, or raise UserFault with all conflicts of the
+    """Plan the stages that an experiment trains, for all arms and seeds, or raise UserFault with all faults of the
     settings."""
     if faults := check_experiment(experiment):
         raise UserFault(faults)

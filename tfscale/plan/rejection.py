@@ -27,7 +27,7 @@ def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
 
 
 def kept(stage: Stage) -> Stage:
-    """Return a stage with its tokens if its growth had been kept."""
+    """Return a stage with the number of tokens that it would have if its growth had been kept."""
     if stage.spec.trial is None or not stage.spec.rejected:
         return stage
     return replace(stage, spec=replace(stage.spec, tokens=stage.spec.trial.most_tokens))

@@ -62,7 +62,7 @@ class Specs:
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
         """Return the spec of a stage that grows from `parent` to the size of `target`, a model that was never grown;
-        `tokens` and `rate` are those of `scratch`."""
+        `tokens` and `rate` have the meaning that they have in `scratch`."""
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -95,7 +95,8 @@ class Specs:
         )
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
-        """Return the extensions whose classes the stage uses. That of a corpus source is part of the fingerprint."""
+        """Return the extensions whose classes the stage uses. The extension of a corpus source is omitted, because the
+        fingerprint of the corpus includes it."""
         used = {
             FAMILIES.extension_of(spec.model.family),
             OPTIMIZERS.extension_of(spec.optimizer.name),

@@ -109,7 +109,7 @@ class Prediction:
 
     @property
     def dollars(self) -> float | None:
-        """Price in US dollars at the device's price per hour; None if this is unknown."""
+        """Price in US dollars at the device's price per hour; None if the price per hour or the time is unknown."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 

@@ -16,12 +16,14 @@ from tfscale.stage.spec import StageSpec, steps_of
 
 @dataclass(frozen=True)
 class Family:
-    """Group of runs, such as all sizes of an arm, and the sums of their costs, each None if unknown for a run."""
+    """Group of runs, such as all sizes of an arm, with the sums of their costs. A sum other than `flops` is None if the
+    cost of any run is unknown."""
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Budget of each size: the tokens of the chain's stage or of its base, or the chain's compute up to that size; or
-    all planned (`plan`) or unfinished (`left`) stages."""
+    """Budget of each size. `chain`: the tokens of the chain's stage. `base_tokens`: the tokens of the chain's base.
+    `cumulative_compute`: the chain's compute up to that size. `plan`: all planned stages. `left`: all unfinished
+    stages."""
     runs: tuple[Prediction, ...]
 
     @property
@@ -53,7 +55,8 @@ def _sum(values: list[float | None]) -> float | None:
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
     """Return the groups of runs whose costs, predicted by `reckon`, are compared: the chain; every size of each model
-    family from scratch, with the tokens of the chain's base or with the chain's cumulative compute; and the plan."""
+    family from scratch, with the tokens of the chain's base (300B in the paper) or with the chain's cumulative compute;
+    all stages of the plan; and its unfinished stages, if other stages are finished."""
     chain = plan.chain.stages
     base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]

@@ -22,8 +22,8 @@ Each line is one event:
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
-`step` and `tokens` count within the stage. The totals are those of `tfscale.totals`, with the prefix `total_`; those
-that are unknown are missing. Losses are in nats per token.
+`step` and `tokens` count within the stage. The totals are the fields of `tfscale.totals.Totals` with the prefix
+`total_`; unknown totals are missing. Losses are in nats per token.
 
 If there are several processes, the leading process writes the events. It writes the `end` event before any process
 exits, regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end`
@@ -64,7 +64,7 @@ class EventLog:
             self._file.flush()
 
     def sync(self) -> None:
-        """Write all events to disk."""
+        """Write all events to disk, so that they survive a power failure."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 

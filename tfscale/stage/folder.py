@@ -46,7 +46,7 @@ def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
 
 def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
     """Return the folder of the stage whose final weights a stage starts from: the parent or, if the parent's growth was
-    rejected, its parent. Raise ValueError if the parent's `stage.yaml` is missing or damaged."""
+    rejected, the parent's parent. Raise ValueError if the parent's `stage.yaml` is missing or damaged."""
     assert spec.parent_dir is not None, "a stage without a parent starts from scratch"
     parent = stage_dir / spec.parent_dir
     above = read_spec(parent).parent_dir if spec.returns else None

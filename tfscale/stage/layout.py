@@ -49,7 +49,8 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if the memory of a device is sufficient for a step that needs `needed`, or unknown."""
+        """Return True if the memory of a device is sufficient for a step that needs `needed`, or if the memory is
+        unknown."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
@@ -79,9 +80,15 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     Weights are sharded only if the whole weights and one sequence do not fit on a device. Activation checkpointing is
     used only if one sequence would not fit otherwise. If the memory is unknown, one sequence is assumed to fit.
 
-    The micro-batch is the device's whole batch with `update=in_backward`, else `micro_batch` if it is set, else that of
-    the previous layout, else the device's batch, halved until it fits according to the memory model. On CUDA,
-    `tfscale.training.probe` then tests it. After an out-of-memory error, the orchestrator sets half of it.
+    The micro-batch is determined by the first of these rules that applies:
+
+    1. all sequences of the device's batch with `update=in_backward`, which needs the whole batch;
+    2. `micro_batch` if it is set;
+    3. the micro-batch of the previous layout;
+    4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
+       `tfscale.training.probe` then tests this micro-batch.
+
+    After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
     Args:
         previous: layout of the last process of the stage with the same number of devices, whose choices are kept, so

@@ -158,7 +158,8 @@ class StageSpec:
     init_from: str | None = None
     """SHA-256 of weights that were trained elsewhere, or None. `tokens` is 0 if their number of tokens is unknown."""
     init_dir: str | None = None
-    """Folder of the imported stage from which the weights are copied, not part of the key, or None for that stage."""
+    """Folder of the imported stage from which the weights are copied, which is not part of the key. None for the
+    imported stage itself, and if no weights are imported."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
@@ -169,7 +170,8 @@ class StageSpec:
 
     @property
     def rejected(self) -> bool:
-        """True if the growth was rejected, if `tokens` is the actual number of training tokens (`as_it_ended`)."""
+        """True if the growth was rejected. The value is only valid if `tokens` is the actual number of training tokens
+        (`as_it_ended`)."""
         return self.trial is not None and self.tokens == self.trial.tokens
 
     @property

@@ -11,7 +11,8 @@ from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
 STAGES = "stages"
 DATA = "data"
 DONE = "done"
-"""Snapshot of a finished stage or corpus. That of an unfinished stage is named `step-*`, like its checkpoint."""
+"""Name of the snapshot of a finished stage or a corpus. The snapshot of an unfinished stage has the name of the
+checkpoint, `step-*`."""
 SPARED = timedelta(days=1)
 """Minimum age at which a file that no manifest names is removed. Younger files may belong to an upload in progress."""
 

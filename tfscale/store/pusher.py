@@ -63,7 +63,8 @@ class Pusher:
                 return
 
     def _push(self) -> bool:
-        """Upload all changed stages and corpora, each whether or not others fail. Return True if none failed."""
+        """Upload all changed stages and corpora. If an upload fails, the others continue. Return True if no upload
+        failed."""
         try:
             faults = [fault for fault in map(self._push_one, self._new()) if fault]
         except OSError as error:  # the runs folder cannot be read

@@ -152,7 +152,7 @@ def _check(folder: Path, name: str, state: str) -> None:
 
 
 def _replace(stage_dir: Path, aside: Path) -> None:
-    """Move a downloaded folder to that of the stage, which is missing for a moment in between."""
+    """Replace the folder of a stage with a downloaded folder. The folder of the stage is missing for a moment."""
     stage_dir.parent.mkdir(parents=True, exist_ok=True)
     old = aside.with_name("old")
     shutil.rmtree(old, ignore_errors=True)

@@ -76,8 +76,8 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
 
 
 def _parent_is_here(stage_dir: Path) -> Check[bool]:
-    """Check that the folder of the parent and, after a rejected growth, of its parent, is next to that of the stage, so
-    that only files of the submission are read."""
+    """Check that the folder of the parent and, if the parent's growth was rejected, the folder of the parent's parent
+    are next to the folder of the stage, so that only files of the submission are read."""
     spec = read_spec(stage_dir)
     parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):

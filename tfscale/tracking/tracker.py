@@ -110,7 +110,8 @@ class Tracker(ABC):
 
     @abstractmethod
     def connect(self, experiment: str) -> Sink:
-        """Return a connection to an experiment, which is created if missing. The client library is imported here."""
+        """Return a connection to an experiment, which is created if missing. Subclasses should import their client
+        library in this method."""
 
     def exists(self) -> bool:
         """Return False if the store is known not to exist, for example before the first run."""

@@ -1,4 +1,5 @@
-"""Schedule of a stage, which depends only on the stage's spec and, with a stopping rule, on the evaluations."""
+"""Schedule of a stage: logging, evaluations, checkpoints, nested dropout and end. It depends only on the stage's spec
+and, with a stopping rule, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
@@ -25,8 +26,8 @@ def evaluations_of(spec: StageSpec) -> int:
 
 def groups_at(spec: StageSpec, step: int) -> int | None:
     """Return the number of leading groups of parameter tokens that a step of a stage uses, or None for all groups
-    (nested dropout, similar to that of units by Rippel et al., arXiv 1402.0915). The number is a pure function of the
-    seed and the step, so it is the same on all ranks and in a resumed stage."""
+    (nested dropout, similar to the nested dropout of units by Rippel et al., arXiv 1402.0915). The number is a pure
+    function of the seed and the step, so it is the same on all ranks and in a resumed stage."""
     if spec.nested_dropout == 0:
         return None
     drawn, place = torch.rand(2, generator=stream(spec.seed, f"nested_dropout:{step}"), dtype=torch.float64).tolist()
@@ -66,8 +67,8 @@ class Calendar:
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:
-        """Return whether an action is due after `step` that is due every `tokens` tokens or, with 0 tokens, `parts`
-        times per stage."""
+        """Return whether an action that is repeated every `tokens` tokens is due after `step`. With 0 tokens, the
+        action is repeated `parts` times per stage."""
         if step == 0:
             return False
         if tokens:

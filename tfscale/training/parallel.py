@@ -30,7 +30,8 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
-        """Return the loss of tokens [batch, time] in nats, summed or, with `each`, by sequence without gradients."""
+        """Return the loss in nats, summed over all tokens [batch, time]. With `each`, return the loss of each sequence
+        [batch], without gradients."""
         if each:
             return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
@@ -38,8 +39,9 @@ class Objective(nn.Module):
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
     """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
-    data parallelism in this order. Its backward passes compute the mean of the gradients over the ranks. A model that
-    is going to be sharded may be on the meta device."""
+    data parallelism in this order. The result is an `Objective`, which DDP wraps if the model is replicated on several
+    ranks. Its backward passes compute the mean of the gradients over the ranks. A model that is going to be sharded may
+    be on the meta device; the caller then initialises its weights after sharding (`initialise_shares`)."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()
@@ -58,9 +60,9 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if it is the last of
-    a batch. Sharded gradients are also reduced within a replica of the model after every micro-batch, because a rank
-    has no memory for full gradients."""
+    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if it is the `last`
+    of a batch. Sharded gradients are reduced within a replica of the model after every micro-batch, because a rank has
+    no memory for full gradients, and over the replicas (HSDP) only once per batch."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     if is_sharded(objective):

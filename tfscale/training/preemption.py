@@ -11,7 +11,8 @@ with code 75. A launcher can make the request in three ways.
   `--shutdown-timeout` of 30 seconds, which is too short for the checkpoint of a large model.
 
 torchrun turns every exit code other than 0 into 1. The reason for the end of a stage is therefore in its `end` event,
-which the leading rank writes before any rank exits (see `tfscale.training.alarm` for failures).
+which the leading rank writes before any rank exits (see `tfscale.training.alarm` for failures). If another process
+works on the stage (`tfscale.stage.lock`), no `end` event is written.
 """
 
 import os
@@ -34,8 +35,9 @@ WATCH_SECONDS = 1.0
 class Preemption:
     """Flag that threads set, because the main thread runs no Python code while it waits for other ranks.
 
-    If there is only one rank, a second signal ends the process immediately. If there are several ranks, a rank may
-    receive the same request twice, from torchrun and from the cluster, so a second signal has no effect.
+    If there is only one rank, a second signal ends the process immediately; the last checkpoint remains valid. If there
+    are several ranks, a rank may receive the same request twice, from torchrun and from the cluster, so a second signal
+    has no effect.
 
     Args:
         stop_at: step after which the stage stops even without a request, or None.

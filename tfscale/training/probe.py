@@ -27,7 +27,8 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
     Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
     much memory would swap or be killed. With sharded weights, a rank that is out of memory would leave the other ranks
-    waiting. In these cases the orchestrator halves the micro-batch if the process records an out-of-memory error.
+    waiting. In these cases the orchestrator halves the micro-batch if the process records an out-of-memory error. A
+    process that the system kills records no error and is started again with the same micro-batch.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
@@ -50,8 +51,9 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 
 def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpec, device: Device) -> int:
-    """Return the peak memory in bytes of the forward and backward passes of a step on a batch of `rows` sequences. A
-    first dry step is not measured, because comparing candidate kernels takes memory while all activations exist."""
+    """Return the peak memory in bytes of the forward and backward passes of a step on a batch of `rows` sequences, with
+    gradient accumulation if the micro-batch of `sequences` sequences is smaller. A first dry step is not measured,
+    because comparing candidate kernels takes memory while all activations exist."""
     dry_step(objective, sequences, spec, device)
     return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
 
@@ -68,8 +70,8 @@ def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, de
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
     """Run forward and backward passes on synthetic tokens, discard the gradients, and return the peak memory in bytes,
-    which is then reset on CUDA. The peak memory of the second of two passes includes the gradients of the first; a
-    third pass would have the same peak memory."""
+    which is then reset on CUDA. With two `micro_batches`, the peak memory of the second pass includes the gradients of
+    the first pass; a third pass would have the same peak memory."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

@@ -20,8 +20,8 @@ def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
 
 
 def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
-    """Return the update method that `launcher.update` selects. With `late`, the device decides whether to skip an
-    update, so that the host does not wait for the loss."""
+    """Return the update method that `launcher.update` selects. The caller must call its `row_rates.begin` before each
+    step. With `late`, the device decides whether to skip an update, so that the host does not wait for the loss."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -29,7 +29,8 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InB
 
 
 class Whole:
-    """Update of all weights after the backward pass, which can be skipped in a non-finite step."""
+    """Update method that updates all weights after the backward pass, so that the update of a non-finite step can be
+    skipped."""
 
     def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
         self.row_rates = row_rates
@@ -55,7 +56,8 @@ class Whole:
 
 
 class InBackward:
-    """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
+    """Update method that updates each weight as soon as the backward pass has computed its gradient, and then frees the
+    gradient.
 
     In addition to the gradient of the tied embedding, only the gradients of one layer exist at a time. The host waits
     for the forward pass, so that a non-finite loss is detected before any update. A non-finite gradient corrupts the
@@ -84,7 +86,8 @@ class InBackward:
             loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
-        """Return the gradient norms of the step."""
+        """Return the gradient norms of the step. If the loss was non-finite, the total norm is NaN and there are no
+        names."""
         if not self._norms:
             return GradientNorms(loss.new_tensor(torch.nan), loss.new_empty(0), ())
         each = torch.stack([self._norms[name] for name in self._names])

@@ -25,7 +25,7 @@ class Sweep:
     factors: tuple[float, ...]
     """Candidates as multiples of the current learning rate, in ascending order."""
     further: int
-    """Maximum number of values that extend the range in each rung."""
+    """Maximum number of values that extend the range in each rung while the best value is at an edge."""
     seeds: int
     """Number of runs per candidate, each with a different seed. Candidates are compared by the mean loss."""
     rungs: int = 1
@@ -122,9 +122,9 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
-    """Return the next value beyond the edge at which the best value is, or None if it is interior or the next value is
-    out of bounds. It is the nearest one in `tried`, the values of earlier rungs, or else continues the ratio of the
-    last two values."""
+    """Return the next value beyond the edge at which the best value is, or None if the best value is interior or the
+    next value is out of bounds. The next value is the nearest one in `tried`, the values of earlier rungs. If there is
+    none, it continues the ratio of the last two values."""
     best = choose(losses)
     if best.place == "interior":
         return None

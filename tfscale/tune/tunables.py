@@ -88,8 +88,8 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the value of each learning rate that only one baseline uses, because it sets a rate or because
-    its kind has `own_rate`. By default the value is the rate of the last size or, of a trunk, of the first stage."""
+    """Yield the key and the value of each learning rate that only one baseline uses, because that baseline sets a rate
+    or its kind has `own_rate`. By default the value is the rate of the last size or, of a trunk, of the first stage."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():

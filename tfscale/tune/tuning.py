@@ -38,7 +38,7 @@ class Trial:
 
     @property
     def loss(self) -> float | None:
-        """Mean of the final validation losses: inf if a run diverged, None while runs are unfinished."""
+        """Mean of the final validation losses in nats per token: inf if a run diverged, None if a run is unfinished."""
         losses = [last_loss(stage) for stage in self.stages]
         if math.inf in losses:
             return math.inf
@@ -81,7 +81,7 @@ class Tuning:
         self._trials: dict[tuple[object, ...], Trial] = {}
 
     def findings(self) -> list[Finding]:
-        """Return the state of every sweep, without those that depend on an unfinished one.
+        """Return the state of every sweep, without sweeps that depend on an unfinished sweep.
 
         The learning rates are swept at the current optim.embedding_ratio, then the ratio is swept at the chosen rates.
         If the ratio changes, the rates are swept again.
@@ -176,8 +176,8 @@ def _shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[
     """Return versions of stages, parents before children, that are trained with a fraction of the tokens. A child grows
     from the shorter version of its parent if the parent is among the stages.
 
-    Warm-up and decay are shortened in proportion, so a version is not the beginning of the longer stage. There, the
-    learning rate has not decayed yet, and a comparison would favour lower rates.
+    Warm-up and decay are shortened in proportion, so a version is not the beginning of the longer stage. In the
+    beginning of a stage, the learning rate has not decayed yet, and a comparison would favour lower rates.
     """
     if fraction == 1:
         return tuple(stages)
@@ -206,7 +206,8 @@ def _shorter(spec: StageSpec, fraction: float) -> StageSpec:
 
 
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the chosen values by key, by the last finding of each setting, unless every run diverged."""
+    """Return the chosen values by key, without settings for which every run diverged. If a setting has two findings,
+    the last one is used."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
     return {key: choice.value for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 

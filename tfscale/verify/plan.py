@@ -35,7 +35,8 @@ class Amount:
 
 
 def verify_plan(plan: Plan) -> list[str]:
-    """Return the faults in the stages of all arms of a plan, one sentence per fault. An unfinished stage is none."""
+    """Return the faults in the stages of all arms of a plan, one sentence per fault. An unfinished stage is not a
+    fault."""
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
     for check in (_data(plan), _unplanned(plan)):

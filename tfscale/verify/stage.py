@@ -164,7 +164,8 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
 
 
 def _source(path: Path, spec: StageSpec, parent: Parent) -> Check[Parent]:
-    """Return the stage from whose weights a stage started: the parent or, after a rejected growth, its parent."""
+    """Return the stage from whose weights a stage started: the parent or, if the parent's growth was rejected, the
+    parent's parent."""
     if not spec.returns:
         return parent
     if not replace(parent.spec, tokens=parent.result.tokens).rejected:

@@ -180,8 +180,8 @@ def _tags(about: About, parent: str | None) -> dict[str, str]:
 
 
 def _point_key(key: str, step: int, time: int) -> Hashable:
-    """Return the key that identifies a metric value (`Sink.point_key`). In tiny runs, values over compute have the
-    same key if they differ by less than one GFLOP."""
+    """Return the key that identifies a metric value (`Sink.point_key`). Metrics plotted against compute use whole
+    GFLOPs as the step, so values of tiny runs can share a key."""
     return key, step, time if is_evaluation(key) else 0
 
 

@@ -179,7 +179,7 @@ def _try_sqlite(database: Path) -> None:
 
 
 def _try_server(uri: str) -> None:
-    """Raise an error if a database server does not respond, because MLflow would retry for hours."""
+    """Raise sqlalchemy.exc.SQLAlchemyError if a database server does not respond; MLflow would retry for hours."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

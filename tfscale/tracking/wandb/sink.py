@@ -105,8 +105,8 @@ class WandbSink(Sink):
         return run
 
     def _wait(self, run_id: str) -> None:
-        """Wait until all rows of a run can be read from its logs. If that takes too long, close the log, so that the
-        missing rows are not written later."""
+        """Wait until all rows of a run can be read from its logs. If rows are missing after `_LONGEST_WAIT` seconds,
+        close the log, so that the missing rows are not written later, and raise TimeoutError."""
         deadline = time.monotonic() + _LONGEST_WAIT
         while sum(1 for log in logs(self._folder, run_id) for _ in rows(log)) < self._rows[run_id]:
             if time.monotonic() > deadline:
