@@ -24,7 +24,7 @@ class Settings:
     """True to use small sizes and few rounds, which only tests the benchmark."""
     threads: int
     case: str = ""
-    """Text that the name of a case must contain to be measured, or an empty text to measure all cases."""
+    """Substring, in upper or lower case, of the names of the cases to measure. An empty string selects all cases."""
 
     @property
     def on_cuda(self) -> bool:

@@ -73,7 +73,7 @@ def show(common: Common) -> int:
     console.print(rows)
     for left in unfinished(root):
         there = f"{left} ({size_of(left) / 1e9:,.2f} GB)"
-        say(f"unfinished: {there}; repeat the command that prepares it to resume, or remove the folder")
+        say(f"unfinished: {there}; to resume, repeat the command that prepares it; to discard it, remove the folder")
     return 0
 
 

@@ -41,11 +41,11 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
 
 
 def verify_data(data: PreparedData, known: Path | None = None) -> None:
-    """Read every file of a prepared corpus and compare it with the manifest.
+    """Check that the files of a prepared corpus match the SHA-256 hashes in its manifest.
 
     Args:
-        known: folder in which the hashes of large files are cached, or None. Files with a cached hash are not read
-            again while they are unchanged (`CachedDigest`).
+        known: folder that caches one hash of all files of a large corpus, or None. No file is read if its files are
+            unchanged since the hash was cached (`CachedDigest`).
 
     Raises:
         DataError: a file cannot be read or has changed since it was written.

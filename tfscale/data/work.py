@@ -87,8 +87,9 @@ def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
 
 @contextmanager
 def alone_in(folder: Path, wait: Any) -> Iterator[None]:
-    """Return a context manager that creates a folder and locks it until the `with` block or the process ends. If
-    another process holds the lock, `wait` is called once.
+    """Return a context manager that creates a folder and holds a lock on it until the `with` block or the process ends.
+    If another process holds the lock, `wait` is called once, for example to print a message, and the context manager
+    then blocks until the lock is free.
 
     On a file system that does not support locks, two processes may do the same work. This is harmless, because they
     write the same pieces.

@@ -59,7 +59,8 @@ class Chain:
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
     def spent(self, target: Stage) -> int:
-        """Return the cumulative model FLOPs of the chain's model of the size of `target`, including its branch."""
+        """Return the cumulative model FLOPs of the chain up to its model of the same size as `target`. With
+        `schedule.branches`, they include the branch that ends with the model."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 

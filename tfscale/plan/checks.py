@@ -57,7 +57,7 @@ def _optim(experiment: Experiment) -> Iterator[Fault]:
     }
     for key, recipe in recipes.items():
         if recipe.splits_rates and not chosen.row_rates:
-            rule = f"must not be set with optim.name={chosen.name}, which has one learning rate per weight"
+            rule = f"must not be set with optim.name={chosen.name}, which has one learning rate for all rows"
             yield Fault(f"{key}.rates", None, rule, "optim.name=adamw", reads=("optim.name",))
         elif recipe.corrects_bias and not chosen.bias_corrected:
             rule = f"must be false with optim.name={chosen.name}, whose matrices have no bias correction"

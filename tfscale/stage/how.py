@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 STAGE = ("label", "run", "parent_dir", "init_dir")
-"""Names of the excluded fields of `stage.yaml`."""
+"""Names of the fields of `stage.yaml` that are excluded from the key of a stage and from shared data."""
 ENVIRONMENT = ("host", "argv")
-"""Names of the excluded fields of `environment.json`."""
+"""Names of the fields of `environment.json` that are excluded from shared data."""
 EVENT = ("host", "pid", "message")
-"""Names of the excluded fields of the events in `metrics.jsonl`. A message may contain a path."""
+"""Names of the fields of the events in `metrics.jsonl` that are excluded from shared data. A message may contain a
+path."""
 EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
-"""Names of the excluded settings of the composed configuration."""
+"""Names of the settings of the composed configuration that are excluded from shared data."""
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Snapshots: folders of a store that contain the files of a stage or corpus at one time.
+"""Snapshots: folders of a store, each with the files of a stage or corpus as they were at one point in time.
 
-Files are named by their SHA-256, so a repeated upload writes the same bytes to the same names, even if two machines
-upload at the same time. manifest.json contains the paths of the files and is written last.
+All files except manifest.json are named by their SHA-256, so a repeated upload writes the same bytes to the same names,
+even if two machines upload at the same time. manifest.json contains the paths of the files and is written last.
 """
 
 import json

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OVER_FLOPS = "by_flops/"
 """Prefix of metrics over FLOPs. W&B allows one x-axis per metric. The x-axis of all other metrics is tokens."""
 _PARTS = ("train", "heldout", "total", "system", "final", "eval")
-"""Prefixes of the names of metrics over tokens (`tfscale.tracking.points`)."""
+"""Prefixes of the names of metrics whose x-axis is the number of training tokens (`tfscale.tracking.points`)."""
 _FLUSH_SECONDS = 0.05
 _LONGEST_WAIT = 30.0
 _OPEN: dict[str, tuple[Path, "wandb.Run"]] = {}
