@@ -72,8 +72,8 @@ class TransformerGrowth(Growth):
         """Return the config whose number of parameters is nearest to `wanted` in ratio, among the parent's config and
         all configs that the method can grow it to.
 
-        Width grows by whole heads, and d_ff along with d_model. The head size does not change, because rotary position
-        embeddings depend on it.
+        The width grows by whole heads, and d_ff grows in proportion to d_model. The head size does not change, because
+        rotary position embeddings depend on it.
         """
         copied = len(self._copied(parent))
 

@@ -19,8 +19,9 @@ differ strongly from those configs (`residual_std`, `init_std`)."""
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block
-    and its counts of parameters, FLOPs and memory, which tests compare with measurements of built models."""
+    """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass. The subclass defines
+    the block, and the numbers of parameters, FLOPs and bytes of a block. Tests compare these numbers with measurements
+    of built models."""
 
     n_layer: int
     d_model: int
@@ -118,8 +119,9 @@ class ModelConfig(ABC):
         """Return the initial standard deviation of the matrix called `name` in the standard parametrization."""
 
     def initial_std(self, name: str) -> float:
-        """Return the initial standard deviation of the matrix called `name`. With the parametrization by fan-in,
-        it is multiplied by sqrt(d_model / fan-in) in blocks, because `init_std` assumes a fan-in of d_model."""
+        """Return the initial standard deviation of the matrix called `name`. With the parametrization by fan-in, the
+        result for a matrix of a block is `init_std` times sqrt(d_model / fan-in), because `init_std` assumes a fan-in
+        of d_model."""
         if self.base_fan_in is None or not is_block_matrix(name, 2):
             return self.init_std(name)
         return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)
@@ -137,13 +139,14 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Names and values, for a table, of the dimensions that distinguish the sizes of this model family."""
+        """Label and value, for a table, of the dimensions that distinguish models of this family, such as `layers x
+        width` and `12x768`."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
     @abstractmethod
     def details(self) -> str:
-        """Description of the fields that only this model family has, as a phrase for model cards."""
+        """Phrase for model cards that describes the fields that only this model family has."""
 
 
 def rotary_dims(config: ModelConfig) -> int:

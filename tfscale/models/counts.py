@@ -44,7 +44,8 @@ class Flops:
     """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit them."""
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. `torch.utils.flop_counter` does
+    not count these FLOPs."""
 
     @property
     def forward(self) -> int:
@@ -68,7 +69,8 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The rest is for what `memory` leaves out."""
+"""Fraction of a device's memory that a planned training step may use. The rest is for memory that the estimate of
+`memory` does not include."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the estimated peak memory of a training step (`python -m benchmarks memory` measures it)."""
+    """Return the estimated peak memory of a training step. `python -m benchmarks memory` measures the actual peak
+    memory."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

@@ -16,7 +16,8 @@ EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Return `values` without `fields`. A dot in a name, as in `launcher.slurm`, leads into a nested mapping."""
+    """Return `values` without `fields`. A name with a dot, such as `launcher.slurm`, stands for a field of a nested
+    mapping."""
     kept = {name: value for name, value in values.items() if name not in fields}
     for name, inner in kept.items():
         below = [field.removeprefix(f"{name}.") for field in fields if field.startswith(f"{name}.")]

@@ -44,7 +44,8 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a finished stage. Imported stages and older versions may lack the fields that have a default."""
+    """Result of a finished stage. The fields that have a default may be missing in results of imported stages and of
+    older versions."""
 
     key: str
     step: int
@@ -67,10 +68,10 @@ class Result:
 
     @property
     def evaluation(self) -> FinalEvaluation:
-        """Final evaluation of a stage that was trained, or was imported with a corpus.
+        """Final evaluation of the stage.
 
         Raises:
-            ValueError: the stage has no evaluation.
+            ValueError: the stage was imported without a corpus and therefore has no evaluation.
         """
         if self.eval is None:
             raise ValueError(f"stage {self.key} was imported without a corpus and has not been evaluated")

@@ -30,8 +30,8 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
-        """Return the loss in nats, summed over all tokens [batch, time]. With `each`, return the loss of each sequence
-        [batch], without gradients."""
+        """Return the loss in nats, summed over all tokens [batch, time], as a scalar. With `each`, return the summed
+        loss of each sequence [batch], without gradients."""
         if each:
             return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
@@ -60,9 +60,10 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if it is the `last`
-    of a batch. Sharded gradients are reduced within a replica of the model after every micro-batch, because a rank has
-    no memory for full gradients, and over the replicas (HSDP) only once per batch."""
+    """Return a context manager for one micro-batch, for the reduction of gradients over the ranks. Gradients of
+    replicated weights (DDP) are reduced only if the micro-batch is the `last` of a batch. Sharded gradients are reduced
+    within a replica of the model after every micro-batch, because a rank has no memory for full gradients, and over the
+    replicas (HSDP) only once per batch."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     if is_sharded(objective):
@@ -72,7 +73,7 @@ def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManag
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Return a context manager for the forward passes of an evaluation, which computes no gradients."""
+    """Return a context manager for the forward passes of an evaluation, in which no gradients are computed."""
     with torch.no_grad():
         yield
     if is_sharded(objective):
@@ -86,9 +87,10 @@ def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 if autocast
-    would cast them. The tied embedding and the final norm are gathered once per step, in float32 like the computation
-    between blocks. With `hybrid`, each host has a replica of the model, which is sharded within the host."""
+    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 under bf16
+    autocast on CUDA and otherwise in float32. The tied embedding and the final norm are gathered once per step, in
+    float32 like the computation between blocks. With `hybrid`, each host has a replica of the model, which is sharded
+    within the host."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -107,7 +109,8 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Initialise this rank's shares of a sharded model. Each rank computes the full values of one weight at a time."""
+    """Initialise this rank's shards of the weights of a sharded model. Each rank computes the full values of one weight
+    at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
@@ -119,7 +122,8 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
-    """Return the part of a tensor that this rank writes to a checkpoint, or None if this rank writes nothing."""
+    """Return what this rank writes to a checkpoint for a tensor: the whole tensor, this rank's shard of the tensor, or
+    None if this rank writes nothing."""
     if not is_share(tensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):

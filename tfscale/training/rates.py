@@ -1,8 +1,8 @@
 """Separate learning rates for the old and new parameter tokens of a grown stage, which are rows of one tensor.
 
-An update is linear in the learning rate. All rows are therefore updated with one learning rate, and the change of rows
-with a different learning rate is then multiplied by a factor. This method requires a copy of these rows during the
-update, but it works with fused optimizers and does not split the slots.
+An update is linear in the learning rate. All rows are therefore updated with the same learning rate first. The change
+of those rows that have a different learning rate is then multiplied by a factor. This method requires a copy of these
+rows during the update, but it works with fused optimizers and does not split the slots.
 """
 
 from collections.abc import Iterable, Iterator
