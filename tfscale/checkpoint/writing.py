@@ -195,8 +195,9 @@ def sweep(folder: Path) -> None:
 
 
 def prune(folder: Path, keep: int, every: int = 0) -> None:
-    """Remove all checkpoints except the newest `keep` and, if `every` is not 0, those at multiples of `every` steps.
-    The manifest is removed first, so that a partially removed checkpoint never appears to be complete."""
+    """Remove all checkpoints except the newest `keep` checkpoints and, if `every` is not 0, the checkpoints at
+    multiples of `every` steps. The manifest is removed first, so that a partially removed checkpoint never appears to
+    be complete."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if every and int(old.name.removeprefix("step-")) % every == 0:
             continue

@@ -58,7 +58,8 @@ class Growth(ABC):
 
     @property
     def carries(self) -> bool:
-        """True if the child starts with the optimizer state and step count of its parent."""
+        """True if the child starts with the optimizer state and the number of optimizer updates of its parent, provided
+        that both have the same optimizer."""
         return True
 
     @property

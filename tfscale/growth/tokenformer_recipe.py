@@ -83,12 +83,13 @@ class GrowthRecipe(Growth):
     square root of this number for an L2 norm, and the number itself for an L1 norm."""
     noise: float = 0.0
     """Standard deviation of added noise, as a fraction of the standard deviation of the layer's weights. With a split,
-    noise is added to the copies to break their symmetry; otherwise it is added to the old rows, as the authors of
+    noise is added to the copies to break their symmetry; otherwise, noise is added to the old rows, as the authors of
     TokenFormer advise (issue 11 of their repository). Growth with noise changes the logits."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
     """Optimizer state of the child. `drop`: the state starts empty (official code). `carry`: old rows keep their state
-    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep their state.
-    The difference breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
+    and step count. `asymmetric`: with a split, the copies start with an empty state, and the originals keep their
+    state. This difference breaks the symmetry between copies and originals without noise (SPARKLING, arXiv
+    2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
     count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the

@@ -15,8 +15,7 @@ class Block(nn.Module):
     Args:
         qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
         output: projection of the attention output, [..., d_model] to [..., d_model].
-        ffn: feed-forward network, [...,
-            d_model] to [..., d_model].
+        ffn: feed-forward network, [..., d_model] to [..., d_model].
         norm_gains: True if the norms have gains. The norms never have biases.
     """
 

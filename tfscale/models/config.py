@@ -33,8 +33,8 @@ class ModelConfig(ABC):
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in for which the learning rate of a matrix of a block is the optimizer's learning rate. The learning rates
-    and initial values of all matrices of the blocks follow from their fan-in (docs/optimizers.md). None: the standard
+    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. The learning rates and initial
+    values of all matrices of the blocks then depend on their fan-in (docs/optimizers.md). None: the standard
     parametrization."""
 
     family: ClassVar[str]
@@ -69,8 +69,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. Its inputs and
-        outputs are those of `Block.forward`."""
+        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. The `forward`
+        method of the block must have the arguments and the result of `Block.forward`."""
 
     @property
     @abstractmethod
@@ -111,8 +111,9 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
-        """Return the number of bytes that the backward pass of a block's largest layer allocates temporarily, for the
-        gradients of the layer's weights and of its scores or hidden activations."""
+        """Return the number of bytes that the backward pass of a block temporarily allocates for the block's largest
+        layer: for the gradients of the layer's weights, and for the gradients of the layer's scores or hidden
+        activations."""
 
     @abstractmethod
     def init_std(self, name: str) -> float:

@@ -32,7 +32,7 @@ class LanguageModel(nn.Module):
 
     @property
     def recompute(self) -> Recompute:
-        """Mode of activation checkpointing. Setting it also configures every Pattention."""
+        """Mode of activation checkpointing. Setting this property also configures every Pattention."""
         return self._recompute
 
     @recompute.setter

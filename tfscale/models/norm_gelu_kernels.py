@@ -31,7 +31,8 @@ _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
 def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
-    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. It can be differentiated once.
+    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. The result can be differentiated
+    once.
 
     Args:
         x: [tokens, d_in].

@@ -1,5 +1,6 @@
 """Tile sizes: the numbers of tokens whose logits or Pattention scores are computed at once. Each token has thousands of
-temporary values, so tiles limit the memory, and on a CPU, their values stay in the caches between operations."""
+temporary values, so tiles limit the memory. On a CPU, the values of a tile also stay in the caches between
+operations."""
 
 TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
 """Target for the maximum number of values in a tile, by device type: as many as fit in the caches of a CPU, or half a

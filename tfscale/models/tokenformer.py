@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class TokenFormerConfig(ModelConfig):
     """Config of a TokenFormer language model, in which every projection is a Pattention.
 
-    `qkv` describes the parameter tokens of each of the query, key and value projections, `out` those of the attention's
-    output projection, and `ffn` those of the feed-forward layer. Most models have one group per layer; growth by groups
-    adds more groups.
+    `qkv` describes the parameter tokens of each of the query, key and value projections, `out` describes the parameter
+    tokens of the attention's output projection, and `ffn` those of the feed-forward layer. Most models have one group
+    per layer; growth by groups adds more groups.
     """
 
     qkv: Groups

@@ -102,8 +102,9 @@ class Optimizer(ABC):
         """Return the FLOPs of one update of all weights of a model."""
 
     def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
-        """Return the updates of whole matrices, which are assigned to the ranks in round-robin order. `update_flops`
-        includes their FLOPs. Every rank updates its own shards of all other weights."""
+        """Return the costs of all updates of weights as whole matrices. These updates are assigned to the ranks in
+        round-robin order. `update_flops` includes the FLOPs of these updates. Every rank updates its own shards of all
+        other weights."""
         return ()
 
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:

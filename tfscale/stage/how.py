@@ -1,5 +1,6 @@
-"""Names of the fields that describe how or where a stage was run, rather than what it computes. They are excluded from
-the key of a stage and from data that is shared: exports, reports, submissions, and copies in trackers."""
+"""Names of the fields that describe how or where a stage was run, rather than what it computes. The fields in `STAGE`
+are excluded from the key of a stage. All these fields are excluded from data that is shared: exports, reports,
+submissions, and copies in trackers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -20,7 +20,7 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Final validation loss of a stage, in several units. The figures are non-finite if the model diverged."""
+    """Final validation loss of a stage, in several units. The values are non-finite if the model diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -89,7 +89,7 @@ def write_result(stage_dir: Path, result: Result) -> None:
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """Return a result as a dictionary for done.json. Figures that are unknown (None) are omitted, except `eval`."""
+    """Return a result as a dictionary for done.json. Fields that are None are omitted, except `eval`."""
     values = asdict(result)
     known = {name: value for name, value in values.items() if value is not None or name == "eval"}
     if result.eval is not None:

@@ -141,7 +141,7 @@ class StageSpec:
     """Random seed of the initial weights, or of the rows that growth adds."""
     run: RunSpec
     parent: str | None = None
-    """Key of the parent, which is the stage that this stage starts from, or None."""
+    """Key of the parent, which is the previous stage of the lineage, or None for a stage without a parent."""
     parent_dir: str | None = None
     """Folder of the parent, absolute or relative to the folder of this stage. The folder is not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
@@ -292,7 +292,7 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """Return the spec in the folder of a stage, or raise ValueError if it is missing or not valid."""
+    """Return the spec in the folder of a stage. Raise ValueError if the spec is missing or invalid."""
     path = stage_dir / STAGE_FILE
     try:
         spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))

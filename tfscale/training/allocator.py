@@ -34,5 +34,5 @@ def allocator() -> dict[str, str]:
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 """Environment variables with which torch allocates large tensors in huge pages, if the system supports them. Growth
-uses every tensor only once, so with small pages it would mostly wait for page faults. Training does not use huge pages,
-because they would not make it faster and would take more memory."""
+uses every tensor only once, so with small pages, growth would mostly wait for page faults. Training does not use huge
+pages, because they would take more memory without making training faster."""

@@ -133,8 +133,8 @@ def free_memory(device: Device, processes: int) -> int:
 
 
 def is_out_of_memory(fault: BaseException | None) -> bool:
-    """Return whether an error or its cause is an out-of-memory error. torch.compile wraps errors that occur while it
-    benchmarks kernels (`BackendCompilerFailed`, `InductorError`)."""
+    """Return whether an error, or the error that caused it, is an out-of-memory error. Causes are checked because
+    torch.compile wraps errors that occur while kernels are benchmarked (`BackendCompilerFailed`, `InductorError`)."""
     if fault is None:
         return False
     if isinstance(fault, torch.OutOfMemoryError | MemoryError):

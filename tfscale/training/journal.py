@@ -62,7 +62,7 @@ class Journal:
         )
 
     def evaluated(self, counters: Counters, evaluation: FinalEvaluation) -> None:
-        """Write an `eval` event with the figures of an evaluation."""
+        """Write an `eval` event with the results of an evaluation."""
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:

@@ -46,7 +46,7 @@ class NonFinitePolicy:
 
     @property
     def count(self) -> int:
-        """Number of non-finite steps of the stage so far, including those before it was resumed."""
+        """Number of non-finite steps of the stage so far, including steps before the stage was resumed."""
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:

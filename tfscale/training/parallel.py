@@ -40,8 +40,9 @@ class Objective(nn.Module):
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
     """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
     data parallelism in this order. The result is an `Objective`, which DDP wraps if the model is replicated on several
-    ranks. Its backward passes compute the mean of the gradients over the ranks. A model that is going to be sharded may
-    be on the meta device; the caller then initialises its weights after sharding (`initialise_shares`)."""
+    ranks. Backward passes through the result compute the mean of the gradients over the ranks. A model that is going to
+    be sharded may be on the meta device; the caller then initialises its weights after sharding
+    (`initialise_shares`)."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()

@@ -32,9 +32,9 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
     """Return the learning-rate factors of an update.
 
     Args:
-        tokens: number of tokens that the stage has trained on before this step.
-        steps: number of steps of the stage, including this one.
-        updates: number of updates that the optimizer has counted, including this one.
+        tokens: number of tokens that the stage has trained on before the current step.
+        steps: number of steps of the stage so far, including the current step.
+        updates: number of updates that the optimizer has counted, including the current update.
     """
     old = rates.old
     if rates.old_ramp_tokens:
@@ -65,7 +65,7 @@ class RowRates:
         self._factors = Factors(1.0, 1.0, 1.0)
 
     def begin(self, tokens: int, steps: int, updates: int) -> None:
-        """Compute the learning-rate factors of the next step. The arguments are those of `factors`."""
+        """Compute the learning-rate factors of the next step. The arguments are described in `factors`."""
         if self._rates is not None:
             self._factors = factors(self._rates, self._settings, tokens, steps, updates)
 

@@ -45,7 +45,7 @@ class Whole:
 
     def finish(self, loss: Tensor) -> GradientNorms:
         """Clip the gradients, update the weights unless the batch's `loss` or a gradient is non-finite, discard the
-        gradients, and return their norms before clipping. This is a collective call."""
+        gradients, and return the norms that the gradients had before clipping. This is a collective call."""
         norms = gradient_norms(self._weights)
         finite = (loss + norms.total).isfinite()
         if self._late or finite:
