@@ -1,4 +1,5 @@
-"""Creation of the first checkpoint of a grown stage from the last checkpoint of its parent."""
+"""Creation of the first checkpoint of a grown stage from the last checkpoint of its parent, and of the checkpoint of a
+stage with imported weights."""
 
 import shutil
 import time

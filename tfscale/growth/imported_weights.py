@@ -23,7 +23,7 @@ def cost_of(model: ModelConfig, tokens: int) -> Totals:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a SHA-256 hash, 64 hex digits, of the weights in an imported checkpoint. Each file contains one tensor
+    """Return one SHA-256 hash, 64 hex digits, of all weights in an imported checkpoint. Each file contains one tensor
     with its name and shape, so the hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]

@@ -220,7 +220,8 @@ class GrowthRecipe(Growth):
 
     def new_rows(self, name: str, degree: int, old: "Tensor", n: int, child: ModelConfig, seed: int) -> "Tensor":
         """Return `n` new rows [n, d] that are not copies. With a split, the new rows belong to the remaining tokens,
-        which have zero keys and random values."""
+        which have zero keys and random values. New rows of optimizer slots are zero or, for a second moment with
+        `new_second_moment=mean`, the mean of the old rows."""
         from tfscale.growth.rows import new_rows
 
         if degree == 2 and self.new_second_moment == "mean":

@@ -37,7 +37,8 @@ class TransformerGrowth(Growth):
     0."""
     moments: Literal["carry", "drop"] = "drop"
     """Optimizer state of the child. `drop`: the state starts empty, as in the code of HyperCloning and G_stack.
-    `carry`: each copy gets the state of its original, scaled like the gradient."""
+    `carry`: each copy gets the state of its original, which is scaled in the same way as the gradient (first moment) or
+    its square (second moment)."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()

@@ -10,7 +10,8 @@ if TYPE_CHECKING:  # importing DTensor takes a second, and a single process does
 
 
 def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Return whether a tensor is sharded, in which case DTensor has been imported."""
+    """Return whether a tensor is sharded. DTensor is not imported for this, because it has already been imported if a
+    tensor is sharded."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(tensor, tensors.DTensor)
 

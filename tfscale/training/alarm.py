@@ -75,7 +75,8 @@ class Alarm:
             self._store.set(RECORDED, "")
 
     def stop(self) -> None:
-        """Stop watching for failures after the stage has ended successfully."""
+        """Stop watching for failures at the end of the process, whether or not training succeeded. Later reports are
+        not recorded."""
         self._over = True
 
     def _write(self, reason: str, message: str) -> None:

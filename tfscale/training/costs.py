@@ -101,5 +101,6 @@ class Costs:
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Discard the energy of the steps since the last call of `add_energy`, because these steps are repeated."""
+        """Discard the energy of the steps since the last call of `add_energy`, for example because a rollback repeats
+        these steps."""
         self._joules = None

@@ -82,7 +82,8 @@ def evaluating(objective: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
-    """Return whether a module is sharded, in which case FSDP has been imported."""
+    """Return whether a module is sharded. FSDP is not imported for this, because it has already been imported if a
+    module is sharded."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 

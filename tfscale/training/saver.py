@@ -63,7 +63,7 @@ class Saver:
             write.result()
 
     def prune(self, keep: int) -> None:
-        """Remove all checkpoints except the newest `keep` and the permanent checkpoints (`keep_tokens`)."""
+        """Remove all checkpoints except the newest `keep` checkpoints and the permanent checkpoints (`keep_tokens`)."""
         tokens = self._spec.run.keep_tokens
         checkpoint.prune(self.folder, keep, every=steps_of(tokens, self._spec) if tokens else 0)
 

@@ -1,4 +1,4 @@
-"""Communication between the processes that train a stage, of which torchrun or a cluster may start several."""
+"""Communication between the processes that train a stage. torchrun or a cluster may start several such processes."""
 
 import gc
 
