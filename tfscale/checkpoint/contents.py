@@ -1,4 +1,4 @@
-"""Content of a checkpoint other than the tensors, and errors of checkpoints."""
+"""Content of a checkpoint other than the tensors, and the error that is raised for a broken checkpoint."""
 
 from dataclasses import dataclass
 
@@ -34,13 +34,15 @@ class Counters:
 
 
 def folder_name(step: int) -> str:
-    """Return the name of the checkpoint's folder at a step. The alphabetical order is the order of the steps."""
+    """Return the folder name of the checkpoint at a step. The alphabetical order of these names is the order of the
+    steps."""
     return f"step-{step:012d}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Shard of a tensor on one rank. `data` [rows, ...] starts at `offsets` in the full tensor."""
+    """Shard of a tensor on one rank. The first element of `data` [rows, ...] is at the index `offsets` of the full
+    tensor."""
 
     data: Tensor
     offsets: tuple[int, ...]

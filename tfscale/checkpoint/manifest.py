@@ -58,7 +58,7 @@ class Described:
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
-        """Wait until all files are on the disk, and return their entries. Raise OSError if one cannot be synced."""
+        """Wait until all files are on the disk, and return their entries. Raise OSError if a file cannot be synced."""
         return {name: entry.result() for name, entry in sorted(self._entries.items())}
 
 

@@ -35,7 +35,7 @@ class Ranks:
         return total
 
     def any(self, *flags: bool) -> list[bool]:
-        """Return, for each flag, whether the flag is set on any rank."""
+        """Return, for each flag, whether the flag is True on at least one rank."""
         return [bool(value) for value in self.sum(*(float(flag) for flag in flags))]
 
     def share(self, value: Any) -> Any:

@@ -1,5 +1,5 @@
-"""Functions that read and verify checkpoints. The reader of tensors is imported where it is used, because its import is
-slow and a stage that starts from scratch does not need it."""
+"""Functions that read and verify checkpoints. The module `tfscale.checkpoint.stored`, which reads tensors, is imported
+only where it is used, because the import is slow and a stage that starts from scratch does not need it."""
 
 import reprlib
 import shutil
@@ -46,8 +46,8 @@ def verify(folder: Path) -> None:
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer checkpoints that are
-    broken, and call `report` with a message about each."""
+    """Return the newest complete checkpoint in a folder, or None if there is no complete checkpoint. Newer checkpoints
+    that are broken are renamed to `broken-*`, and `report` is called with a message for each renamed checkpoint."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)

@@ -1,7 +1,7 @@
 """Comparison of the optimizer state in a checkpoint with the slots of an optimizer.
 
-A checkpoint contains exactly the slots of its stage's optimizer, or none before the first update. A checkpoint from
-an older version does not name the optimizer, which is then identified by its slots.
+A checkpoint contains exactly the slots of its stage's optimizer, or no slots before the first update. A checkpoint from
+an older version of tfscale does not contain the name of the optimizer. The optimizer is then identified by its slots.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,14 +37,15 @@ def kinds(slots: frozenset[str]) -> tuple[str, ...]:
 
 
 def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Counters) -> None:
-    """Raise BrokenCheckpoint unless a checkpoint contains exactly the slots of an optimizer (`slots_fault`)."""
+    """Raise BrokenCheckpoint if the slots in a checkpoint are not those that an optimizer has after the number of
+    updates in `counters` (`slots_fault`)."""
     if fault := slots_fault(shapes, optimizer, counters):
         raise BrokenCheckpoint(f"{folder}: {fault}")
 
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
-    """Return how the slots in a checkpoint differ from those of an optimizer, and how to fix the difference, or None if
-    they are the same. Before the first update, a checkpoint must not contain any slots."""
+    """Return None if a checkpoint contains exactly the slots of an optimizer or, before the first update, no slots.
+    Otherwise return a message that describes the difference and how to fix it."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None
@@ -66,7 +67,7 @@ def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str
 
 
 def _keepers(slots: frozenset[str], shapes: Shapes, optimizer: Optimizer) -> Iterator[str]:
-    """Yield the names of all optimizers that have exactly the given slots."""
+    """Yield the names of all registered optimizers that have exactly the given slots."""
     for name in OPTIMIZERS.names:
         with suppress(ValueError):  # an extension's optimizer may require settings that `optimizer` does not have
             if slots_of(from_settings(name, asdict(optimizer), {}), shapes) == slots:

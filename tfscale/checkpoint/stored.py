@@ -16,7 +16,8 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader that reads headers only once and checks that there are no gaps, whose values would be uninitialised."""
+    """Reader that reads the file headers only once, and checks that the stored shards of each tensor have as many
+    values as the whole tensor. Values in a gap between shards would be uninitialised."""
 
     _metadata: Metadata | None = None
 
@@ -39,7 +40,8 @@ class Stored:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return the shapes of the tensors by name, or raise BrokenCheckpoint for a file that is not safetensors."""
+        """Return the shapes of the tensors by name. Raise BrokenCheckpoint if a file is not a valid safetensors file or
+        if shards of a tensor are missing."""
         try:
             metadata = self._reader.read_metadata()
         except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:
@@ -48,8 +50,8 @@ class Stored:
         return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Overwrite the given tensors with the stored tensors of the same names. A sharded tensor receives the share of
-        this rank.
+        """Overwrite the given tensors with the stored tensors of the same names. A sharded tensor receives the values
+        of this rank's shard.
 
         Raises:
             BrokenCheckpoint: a tensor is missing or has a different shape.

@@ -25,11 +25,12 @@ class OptimizerState:
 
     All weights share one number of updates, which AdamW uses for its bias correction. If the optimizer changes between
     a parent and its child, the parent's number would be wrong for every slot that starts empty. In this case no slots
-    are carried over, not even those of weights that both optimizers update in the same way.
+    are carried over, not even the slots of weights that both optimizers update in the same way.
     """
 
     parent: str | None
-    """Name of the optimizer whose state the parent's checkpoint contains, or None if it contains no optimizer state."""
+    """Name of the optimizer whose state the parent's checkpoint contains, or None if the checkpoint contains no
+    optimizer state."""
     child: str
     """Name of the optimizer of the grown stage."""
     carried: bool
@@ -39,7 +40,8 @@ class OptimizerState:
     updates: int
     """Initial number of optimizer updates, which is 0 if the slots start empty."""
     note: str | None
-    """Message that explains why the slots start empty although the recipe carries them over; otherwise None."""
+    """Message that explains why the slots start empty although the recipe carries them over, or None if this is not the
+    case."""
 
 
 def grow_checkpoint(
@@ -53,8 +55,8 @@ def grow_checkpoint(
     spent: Totals | None = None,
 ) -> OptimizerState:
     """Write the checkpoint at step 0 of a stage that grows from the checkpoint `parent`, and return the initial
-    optimizer state. The totals of the child start from those of the parent, and its step count starts at 0. Peak memory
-    is a few times the size of the largest tensor.
+    optimizer state. The totals of the child start from the totals of the parent, and the step count of the child starts
+    at 0. Peak memory is a few times the size of the largest tensor.
 
     Args:
         config: config of the child, from `growth.grown_config`.

@@ -1,4 +1,5 @@
-"""Creation of the first checkpoint of a grown stage from the last checkpoint of its parent."""
+"""Creation of the first checkpoint of a grown stage from the last checkpoint of its parent, and of the checkpoint of a
+stage with imported weights."""
 
 import shutil
 import time
@@ -27,9 +28,11 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Maximum number of validation tokens, in at least one sequence, on which logits of parent and child are compared."""
+"""Maximum number of validation tokens on which the logits of parent and child are compared. At least one sequence is
+compared, even if it is longer."""
 FLOAT64_PARAMETERS = 100_000_000
-"""Maximum number of parameters of a model that is compared in float64; float32 saves memory for larger models."""
+"""Maximum number of parameters of a child whose logits are compared in float64. Larger models are compared in float32
+to save memory."""
 
 
 class NotPreserved(Exception):
@@ -42,10 +45,10 @@ class LogitsComparison:
 
     loss_before: float
     loss_after: float
-    """Mean loss in nats per token after the growth; `loss_before` is the mean loss before the growth."""
+    """Mean loss in nats per token of the child, after the growth. `loss_before` is the mean loss of the parent."""
     max_logit_difference: float
     tolerance: float
-    """Largest difference of logits that rounding can explain, given their magnitude and the precision."""
+    """Largest difference of logits that rounding can explain, given the magnitude of the logits and the precision."""
     precision: str
     tokens: int
 
@@ -58,7 +61,9 @@ def grow_stage(stage_dir: Path) -> None:
     Raises:
         BrokenCheckpoint: the checkpoint from which the weights come is damaged.
         NotPreserved: a function-preserving recipe has changed the logits; the new checkpoint is removed.
-        ValueError: the folder does not belong to a grown stage, or the parent stage is not finished.
+        ValueError: the stage neither grows from a parent nor imports weights, the parent stage is not finished, or a
+            spec is invalid.
+        StageHeld: another process works on the stage.
     """
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
@@ -137,8 +142,9 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. The
-    tolerance is larger if weights of the child are `rounded` fractions of the parent's weights."""
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. Set
+    `rounded` if weights of the child are fractions of the parent's weights, which have been rounded. The tolerance is
+    then larger."""
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
     before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)

@@ -1,5 +1,5 @@
-"""Import of weights for the first stage of a chain, which replaces the training of that stage. Its cost is computed
-from the number of training tokens in the schedule."""
+"""Import of weights for the first stage of a chain. The import replaces the training of the stage, whose cost is then
+computed from the number of training tokens in the schedule."""
 
 import hashlib
 import shutil
@@ -17,12 +17,13 @@ from tfscale.totals import Totals
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training an imported model on `tokens` tokens, with an unknown time that counts as 0."""
+    """Return the cost of training an imported model on `tokens` tokens. The training time is unknown and counts as
+    0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a SHA-256 hash, 64 hex digits, of the weights in an imported checkpoint. Each file contains one tensor
+    """Return one SHA-256 hash, 64 hex digits, of all weights in an imported checkpoint. Each file contains one tensor
     with its name and shape, so the hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
@@ -30,7 +31,8 @@ def weights_digest(folder: Path) -> str:
 
 
 def take_over(stage_dir: Path, spec: StageSpec) -> None:
-    """Copy import.json and the tensors of the final checkpoint from the imported stage `spec.init_dir` to a stage.
+    """Copy import.json and the tensors of the final checkpoint from the imported stage `spec.init_dir` to the stage in
+    `stage_dir`.
 
     Raises:
         ValueError: the source is not an imported stage, its model or weights have changed since planning, or it

@@ -58,7 +58,8 @@ class Growth(ABC):
 
     @property
     def carries(self) -> bool:
-        """True if the child starts with the optimizer state and step count of its parent."""
+        """True if the child starts with the optimizer state and the number of optimizer updates of its parent, provided
+        that both have the same optimizer."""
         return True
 
     @property
@@ -73,7 +74,7 @@ class Growth(ABC):
 
     @property
     def corrects_bias(self) -> bool:
-        """True if the optimizer must correct the bias of slots that start empty for new rows."""
+        """True if the optimizer must correct the bias of those slots of new rows that start empty."""
         return False
 
     @abstractmethod
@@ -86,7 +87,8 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding, which is then verified."""
+        """Return whether this growth preserves all logits up to rounding. If True, `tfscale.growth.grow_stage` verifies
+        that the logits are unchanged."""
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         """Return the name of the parent's weight from which the child's weight `name` is computed."""
@@ -106,12 +108,14 @@ class Growth(ABC):
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if they are equal."""
+        """Return the separate learning rates of old and new rows for a stage of `tokens` tokens, or None if all rows
+        have the same learning rate."""
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings in the spec of a grown stage, which are part of its key, except `name`. By default, these
-        are all settings except `peak`, which is included in the learning rate of the stage."""
+        """Return the settings that the spec of a grown stage contains. All of them except `name` are part of the key of
+        the stage. By default, these are all settings except `peak`, which is included in the learning rate of the
+        stage."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
@@ -121,7 +125,8 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json without the measurements. The values have JSON types."""
+        """Return the facts about the growth that growth.json records in addition to the measurements. The values have
+        JSON types."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},

@@ -21,7 +21,8 @@ def share_of_copies(name: str, degree: int, copies: int) -> float:
 
 
 def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
-    """Return the rows plus random noise of `noise` times their standard deviation, a function of (seed, name)."""
+    """Return the rows plus random noise, whose standard deviation is `noise` times the standard deviation of the rows.
+    The noise is a function of (seed, name) and the shape of the rows."""
     if noise == 0:
         return rows
     drawn = torch.randn(rows.shape, generator=stream(seed, name))

@@ -70,24 +70,26 @@ class GrowthRecipe(Growth):
     new_keys: Literal["zero", "random", "matched", "split"]
     """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
     deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until they are trained (paper,
-    Appendix B). `split`: every old token is copied as often as possible, and the remaining tokens get zero keys."""
+    Appendix B). `split`: all old tokens are replaced by an equal number of copies, as many as fit in the new number of
+    tokens. The remaining tokens get zero keys."""
     new_values: Literal["zero", "random", "matched", "split"]
     """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the current standard
-    deviation of the layer's old values. `split`: old values are divided among the copies, and the remaining tokens get
-    random values."""
+    deviation of the layer's old values. `split`: each old value is divided equally among the copies of its token, and
+    the remaining tokens get random values."""
     tau: Literal["keep", "recompute", "group", "split"]
     """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: the default tau for the new number of
-    tokens, which is its square root for an L2 norm (official code). `group`: the new tokens form a group with a
-    separate norm and tau. `split`: tau is multiplied by the default tau for the number of copies, which is its square
-    root for an L2 norm."""
+    tokens, which is the square root of this number for an L2 norm (official code). `group`: the new tokens form a group
+    with a separate norm and tau. `split`: tau is multiplied by a factor that depends on the number of copies: the
+    square root of this number for an L2 norm, and the number itself for an L1 norm."""
     noise: float = 0.0
     """Standard deviation of added noise, as a fraction of the standard deviation of the layer's weights. With a split,
-    noise is added to the copies to break their symmetry; otherwise it is added to the old rows, as the authors of
+    noise is added to the copies to break their symmetry; otherwise, noise is added to the old rows, as the authors of
     TokenFormer advise (issue 11 of their repository). Growth with noise changes the logits."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
     """Optimizer state of the child. `drop`: the state starts empty (official code). `carry`: old rows keep their state
-    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep their state.
-    The difference breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
+    and step count. `asymmetric`: with a split, the copies start with an empty state, and the originals keep their
+    state. This difference breaks the symmetry between copies and originals without noise (SPARKLING, arXiv
+    2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
     count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
@@ -96,8 +98,9 @@ class GrowthRecipe(Growth):
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
     """Probability with which a training step of the child uses only the first groups of parameter tokens. The number of
-    these groups is drawn uniformly from 1 to the number of all groups minus 1. This training improves the models that
-    consist of only the first groups (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
+    these groups is drawn uniformly from 1 to the number of all groups minus 1. Training with nested dropout improves
+    the smaller models that consist of only the first groups (`tfscale eval --groups`). Requires tau=group and
+    launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -189,7 +192,8 @@ class GrowthRecipe(Growth):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the grown tensor. The old rows of each group are followed by their copies, and new rows come last."""
+        """Return the grown tensor. With a split, the old rows of each group are followed by their copies. New rows that
+        are not copies come last."""
         from torch import cat
 
         from tfscale.growth.rows import noisy, share_of_copies
@@ -216,7 +220,8 @@ class GrowthRecipe(Growth):
 
     def new_rows(self, name: str, degree: int, old: "Tensor", n: int, child: ModelConfig, seed: int) -> "Tensor":
         """Return `n` new rows [n, d] that are not copies. With a split, the new rows belong to the remaining tokens,
-        which have zero keys and random values."""
+        which have zero keys and random values. New rows of optimizer slots are zero or, for a second moment with
+        `new_second_moment=mean`, the mean of the old rows."""
         from tfscale.growth.rows import new_rows
 
         if degree == 2 and self.new_second_moment == "mean":
@@ -257,15 +262,17 @@ class GrowthRecipe(Growth):
 
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
-    """Return a recipe that adds no tokens but has the optimizer state, learning rate and data settings of `growth`.
-    Two operators with equal values of these settings give equal recipes."""
+    """Return a recipe that adds no tokens. Its `lr` and `data` are the settings of `growth`, and its `moments` are
+    `carry` if `growth` carries the optimizer state over, and `drop` otherwise. Operators that agree in these three
+    respects give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
-    """Return the groups of a layer after its growth to `n` parameter tokens. New tokens are added to the last group,
-    or, with `tau=group`, to a new group."""
+    """Return the groups of a layer after a growth to `n` parameter tokens. With a split, every group first grows by the
+    copies of its tokens. New tokens that are not copies are added to the last group or, with `tau=group`, form a new
+    group. `kind` is the norm activation of the layer."""
     added = n - sum(group.n for group in groups)
     if added == 0:
         return groups

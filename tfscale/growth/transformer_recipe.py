@@ -37,7 +37,8 @@ class TransformerGrowth(Growth):
     0."""
     moments: Literal["carry", "drop"] = "drop"
     """Optimizer state of the child. `drop`: the state starts empty, as in the code of HyperCloning and G_stack.
-    `carry`: each copy gets the state of its original, scaled like the gradient."""
+    `carry`: each copy gets the state of its original, which is scaled in the same way as the gradient (first moment) or
+    its square (second moment)."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -72,8 +73,8 @@ class TransformerGrowth(Growth):
         """Return the config whose number of parameters is nearest to `wanted` in ratio, among the parent's config and
         all configs that the method can grow it to.
 
-        Width grows by whole heads, and d_ff along with d_model. The head size does not change, because rotary position
-        embeddings depend on it.
+        The width grows by whole heads, and d_ff grows in proportion to d_model. The head size does not change, because
+        rotary position embeddings depend on it.
         """
         copied = len(self._copied(parent))
 

@@ -40,7 +40,8 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""Axis of each dimension, or None if it does not grow, for each weight by the suffix of its name."""
+"""Axes of the weights, by the suffix of the weight's name. There is one entry per dimension of the weight, which is
+None if the dimension does not grow."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
@@ -53,8 +54,9 @@ def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig,
 
 
 def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, cancels: bool) -> Tensor:
-    """Return a widened weight plus random noise, whose standard deviation is `noise` times that of the weight. The
-    noise is a function of (seed, name, shape).
+    """Return a widened weight plus random noise, whose standard deviation is `noise` times the standard deviation of
+    the weight. The noise is a function of the seed, and of the name and old and new shapes of the weight.
+    One-dimensional weights get no noise.
 
     Args:
         cancels: True to add noise to all weights such that it sums to zero over the copies of an input; False to add

@@ -14,7 +14,8 @@ class Block(nn.Module):
 
     Args:
         qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
-        output, ffn: projection of the attention output and feed-forward network, [..., d_model] to [..., d_model].
+        output: projection of the attention output, [..., d_model] to [..., d_model].
+        ffn: feed-forward network, [..., d_model] to [..., d_model].
         norm_gains: True if the norms have gains. The norms never have biases.
     """
 
@@ -29,7 +30,8 @@ class Block(nn.Module):
         self.ffn = ffn
 
     def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
-        """Return the hidden states [batch, time, d_model] after the block, for those before it."""
+        """Return the hidden states [batch, time, d_model] after the block, given the hidden states `x` before the
+        block."""
         x = x + self.attention(self.attention_norm(x), rotation, past)
         out: Tensor = x + self.ffn(self.ffn_norm(x))
         return out

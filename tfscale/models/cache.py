@@ -1,4 +1,5 @@
-"""Key-value cache, with which each generated token requires a forward pass over only one position."""
+"""Key-value cache for text generation. With the cache, each generated token requires a forward pass over only one
+position."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,8 +15,9 @@ class LayerPast(Protocol):
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the keys and the values of new positions, both [batch, head, time, head_dim], to the cache. Return the
-        keys and the values of all positions, and the attention mask, [time, all] or [batch, 1, time, all], which is
-        True where a new position attends to a position, or None if every new position attends to all positions."""
+        keys and the values of all positions, and the attention mask, [time, all] or [batch, 1, time, all]. The mask is
+        True where a new position attends to a cached or new position. It is None if every new position attends to all
+        positions."""
 
 
 class Past(Protocol):

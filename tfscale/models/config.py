@@ -19,8 +19,9 @@ differ strongly from those configs (`residual_std`, `init_std`)."""
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block
-    and its counts of parameters, FLOPs and memory, which tests compare with measurements of built models."""
+    """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass. The subclass defines
+    the block, and the numbers of parameters, FLOPs and bytes of a block. Tests compare these numbers with measurements
+    of built models."""
 
     n_layer: int
     d_model: int
@@ -32,8 +33,8 @@ class ModelConfig(ABC):
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in for which the learning rate of a matrix of a block is the optimizer's learning rate. The learning rates
-    and initial values of all matrices of the blocks follow from their fan-in (docs/optimizers.md). None: the standard
+    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. The learning rates and initial
+    values of all matrices of the blocks then depend on their fan-in (docs/optimizers.md). None: the standard
     parametrization."""
 
     family: ClassVar[str]
@@ -68,8 +69,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. Its inputs and
-        outputs are those of `Block.forward`."""
+        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. The `forward`
+        method of the block must have the arguments and the result of `Block.forward`."""
 
     @property
     @abstractmethod
@@ -110,16 +111,18 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
-        """Return the number of bytes that the backward pass of a block's largest layer allocates temporarily, for the
-        gradients of the layer's weights and of its scores or hidden activations."""
+        """Return the number of bytes that the backward pass of a block temporarily allocates for the block's largest
+        layer: for the gradients of the layer's weights, and for the gradients of the layer's scores or hidden
+        activations."""
 
     @abstractmethod
     def init_std(self, name: str) -> float:
         """Return the initial standard deviation of the matrix called `name` in the standard parametrization."""
 
     def initial_std(self, name: str) -> float:
-        """Return the initial standard deviation of the matrix called `name`. With the parametrization by fan-in,
-        it is multiplied by sqrt(d_model / fan-in) in blocks, because `init_std` assumes a fan-in of d_model."""
+        """Return the initial standard deviation of the matrix called `name`. With the parametrization by fan-in, the
+        result for a matrix of a block is `init_std` times sqrt(d_model / fan-in), because `init_std` assumes a fan-in
+        of d_model."""
         if self.base_fan_in is None or not is_block_matrix(name, 2):
             return self.init_std(name)
         return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)
@@ -137,13 +140,14 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Names and values, for a table, of the dimensions that distinguish the sizes of this model family."""
+        """Label and value, for a table, of the dimensions that distinguish models of this family, such as `layers x
+        width` and `12x768`."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
     @abstractmethod
     def details(self) -> str:
-        """Description of the fields that only this model family has, as a phrase for model cards."""
+        """Phrase for model cards that describes the fields that only this model family has."""
 
 
 def rotary_dims(config: ModelConfig) -> int:

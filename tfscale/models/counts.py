@@ -1,6 +1,6 @@
 """Counts of parameters, FLOPs and memory, computed from a model's config without building the model.
 
-A multiplication and an addition count as two FLOPs. The FLOPs of attention are those of the full context, without
+A multiplication and an addition count as two FLOPs. The FLOPs of attention are counted for the full context, without
 halving for the causal mask (as in the paper's Table 3 and in torch.utils.flop_counter). A backward pass counts as two
 forward passes. A test compares the FLOPs of matrix products with torch.utils.flop_counter.
 """
@@ -44,7 +44,8 @@ class Flops:
     """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit them."""
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. `torch.utils.flop_counter` does
+    not count these FLOPs."""
 
     @property
     def forward(self) -> int:
@@ -68,7 +69,8 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The rest is for what `memory` leaves out."""
+"""Fraction of a device's memory that a planned training step may use. The rest is for memory that the estimate of
+`memory` does not include."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,15 @@ class Memory:
     moments: int
     """Bytes of the optimizer state."""
     activations: int
-    """Bytes of the activations kept for the backward pass, except those of the logits."""
+    """Bytes of the activations kept for the backward pass, without `logits`."""
     logits: int
     """Bytes of the gradients that the loss computes along with the logits: the gradient of the final hidden states and,
     unless weights are updated during the backward pass, a second gradient of the embedding."""
     temporary: int
-    """Bytes of the largest of three temporary allocations: a tile of logits; the tiles of a layer's scores, with the
-    gradients of the layer's weights and the recomputed activations of a block; and the allocations of an update of the
-    weights, minus `activations` and `logits`, because their memory is free during the update."""
+    """Bytes of the largest of three temporary allocations, which exist at different times: a tile of logits; the tiles
+    of a layer's scores, together with the gradients of the layer's weights and the recomputed activations of a block;
+    and the allocations of an update of the weights. `activations` and `logits` are subtracted from the last of these,
+    because their memory is free during the update."""
     gathered: int
     """Bytes of the weights gathered from shards (the embedding, the current block and the next block) and of the
     gradient of the current block before it is sharded."""
@@ -101,7 +104,8 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the estimated peak memory of a training step (`python -m benchmarks memory` measures it)."""
+    """Return the estimated peak memory of a training step. `python -m benchmarks memory` measures the actual peak
+    memory."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

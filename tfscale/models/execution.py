@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Recompute = Literal["none", "pattention", "blocks"]
-"""Mode of activation checkpointing. `none`: the backward pass recomputes nothing. `pattention`: it recomputes the
-scores of every Pattention. `blocks`: it recomputes all activations inside a block."""
+"""Mode of activation checkpointing. `none`: the backward pass recomputes nothing. `pattention`: the backward pass
+recomputes the scores of every Pattention. `blocks`: the backward pass recomputes all activations inside a block."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ class Sampling:
 
 
 class Reader:
-    """Incremental reader of a text, which returns the logits of the next token. When the context is full, its second
-    half is read again with a new cache, which makes room for many more tokens."""
+    """Incremental reader of a text, which returns the logits of the next token. When the context window is full, only
+    its second half, or all new tokens if these are more, is kept and read again with a new cache. This makes room for
+    further tokens."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)

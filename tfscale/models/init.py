@@ -18,7 +18,8 @@ def stream(seed: int, name: str) -> torch.Generator:
 
 
 def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
-    """Return the initial values of a tensor, in float32 on the CPU. `part` names a separate random stream."""
+    """Return the initial values of a tensor, in float32 on the CPU. `part` is a suffix of the name that selects a
+    different random stream."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith("norm.bias"):
@@ -34,7 +35,7 @@ def init_weights(model: LanguageModel, seed: int) -> None:
 
 
 def build_model(config: ModelConfig, seed: int | None = None, device: torch.device | str = "cpu") -> LanguageModel:
-    """Return the model described by `config`. Without a seed, its weights are left uninitialised."""
+    """Return the model described by `config`. If `seed` is None, the weights of the model are uninitialised."""
     with torch.device(device):
         model = LanguageModel(config)
     if seed is not None:
@@ -43,8 +44,9 @@ def build_model(config: ModelConfig, seed: int | None = None, device: torch.devi
 
 
 def first_groups_model(model: LanguageModel, count: int) -> LanguageModel:
-    """Return the model with only the first `count` groups of parameter tokens of each layer, which shares its weights'
-    memory with `model`. Immediately after a growth by groups, the groups from before form the parent model."""
+    """Return a model with only the first `count` groups of parameter tokens of each layer. The weights of the returned
+    model share memory with the weights of `model`. Immediately after a growth by groups, the groups that existed before
+    the growth form the parent model."""
     smaller = build_model(with_first_groups(model.config, count), device="meta")
     rows = {name: model.get_parameter(name)[: len(weight)] for name, weight in smaller.named_parameters()}
     smaller.load_state_dict(rows, assign=True)

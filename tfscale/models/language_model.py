@@ -32,7 +32,7 @@ class LanguageModel(nn.Module):
 
     @property
     def recompute(self) -> Recompute:
-        """Mode of activation checkpointing. Setting it also configures every Pattention."""
+        """Mode of activation checkpointing. Setting this property also configures every Pattention."""
         return self._recompute
 
     @recompute.setter
@@ -77,7 +77,8 @@ class LanguageModel(nn.Module):
 
         Args:
             past: cache of the preceding positions, to which the positions of the tokens are added.
-            positions: [time] or [batch, time]; by default the positions that follow those in `past`.
+            positions: positions of the tokens, [time] or [batch, time]. By default, these follow the positions in
+                `past`.
         """
         return self._hidden(F.embedding(tokens, self.embedding), past, positions)
 
@@ -97,7 +98,8 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy in nats of the next tokens `targets` [batch, time], averaged or summed over them."""
+        """Return the cross-entropy in nats of the next tokens `targets` [batch, time], averaged or summed over the
+        tokens."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 

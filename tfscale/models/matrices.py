@@ -8,7 +8,7 @@ class Matrix:
     """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
 
     fan_in: int
-    """Number of inputs of each linear map, over which an output is summed."""
+    """Number of inputs of each linear map, which is the number of terms in the sum for an output."""
     fan_out: int
     """Number of outputs of each linear map."""
     maps: int = 1

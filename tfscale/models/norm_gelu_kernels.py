@@ -1,8 +1,9 @@
-"""Triton kernels for norm and GELU, and a Pattention that uses them and stores at most one value per score.
+"""Triton kernels for norm and GELU, and a Pattention function that uses the kernels and stores at most one value per
+score for the backward pass.
 
-The formulas are those of `tiled_pattention`. Each Triton program processes one row of scores. It first computes a sum
-over the row, and then reads the row again, from a cache. The backward pass also writes the weights, because the forward
-pass does not store them. All arithmetic is in at least float32.
+The formulas are those of `tiled_pattention`. Each Triton program processes one row of scores. The program first
+computes a sum over the row, and then reads the row again, from a cache. The backward pass recomputes the weights of the
+values, because the forward pass does not keep them. All arithmetic is in at least float32.
 
 The kernels have not been measured on CUDA yet. The tests run them in Triton's interpreter.
 """
@@ -30,7 +31,8 @@ _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
 def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
-    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. It can be differentiated once.
+    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. The result can be differentiated
+    once.
 
     Args:
         x: [tokens, d_in].

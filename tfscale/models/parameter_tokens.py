@@ -18,7 +18,8 @@ def default_tau(norm_activation: str, n: int) -> float:
 @dataclass(frozen=True)
 class TokenGroup:
     """Group of `n` parameter tokens that share one norm. Their normalised scores are scaled by `tau`, which is stored
-    rather than recomputed from `n`, so that a layer can keep its `tau`, and thereby its output, when it grows."""
+    rather than recomputed from `n`, so that a layer can keep its `tau`, and therefore its output, when parameter tokens
+    are added."""
 
     n: int
     tau: float

@@ -84,13 +84,14 @@ def _scale(scores: Tensor, tau: float) -> Tensor:
 def joined_pattention(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool, kernels: bool
 ) -> Tensor:
-    """Return the outputs of `pattentions`, computed for a GPU, with aligned weights and one matrix product for the
-    scores of all projections.
+    """Return the same outputs as `pattentions`, computed in a way that is fast on a GPU: with aligned weights, and with
+    one matrix product for the scores of all projections.
 
     Matrix products on a GPU are fast if the length of a row is a multiple of 64. The numbers of parameter tokens in the
-    paper (2,140, 4,850, 8,620) are not, so weights are padded with zero rows when they are cast. Padding does not
-    change the output: a zero key has a score of zero, which adds nothing to a norm, and GELU(0) = 0. The backward pass
-    casts the weights again. Otherwise, a copy of all weights, including those that are sharded, would be kept for it.
+    paper (2,140, 4,850, 8,620) are not multiples of 64, so weights are padded with zero rows when they are cast.
+    Padding does not change the output: a zero key has a score of zero, which adds nothing to a norm, and GELU(0) = 0.
+    The backward pass casts the weights again. Otherwise, a copy of all weights, including sharded weights, would be
+    kept for the backward pass.
 
     Args:
         kernels: True to use `norm_gelu_kernels` if `kind` is `l2_norm_gelu`.

@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of a matrix product with `x`: that of autocast if it is enabled, unless `x` is float64."""
+    """Return the dtype in which a matrix product with `x` is computed. This is the autocast dtype if autocast is
+    enabled and `x` is not float64, and otherwise the dtype of `x`."""
     kind = x.device.type
     if _is_autocast_enabled(kind) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)

@@ -1,8 +1,8 @@
 """Embedding lookup that adds its gradient to the gradient that the loss computes for the tied embedding.
 
-The loss computes a gradient of the whole embedding [vocab_size, d_model]. Autograd would allocate a second gradient of
-that size for the lookup, which is zero except in a few rows, and add the two gradients; with 124M parameters and 1,024
-tokens, this took a tenth of the time of a training step on a CPU.
+The loss computes a gradient of the whole embedding [vocab_size, d_model]. For the lookup, autograd would allocate a
+second gradient of the same size, with zeros in all but a few rows, and add the two gradients. With 124M parameters and
+1,024 tokens, this took a tenth of the time of a training step on a CPU.
 """
 
 from typing import Any
@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 
 def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the embeddings [..., d_model] of tokens [...], and the embedding matrix [vocab_size, d_model]. All other
-    uses must take this matrix instead of `embedding`, because its gradient is updated in place. Both outputs can be
-    differentiated once. Under torch.compile, they are a plain lookup and `embedding` itself."""
+    """Return the embeddings [..., d_model] of tokens [...], and the embedding matrix [vocab_size, d_model]. The loss
+    must use the returned matrix instead of `embedding`, because the gradient of the lookup is added in place to the
+    gradient of the returned matrix. Both outputs can be differentiated once. Under torch.compile, or if no gradient is
+    needed, the outputs are a plain lookup and `embedding` itself."""
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and embedding.requires_grad):
         return F.embedding(tokens, embedding), embedding
     rows, weight = _LookUp.apply(tokens, embedding)  # type: ignore[no-untyped-call]

@@ -3,17 +3,17 @@
 With keys K, values V and s = tau / |x K^T|, the scaled scores are z = s x K^T and the output is GELU(z) V. In the
 backward pass, with the gradient g of the output and dz = GELU'(z) (g V^T), the norm requires only one sum per row: the
 gradient of x K^T is s (dz - z <dz, z> / tau^2). Therefore only z and s are stored, whereas autograd stores three values
-per score. With recomputation only s is stored and z is recomputed, which adds one matrix product to six. The scores of
-a tile are processed while they are in the CPU caches, and their memory is reused, because on a CPU new memory costs
-more than the arithmetic.
+per score. With recomputation, only s is stored, and z is recomputed, so that there are seven matrix products instead of
+six. The scores of a tile are processed while they are in the CPU caches, and their memory is reused, because on a CPU
+new memory costs more than the arithmetic.
 
 A forward and backward pass on a CPU in float32 (`make bench`), with d = 768 and n from 576 to 34,480, takes 1.04 to
-1.07 times as long as in a GELU network of equal size; with the allocator settings of a stage, autograd takes 1.07 to
-1.11 times as long. Recomputing the scores takes 1.15 to 1.35 times as long as storing them, and, with n = 34,480 and
-1,024 tokens, an eighth of the memory of autograd.
+1.07 times as long as a GELU network of equal size. With the allocator settings of a stage, Pattention with autograd
+takes 1.07 to 1.11 times as long. A pass with recomputed scores takes 1.15 to 1.35 times as long as a pass with stored
+scores, and, with n = 34,480 and 1,024 tokens, needs an eighth of the memory of autograd.
 
-Slower, or not faster, were a single matrix product for all projections, which needs a copy of their weights; computing
-s before the scores, from the Gram matrix K^T K; and torch's private operator for the gradient of the norm.
+Three alternatives were not faster: a single matrix product for all projections, which needs a copy of their weights;
+computing s before the scores, from the Gram matrix K^T K; and torch's private operator for the gradient of the norm.
 """
 
 import math
@@ -55,7 +55,8 @@ def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recomp
 
 
 class _TiledPattention(torch.autograd.Function):
-    """Pattention with scores [tokens, projections, n], for element-wise operations on all projections at once."""
+    """Pattention that stores the scores of all projections in one tensor [tokens, projections, n], so that element-wise
+    operations process all projections at once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: Groups, keep: bool, *weights: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Tile sizes: the numbers of tokens whose logits or Pattention scores are computed at once. Each token has thousands of
-temporary values, so tiles limit the memory, and on a CPU, their values stay in the caches between operations."""
+temporary values, so tiles limit the memory. On a CPU, the values of a tile also stay in the caches between
+operations."""
 
 TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
-"""Maximum number of values in a tile, by device type: a CPU's caches, or half a GiB in bf16 on a GPU."""
+"""Target for the maximum number of values in a tile, by device type: as many as fit in the caches of a CPU, or half a
+GiB in bf16 on a GPU."""
 
 LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 512, 1024, 192
-"""Lower bounds of the maximum number of tokens in a tile of logits, of stored scores and of recomputed scores. With
-fewer tokens, reading the weights takes longer than multiplying by them. Tiles of recomputed scores are smaller, because
-scores are recomputed to save memory."""
+"""Numbers of tokens that a tile of logits, of stored scores or of recomputed scores may have even if the tile then has
+more than `TILE_VALUES` values. With fewer tokens, reading the weights takes longer than multiplying by the weights.
+Tiles of recomputed scores are smaller, because scores are recomputed to save memory."""
 
 
 def logit_rows(tokens: int, vocab_size: int, device: str) -> int:

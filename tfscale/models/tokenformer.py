@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class TokenFormerConfig(ModelConfig):
     """Config of a TokenFormer language model, in which every projection is a Pattention.
 
-    `qkv` describes the parameter tokens of each of the query, key and value projections, `out` those of the attention's
-    output projection, and `ffn` those of the feed-forward layer. Most models have one group per layer; growth by groups
-    adds more groups.
+    `qkv` describes the parameter tokens of each of the query, key and value projections, `out` describes the parameter
+    tokens of the attention's output projection, and `ffn` those of the feed-forward layer. Most models have one group
+    per layer; growth by groups adds more groups.
     """
 
     qkv: Groups
@@ -66,7 +66,8 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def tokens(self) -> tuple[int, int, int]:
-        """Numbers of parameter tokens in each of query, key and value, in the output, and in the feed-forward layer."""
+        """Numbers of parameter tokens in each of the query, key and value projections, in the output projection, and in
+        the feed-forward layer."""
         return total(self.qkv), total(self.out), total(self.ffn)
 
     def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
@@ -133,7 +134,8 @@ class TokenFormerConfig(ModelConfig):
         return values * width * rows * n + per_weight * 2 * n * self.d_model
 
     def _scores(self, execution: Execution) -> tuple[int, int, int]:
-        """Return the numbers of scores per token of query, key and value together, output and feed-forward."""
+        """Return the numbers of scores per token, including padding: of the query, key and value projections together,
+        of the output projection, and of the feed-forward layer."""
         joined = _joins(execution)
         qkv, out, ffn = (aligned(n, self.norm_activation) if joined else n for n in self.tokens)
         return 3 * qkv, out, ffn
@@ -171,8 +173,9 @@ def _joins(execution: Execution) -> bool:
 
 
 def number_of_groups(config: ModelConfig) -> int:
-    """Return the number of groups in each layer. Return 1 if the model has no groups, or if the number differs between
-    layers, because it is then unknown which groups were added by the same growth."""
+    """Return the number of groups of parameter tokens in each layer. Return 1 if the model has no parameter tokens, or
+    if the number of groups differs between layers, because it is then unknown which groups were added by the same
+    growth."""
     if not isinstance(config, TokenFormerConfig):
         return 1
     numbers = {len(config.qkv), len(config.out), len(config.ffn)}
@@ -180,6 +183,7 @@ def number_of_groups(config: ModelConfig) -> int:
 
 
 def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
-    """Return the config with only the first `count` groups of each layer, from 1 to `number_of_groups(config)`."""
+    """Return the config with only the first `count` groups of each layer. `count` must be from 1 to
+    `number_of_groups(config)`."""
     assert isinstance(config, TokenFormerConfig)
     return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])

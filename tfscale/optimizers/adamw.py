@@ -71,7 +71,8 @@ class AdamW(Optimizer):
 
 
 def rate_multiple(name: str, model: ModelConfig) -> float:
-    """Return the learning rate of a block's matrix as a multiple of the optimizer's learning rate. It is base_fan_in /
-    fan-in, because each weight changes by about one learning rate and an output sums the changes of fan-in weights.
-    With the standard parametrization it is 1."""
+    """Return the learning rate of a matrix in a block as a multiple of the optimizer's learning rate. With the
+    parametrization by fan-in, the multiple is base_fan_in / fan-in, because an update changes each weight by about the
+    learning rate, and each output sums the changes of as many weights as the fan-in. With the standard parametrization,
+    the multiple is 1."""
     return 1.0 if model.base_fan_in is None else model.base_fan_in / model.matrix(name).fan_in

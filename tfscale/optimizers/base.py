@@ -24,7 +24,7 @@ class Slot:
     """Description of an optimizer state tensor of one weight. The tensor has the shape of the weight."""
 
     name: str
-    """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
+    """Key of the slot in the state of the PyTorch optimizer, and prefix of the tensor's name in a checkpoint."""
     degree: int
     """Power of the gradient that the slot averages (1: first moment, 2: second moment), for rescaling by growth."""
 
@@ -34,20 +34,21 @@ class WholeUpdate:
     """Cost of the update of a weight as a whole matrix, which one rank computes for all ranks."""
 
     size: int
-    """Number of values of the weight. One rank gathers the values if the weight is sharded, and sends the same number
-    of values of the update to the other ranks."""
+    """Number of values of the weight. If the weight is sharded, its values are gathered before the update. The rank
+    that computes the update sends the same number of values to the other ranks."""
     flops: int
     """FLOPs of the update, which only one rank computes."""
 
 
 HELD = 1 << 24
-"""Number of values at which a chunk of whole matrices is full. Each chunk is updated before the next chunk is gathered,
-so the whole matrices of all weights are never in memory at the same time."""
+"""Minimum number of values in a chunk of weights that are updated together as whole matrices. Each chunk is updated
+before the next chunk is gathered, so the whole matrices of all weights are not in memory at the same time."""
 
 
 def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:
-    """Yield slices of the weights, of the given numbers of values, that are updated together as whole matrices. All
-    slices except the last have at least `HELD` values and one weight per rank."""
+    """Yield slices that divide a list of weights into chunks, whose weights are updated together as whole matrices. All
+    chunks except the last have at least `HELD` values and at least one weight per rank. `sizes` contains the number of
+    values of each weight."""
     begin = 0
     for end in range(1, len(sizes) + 1):
         if end == len(sizes) or (end - begin >= ranks and sum(sizes[begin:end]) >= HELD):
@@ -62,7 +63,8 @@ class Optimizer(ABC):
     lr: Rate
     """Peak learning rate of the learning-rate schedule."""
     clip: NonNegative
-    """Maximum norm of all gradients, above which they are clipped, or 0 to disable clipping."""
+    """Maximum norm of the gradients of all weights together. Larger gradients are scaled down to this norm. 0 disables
+    clipping."""
     embedding_ratio: Factor = 1.0
     """Learning rate of the embedding and of the gains and biases of norms, as a multiple of `lr`."""
 
@@ -79,11 +81,11 @@ class Optimizer(ABC):
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
-        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer. The learning
-        rate of a parameter group may be a multiple of `lr`, which the learning-rate schedule preserves.
+        """Return PyTorch optimizers for the given weights. Each weight belongs to exactly one PyTorch optimizer. The
+        learning rate of a parameter group may be a multiple of `lr`, which the learning-rate schedule preserves.
 
         Args:
-            weights: all weights of a model or a single one, by name; they may be sharded over ranks.
+            weights: all weights of a model, or a single weight, by name. The weights may be sharded over ranks.
             model: config of the model, which gives the fan-in of each matrix and the parametrization.
         """
 
@@ -93,15 +95,16 @@ class Optimizer(ABC):
 
     @abstractmethod
     def bytes_per_weight(self, model: ModelConfig) -> float:
-        """Return the size of all slots in bytes per trainable parameter of a model."""
+        """Return the size of all slots of a model in bytes, divided by the number of trainable parameters."""
 
     @abstractmethod
     def update_flops(self, model: ModelConfig) -> int:
         """Return the FLOPs of one update of all weights of a model."""
 
     def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
-        """Return the updates of whole matrices, which are assigned to the ranks in round-robin order. `update_flops`
-        includes their FLOPs. Every rank updates its own shards of all other weights."""
+        """Return the costs of all updates of weights as whole matrices. These updates are assigned to the ranks in
+        round-robin order. `update_flops` includes the FLOPs of these updates. Every rank updates its own shards of all
+        other weights."""
         return ()
 
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:
@@ -109,12 +112,13 @@ class Optimizer(ABC):
         return 0
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
-        """Exclude the first `rows` rows of a weight when `part`, its torch optimizer, computes the next update of the
-        other rows. The caller undoes the update of the first rows. The default does nothing, because the update of a
-        row usually depends on no other row."""
+        """Exclude the first `rows` rows of a weight from the computation of the next update of its other rows. `part`
+        is the PyTorch optimizer of the weight. The caller undoes the update of the first rows. The default does
+        nothing, because the update of a row usually depends on no other row."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the state of a weight after `step` updates, with zeros in the slots, which the caller overwrites."""
+        """Return the state of a weight for its PyTorch optimizer, as after `step` updates but with slots of zeros,
+        which the caller overwrites."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Muon(AdamW):
     """Settings of Muon for the matrices of the blocks, and of AdamW for all other weights.
 
-    `lr` is the learning rate of the matrices. Weight decay is decoupled and uses the learning rate without the scale of
-    the update, as in torch.optim.Muon.
+    `lr` is the learning rate of the matrices. Weight decay is decoupled. As in torch.optim.Muon, it is multiplied by
+    the learning rate but not by `update_scale`.
     """
 
     momentum: Momentum = 0.95
@@ -53,7 +53,8 @@ class Muon(AdamW):
         return [*built, *super().build(others, model)] if others else built
 
     def parts(self, matrix: Matrix) -> tuple[int, ...]:
-        """Return the numbers of rows of the parts of a weight that are orthogonalised separately."""
+        """Return the number of rows of each part of a weight. The parts are consecutive and are orthogonalised
+        separately."""
         if self.orthogonalize == "groups" and matrix.groups:
             return matrix.groups
         return (matrix.rows_of_a_map,) * matrix.maps
@@ -96,9 +97,9 @@ class Muon(AdamW):
 def update_scale(matrix: Matrix, model: ModelConfig) -> float:
     """Return the spectral norm of an update of a matrix at a learning rate of one.
 
-    With the standard parametrization it is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for a matrix of the
-    map's shape. With the parametrization by fan-in it is sqrt(fan_out / fan_in), so that the RMS of the outputs changes
-    by at most the RMS of the inputs (arXiv 2310.17813).
+    With the standard parametrization, the norm is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for a matrix
+    [fan_out, fan_in]. With the parametrization by fan-in, the norm is sqrt(fan_out / fan_in), so that the RMS of the
+    outputs changes by at most the RMS of the inputs (arXiv 2310.17813).
     """
     ratio = matrix.fan_out / matrix.fan_in
     return math.sqrt(max(1.0, ratio) if model.base_fan_in is None else ratio)

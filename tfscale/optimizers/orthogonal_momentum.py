@@ -32,7 +32,7 @@ class Update:
     scale: float
     """Factor by which the orthogonalised update is multiplied, in addition to the learning rate."""
     parts: tuple[int, ...]
-    """Numbers of rows of the matrices that are orthogonalised separately; they sum to the rows of the weight."""
+    """Number of rows of each matrix that is orthogonalised separately. The sum is the number of rows of the weight."""
 
 
 class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
@@ -50,7 +50,8 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         super().__init__(groups, lr=lr, weight_decay=weight_decay, momentum=momentum, ns_steps=ns_steps)
         self._updates = list(updates)
         self.frozen: dict[Tensor, int] = {}
-        """Number of leading rows of each weight that are excluded from updates."""
+        """Number of leading rows of each weight that are excluded from the orthogonalisation. Only weight decay changes
+        these rows."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -85,7 +86,8 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         return whole(gradient.lerp(momentum, group["momentum"]))
 
     def _orthogonal(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
-        """Return the orthogonalised matrices of all weights, each computed by one rank and sent to the others."""
+        """Return the orthogonalised matrices of all given weights. Each matrix is computed by one rank and sent to the
+        other ranks."""
         rank, ranks = _place()
         mine = [index for index in range(len(given)) if index % ranks == rank]
         done = dict(zip(mine, self._orthogonal_here([given[index] for index in mine]), strict=True))
@@ -126,8 +128,8 @@ def _place() -> tuple[int, int]:
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
     """Return matrices [batch, rows, columns] with the singular vectors of the given matrices and singular values near
-    one. They are computed by the quintic Newton-Schulz iteration of Muon, in bf16 on CUDA and in the precision of the
-    matrices on a CPU."""
+    one. The matrices are computed by the quintic Newton-Schulz iteration of Muon, in bf16 on CUDA and in the precision
+    of the matrices on a CPU."""
     a, b, c = coefficients
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[1] > x.shape[2]

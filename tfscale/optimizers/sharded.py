@@ -1,4 +1,4 @@
-"""Access to the parts of tensors that may be sharded over ranks (DTensor)."""
+"""Access to the shards of tensors that may be sharded over ranks (DTensor)."""
 
 import sys
 from typing import TYPE_CHECKING, TypeGuard
@@ -10,23 +10,25 @@ if TYPE_CHECKING:  # importing DTensor takes a second, and a single process does
 
 
 def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Return whether a tensor is sharded, in which case DTensor has been imported."""
+    """Return whether a tensor is sharded. DTensor is not imported for this, because it has already been imported if a
+    tensor is sharded."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(tensor, tensors.DTensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the full tensor of a possibly sharded tensor. This is a collective call."""
+    """Return the full tensor, gathered from all ranks if the given tensor is sharded. This is a collective call."""
     return tensor.full_tensor() if is_share(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a possibly sharded tensor that is stored on this rank."""
+    """Return this rank's shard of a tensor, or the tensor itself if it is not sharded."""
     return tensor.to_local() if is_share(tensor) else tensor
 
 
 def first_row(tensor: Tensor) -> int:
-    """Return the index, in the full tensor, of the first row that is stored on this rank."""
+    """Return the index, in the full tensor, of the first row of this rank's shard, or 0 if the tensor is not
+    sharded."""
     if not is_share(tensor):
         return 0
     first = 0

@@ -67,7 +67,8 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     """Return True if a stopping rule is met: `plateau` if the loss has fallen by less than `ending.least` over the last
-    `ending.looks` evaluations, and `predicted_gain` if the remaining budget would lower it by less than `ending.least`.
+    `ending.looks` evaluations, and `predicted_gain` if training on the remaining budget is predicted to lower the loss
+    by less than `ending.least`.
 
     Args:
         looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.
@@ -81,8 +82,9 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Return the predicted decrease of the loss, in nats per token, if training continued to `tokens` tokens, by a
-    least-squares fit of the curve E + A / tokens^b to `looks`, or 0 if the curve does not fall."""
+    """Return the predicted decrease of the loss, in nats per token, between the last evaluation in `looks` and the end
+    of training at `tokens` tokens. The prediction is a least-squares fit of the curve E + A / tokens^b to `looks`. It
+    is 0 if the curve does not fall."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]

@@ -21,9 +21,10 @@ from tfscale.totals import Totals
 EVALUATIONS_FILE = "evaluations.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
-"""Names of the figures that are measured on a text."""
+"""Names of the metrics that an evaluation on a text measures."""
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
-"""Names of the fields that identify a measurement."""
+"""Names of the fields that identify a measurement. A new evaluation replaces an earlier one with the same values of
+these fields."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -50,13 +51,14 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def measured(entry: dict[str, Any]) -> dict[str, float]:
-    """Return the measured figures of one evaluation, such as its loss, by name."""
+    """Return the metrics of one evaluation, such as the loss, by name."""
     figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
     return {str(name): float(value) for name, value in figures.items()}
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation with the current time. It replaces an earlier evaluation of the same measurement.
+    """Add an evaluation, with the current time, to evaluations.json in `folder`. An earlier evaluation of the same
+    measurement is replaced.
 
     Raises:
         UserFault: the existing file is damaged, another version of tfscale wrote it, or the file cannot be written.

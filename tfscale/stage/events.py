@@ -84,7 +84,8 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """Return the events of a stage in order, without the measurements of steps that were repeated."""
+    """Return the events of a stage in order. If steps were repeated after a resume or a rollback, only their last
+    measurements are included."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
@@ -102,7 +103,7 @@ def totals_of(event: Event) -> Totals:
     """Return the totals of a `train` or `eval` event.
 
     Raises:
-        KeyError: the event does not have a total other than the energy or the optimizer's FLOPs.
+        KeyError: a total is missing. Only the energy and the optimizer's FLOPs may be missing.
     """
     return Totals(
         event["total_tokens"],
@@ -146,7 +147,8 @@ def parse(lines: Iterable[str]) -> list[Event]:
 
 
 def fold(events: Iterable[Event]) -> list[Event]:
-    """Return the events without the `train` and `eval` events of steps that a later process repeated."""
+    """Return the events without the earlier `train` and `eval` events of steps that were repeated after a resume or a
+    rollback."""
     kept: list[Event] = []
     for event in events:
         if event["event"] == "start":

@@ -1,4 +1,5 @@
-"""Stages and their folders, with functions for the search, the completion and the lineage of stages."""
+"""Stages and their folders, with functions that find a stage, check whether a stage is finished, and return its
+lineage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,7 +55,8 @@ def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
 
 
 def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
-    """Return `last` and its ancestors, ordered from the oldest."""
+    """Return `last` and all its ancestors, from the oldest ancestor to `last`. `parent_of` returns the parent of an
+    element, or None."""
     found = [last]
     while (parent := parent_of(found[0])) is not None:
         found.insert(0, parent)
@@ -62,7 +64,8 @@ def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
 
 
 def find_stage(runs: Path, name: str) -> Path:
-    """Return the folder of a stage, given its path, or the beginning of its name or key in the runs folder.
+    """Return the folder of the stage that `name` identifies. `name` is the path of a stage folder, or the beginning of
+    the folder name or of the key of a stage in the folder `runs`.
 
     Raises:
         ValueError: no stage or several stages match. The message lists the stages to choose from.

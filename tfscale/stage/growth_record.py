@@ -37,7 +37,8 @@ def read_growth(stage_dir: Path) -> dict[str, Any] | None:
 
 def optimizer_note(stage_dir: Path) -> str | None:
     """Return the message in growth.json that explains why the optimizer state starts empty although the recipe carries
-    it over. Return None if there is no message, or if growth.json is damaged or from an older version."""
+    the optimizer state over. Return None if there is no message, or if growth.json is damaged or from an older
+    version."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:

@@ -19,7 +19,8 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Maximum relative difference between the mean loss over all blocks and that of the evaluation, due to rounding."""
+"""Maximum relative difference, due to rounding, between the mean loss over all blocks and the loss of the
+evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequ
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
     """Return the losses of the final evaluation of a stage by blocks, or None if training did not write heldout.json.
-    The step and the loss, in nats per token, are those of the final evaluation.
+    `step` and `loss`, in nats per token, are the step and the loss of the final evaluation.
 
     Raises:
         ValueError: the file cannot be read, or does not belong to the final evaluation.

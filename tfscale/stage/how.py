@@ -1,5 +1,6 @@
-"""Names of the fields that describe how or where a stage was run, rather than what it computes. They are excluded from
-the key of a stage and from data that is shared: exports, reports, submissions, and copies in trackers."""
+"""Names of the fields that describe how or where a stage was run, rather than what it computes. The fields in `STAGE`
+are excluded from the key of a stage. All these fields are excluded from data that is shared: exports, reports,
+submissions, and copies in trackers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Return `values` without `fields`. A dot in a name, as in `launcher.slurm`, leads into a nested mapping."""
+    """Return `values` without `fields`. A name with a dot, such as `launcher.slurm`, stands for a field of a nested
+    mapping."""
     kept = {name: value for name, value in values.items() if name not in fields}
     for name, inner in kept.items():
         below = [field.removeprefix(f"{name}.") for field in fields if field.startswith(f"{name}.")]

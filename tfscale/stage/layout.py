@@ -45,12 +45,13 @@ class Hardware:
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:
-        """Return the number of devices among which the weights are divided with a kind of sharding."""
+        """Return the number of devices over which one copy of the weights is sharded with the given kind of
+        sharding."""
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if the memory of a device is sufficient for a step that needs `needed`, or if the memory is
-        unknown."""
+        """Return True if a training step that needs the memory `needed` fits on a device, or if the memory of the
+        device is unknown."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
@@ -67,7 +68,7 @@ class Layout:
     micro_batch_by: Literal["set", "as before", "whole batch", "memory model", "dry step"]
     """Rule or test that determined the micro-batch (`choose_layout`)."""
     lanes: int = 1
-    """Number of batches that an evaluation processes at the same time."""
+    """Number of batches that each device processes at the same time in evaluations."""
 
     def accumulation(self, rows: int) -> int:
         """Return the number of micro-batches into which a device divides its `rows` sequences of a batch."""
@@ -77,8 +78,9 @@ class Layout:
 def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None = None, lanes: int = 1) -> Layout:
     """Return the layout of a stage, and choose a value for each setting that is `auto`.
 
-    Weights are sharded only if the whole weights and one sequence do not fit on a device. Activation checkpointing is
-    used only if one sequence would not fit otherwise. If the memory is unknown, one sequence is assumed to fit.
+    With `sharding=auto`, weights are sharded only if the whole weights and one sequence do not fit on a device. With
+    `activation_checkpointing=auto`, activation checkpointing is used only if one sequence would not fit otherwise. If
+    the memory is unknown, one sequence is assumed to fit, but not two.
 
     The micro-batch is determined by the first of these rules that applies:
 
@@ -91,12 +93,12 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
     Args:
-        previous: layout of the last process of the stage with the same number of devices, whose choices are kept, so
-            that a resumed stage sums the same numbers in the same order.
+        previous: layout that the stage last used with the same number of devices. Its choices are kept for settings
+            that are `auto`, so that a resumed stage sums the same numbers in the same order.
         lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
-        ValueError: the model cannot be sharded over the devices as the settings require.
+        ValueError: the settings require hybrid sharding, but the hosts have different numbers of devices.
     """
 
     def fits(sequences: int, recompute: Recompute, sharding: Sharding) -> bool:
@@ -138,15 +140,16 @@ def layout_of(event: dict[str, Any]) -> Layout | None:
 
 
 def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
-    """Yield a fault if a stage with nested dropout of parameter tokens would be compiled on a torch device type."""
+    """Yield a fault if torch.compile would be used on the torch device type `device`, which is not supported with
+    nested dropout of parameter tokens."""
     if run.compiles(device):
         rule = "must be off with growth.nested_dropout, because each number of groups would require another compilation"
         yield Fault("launcher.compile", run.compile, rule, "off", reads=("growth.nested_dropout", "launcher.device"))
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield a fault for each setting that conflicts with updating weights in the backward pass of the `rows` sequences
-    of a device's batch, where the gradient of each weight is freed as soon as the weight is updated."""
+    """Yield a fault for each setting that conflicts with `update=in_backward`, where each weight is updated during the
+    backward pass and its gradient is then freed. `rows` is the number of sequences of a batch on each device."""
     if run.update != "in_backward":
         return
     why = "launcher.update=in_backward"

@@ -1,4 +1,4 @@
-"""A lock that lets one process at a time work on a stage."""
+"""Lock that allows only one process at a time to work on a stage."""
 
 import fcntl
 import json
@@ -16,7 +16,8 @@ class StageHeld(Exception):
 
 
 class StageLock:
-    """Exclusive lock on the folder of a stage. It is released at the end of the `with` block or when the process ends.
+    """Exclusive lock on the folder of a stage, used in a `with` statement. The lock is released at the end of the
+    `with` block or when the process ends. If another process holds the lock, the `with` statement raises StageHeld.
 
     The lock is a kernel lock (flock) and is therefore never stale. On NFS, the lock works between hosts if the server
     supports locks (NFSv4, or v3 with lockd).

@@ -20,7 +20,7 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Final validation loss of a stage, in several units. The figures are non-finite if the model diverged."""
+    """Final validation loss of a stage, in several units. The values are non-finite if the model diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -44,7 +44,8 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a finished stage. Imported stages and older versions may lack the fields that have a default."""
+    """Result of a finished stage. The fields that have a default may be missing in results of imported stages and of
+    older versions."""
 
     key: str
     step: int
@@ -67,10 +68,10 @@ class Result:
 
     @property
     def evaluation(self) -> FinalEvaluation:
-        """Final evaluation of a stage that was trained, or was imported with a corpus.
+        """Final evaluation of the stage.
 
         Raises:
-            ValueError: the stage has no evaluation.
+            ValueError: the stage was imported without a corpus and therefore has no evaluation.
         """
         if self.eval is None:
             raise ValueError(f"stage {self.key} was imported without a corpus and has not been evaluated")
@@ -88,7 +89,7 @@ def write_result(stage_dir: Path, result: Result) -> None:
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """Return a result as a dictionary for done.json. Figures that are unknown (None) are omitted, except `eval`."""
+    """Return a result as a dictionary for done.json. Fields that are None are omitted, except `eval`."""
     values = asdict(result)
     known = {name: value for name, value in values.items() if value is not None or name == "eval"}
     if result.eval is not None:

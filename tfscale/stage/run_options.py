@@ -12,7 +12,8 @@ autocast."""
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that do not change what a stage computes, apart from rounding. They may change between resumes."""
+    """Options that do not change what a stage computes, apart from rounding. The options may change when a stage is
+    resumed."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device that the stage is trained on. auto: CUDA if available, otherwise the CPU."""
@@ -69,9 +70,10 @@ class RunOptions:
     policy."""
 
     def precision_on(self, device: str) -> Precision:
-        """Return the precision of matrix products on a torch device type, with a value for `auto`."""
+        """Return the precision of matrix products on the torch device type `device`. `auto` is replaced by bf16 on CUDA
+        and by fp32 on a CPU."""
         return self.precision if self.precision != "auto" else "bf16" if device == "cuda" else "fp32"
 
     def compiles(self, device: str) -> bool:
-        """Return whether torch.compile is used on a torch device type."""
+        """Return whether torch.compile is used on the torch device type `device`."""
         return self.compile == "on" or (self.compile == "auto" and device == "cuda")

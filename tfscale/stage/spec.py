@@ -32,9 +32,9 @@ class DataSpec:
     fingerprint: str
     """Fingerprint of the prepared corpus, which identifies the source, the tokenizer and the split."""
     order_seed: int
-    """Seed of the order in which training tokens are read, `data.shuffle_seed`."""
+    """Seed of the order in which training tokens are read (`data.shuffle_seed`)."""
     start: Natural
-    """Position of the stage's first batch in this order, in tokens."""
+    """Position of the stage's first batch in the order of the training tokens, in tokens."""
     heldout_tokens: int
     """Number of validation tokens that every evaluation reads. All evaluations read the same tokens."""
     heldout_start: Natural = 0
@@ -43,16 +43,18 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, and then `kind`."""
+    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from` to the peak, and then the shape that
+    `kind` selects."""
 
     kind: Literal["cosine", "wsd", "constant"]
     warmup_tokens: Natural
     warmup_from: NonNegative
     """Learning rate at the start of the warm-up: 0, or the last learning rate of the parent."""
     floor: Fraction
-    """Last learning rate as a fraction of the peak. Used by cosine and wsd."""
+    """Final learning rate of the stage as a fraction of the peak. Used by cosine and wsd."""
     decay: Fraction
-    """Fraction of the stage, at its end, during which the learning rate falls linearly to the floor. Used by wsd."""
+    """Length of the final decay, in which the learning rate falls linearly to the floor, as a fraction of the stage.
+    Used by wsd."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class RateSpec:
     old_ramp_tokens: int
     """Number of tokens over which the factor of the old weights rises linearly to 1; 0: the factor is constant."""
     frozen_tokens: int
-    """Number of tokens during which the learning rate of the old weights is 0. These tokens count towards the ramp."""
+    """Number of tokens, from the beginning of the stage, during which the learning rate of the old weights is 0. These
+    tokens count towards `old_ramp_tokens`."""
     new: float
     """Factor of the learning rate of the rows that the growth added."""
     per_row_bias: bool
@@ -101,7 +104,8 @@ class TrialSpec:
     tokens: Count
     """Number of tokens after which the validation loss is tested. It must be a multiple of the stage's batch_tokens."""
     bound: float
-    """Maximum excess of the loss after `tokens` over the parent's last validation loss, in nats per token."""
+    """Maximum increase of the validation loss after `tokens` relative to the parent's last validation loss, in nats per
+    token."""
     most_tokens: Count
     """Budget of the stage in tokens if the growth is kept."""
 
@@ -113,7 +117,9 @@ class RunSpec(RunOptions):
     data_dir: str = field(kw_only=True)
     """Folder of the prepared corpus, absolute or relative to the folder of the stage."""
     lanes: Count = 1
-    """Number of batches that an evaluation on a CPU processes at once if memory allows, each with `threads` threads."""
+    """Maximum number of batches that an evaluation processes at the same time, each with `threads` threads. Used only
+    by a single process on a CPU without compilation. If memory is insufficient, fewer batches are processed at the same
+    time."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +141,12 @@ class StageSpec:
     """Random seed of the initial weights, or of the rows that growth adds."""
     run: RunSpec
     parent: str | None = None
-    """Key of the parent, which is the stage that this stage starts from, or None."""
+    """Key of the parent, which is the previous stage of the lineage, or None for a stage without a parent."""
     parent_dir: str | None = None
     """Folder of the parent, absolute or relative to the folder of this stage. The folder is not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
-    """Growth recipe of a stage with a parent, otherwise None. Only the growth package reads it."""
+    """Settings of the growth (`tfscale.growth.operator.Growth`) of a stage with a parent, otherwise None. Only the
+    growth package reads these settings."""
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
@@ -153,10 +160,11 @@ class StageSpec:
     """True if the stage starts from the weights of its parent's parent, because the growth of its parent was rejected.
     The cost of the stage's lineage includes the parent."""
     parent_ending: bool = False
-    """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The last position
-    and learning rate of the parent then follow from its key and are not part of the key of this stage."""
+    """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The parent's last
+    data position and learning rate then follow from the parent's key and are not part of the key of this stage."""
     init_from: str | None = None
-    """SHA-256 of weights that were trained elsewhere, or None. `tokens` is 0 if their number of tokens is unknown."""
+    """SHA-256 hash of imported weights, which were trained elsewhere, or None. `tokens` is then the number of tokens
+    that the weights were trained on, or 0 if this number is unknown."""
     init_dir: str | None = None
     """Folder of the imported stage from which the weights are copied, which is not part of the key. None for the
     imported stage itself, and if no weights are imported."""
@@ -180,7 +188,7 @@ class StageSpec:
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
-        """Return a stage with the same settings that trains `model` from scratch for `tokens` tokens."""
+        """Return the spec of a stage with the same settings that trains `model` from scratch for `tokens` tokens."""
         return replace(
             self, model=model, tokens=tokens, rates=None, nested_dropout=0.0, init_from=None, init_dir=None,
             parent=None, parent_dir=None, parent_ending=False, growth=None, trial=None, returns=False,
@@ -198,12 +206,14 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Names of fields in `stage.yaml`, and so in the key of a stage, that have other names in Python."""
+"""Fields whose names in `stage.yaml`, and therefore in the key of a stage, differ from their names in Python: the name
+in the file by the name in Python."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
 def steps_of(tokens: int, spec: StageSpec) -> int:
-    """Return the number of optimizer steps whose number of tokens is nearest to `tokens`. The result is at least 1."""
+    """Return `tokens` divided by the number of tokens per optimizer step, rounded to the nearest whole number of steps.
+    The result is at least 1."""
     return max(1, round(tokens / spec.batch_tokens))
 
 
@@ -282,7 +292,7 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """Return the spec in the folder of a stage, or raise ValueError if it is missing or not valid."""
+    """Return the spec in the folder of a stage. Raise ValueError if the spec is missing or invalid."""
     path = stage_dir / STAGE_FILE
     try:
         spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -25,10 +25,12 @@ FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
-    """Reporter with which any rank can record its failure as an event of the stage.
+    """Reporter of failures. Any rank can report a failure, and the leading rank records it as an `end` event of the
+    stage.
 
     Args:
-        record: function that writes an `end` event with a reason and a message, called only on the leading rank.
+        record: function that writes an `end` event, given a reason and a message. It is called only on the leading
+            rank.
     """
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
@@ -44,7 +46,8 @@ class Alarm:
                 threading.Thread(target=self._watch, daemon=True).start()
 
     def ring(self, reason: str, message: str) -> None:
-        """Report a failure, and wait until the leading rank has recorded it or no longer responds."""
+        """Report a failure. Then wait until the leading rank has recorded the failure or no longer responds, but for at
+        most `PATIENCE_SECONDS`."""
         if self._world.leads:
             self._write(reason, message)
             return
@@ -56,7 +59,8 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether any rank has reported a failure, of which later errors on this rank may be consequences."""
+        """Return whether any rank has reported a failure. Errors that then occur on this rank may be consequences of
+        that failure. With a single rank, or if the process with the store has ended, return False."""
         if self._world.size == 1:
             return False
         try:
@@ -65,12 +69,14 @@ class Alarm:
             return False
 
     def leave(self) -> None:
-        """Tell the ranks to stop waiting, without recording an event, because another process works on the stage."""
+        """Tell the ranks that wait in `ring` to stop waiting, without recording an event. The leading rank calls this
+        method if another process works on the stage."""
         if self._world.size > 1:
             self._store.set(RECORDED, "")
 
     def stop(self) -> None:
-        """Stop watching for failures after the stage has ended successfully."""
+        """Stop watching for failures at the end of the process, whether or not training succeeded. Later reports are
+        not recorded."""
         self._over = True
 
     def _write(self, reason: str, message: str) -> None:

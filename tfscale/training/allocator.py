@@ -5,19 +5,21 @@ import platform
 import re
 
 LARGE_THRESHOLD_SINCE = (2, 36)
-"""First glibc version that is known to accept a threshold of 256 MiB. Earlier ones reject more than 32 MiB."""
+"""First glibc version that is known to accept 256 MiB for MALLOC_MMAP_THRESHOLD_. Earlier versions reject values above
+32 MiB."""
 
 FORMER_NAMES = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
-"""Former names of PYTORCH_ALLOC_CONF. If the user has set a former name, that setting is kept."""
+"""Former names of the environment variable PYTORCH_ALLOC_CONF. If the user has set a variable with a former name, that
+setting is kept, and `allocator` does not set PYTORCH_ALLOC_CONF."""
 
 
 def allocator() -> dict[str, str]:
     """Return environment variables that prevent glibc from returning the memory of a training step to the system, and
     that let segments of CUDA memory grow, so that batches of different sizes do not fragment the memory.
 
-    If glibc returned the memory, the next step would cause page faults, which take 10% to 20% of the time of a step of
-    a small model on a CPU, and 5% with 124M parameters, where the embedding's gradient has 154 MB. Memory above the
-    thresholds is still returned. C libraries other than glibc ignore these variables.
+    If glibc returned the memory, the next step would cause page faults. On a CPU, these take 10% to 20% of the time of
+    a step with a small model, and 5% with a model of 124M parameters, whose embedding gradient has 154 MB. Memory above
+    the thresholds is still returned. C libraries other than glibc ignore these variables.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)
@@ -32,5 +34,5 @@ def allocator() -> dict[str, str]:
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 """Environment variables with which torch allocates large tensors in huge pages, if the system supports them. Growth
-uses every tensor only once, so with small pages it would mostly wait for page faults. Training does not use huge pages,
-because they would not make it faster and would take more memory."""
+uses every tensor only once, so with small pages, growth would mostly wait for page faults. Training does not use huge
+pages, because they would take more memory without making training faster."""

@@ -1,5 +1,6 @@
-"""Schedule of a stage: logging, evaluations, checkpoints, nested dropout and end. It depends only on the stage's spec
-and, with a stopping rule, on the evaluations."""
+"""Schedule of a stage: the steps for logging, evaluations, checkpoints by tokens and nested dropout, and the end of the
+stage. The schedule depends only on the stage's spec and, with a stopping rule or a trial, on the validation losses of
+the stage and its parent."""
 
 from collections.abc import Container, Mapping
 
@@ -11,11 +12,12 @@ from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of steps after a growth that are all logged."""
+"""Number of first steps of a grown stage that are all logged, independently of `log_tokens`."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
-    """Return the default number of evaluations of a stage, which are evenly spaced and include its end.
+    """Return the default number of evaluations of a stage. The evaluations are evenly spaced, and the last one is at
+    the end of the stage.
 
     The default is ten evaluations, or fewer if ten would cost more than a tenth of the training, but at least five,
     because costs at equal perplexity are interpolated between evaluations. A validation token needs only a forward
@@ -35,12 +37,13 @@ def groups_at(spec: StageSpec, step: int) -> int | None:
 
 
 class Calendar:
-    """Schedule of a stage, which determines the actions that are due after each step."""
+    """Schedule of the actions that are due after each step of a stage."""
 
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss
         self.steps = spec.steps
-        """Number of steps after which the stage ends, as decided by the evaluations so far."""
+        """Number of steps after which the stage ends. This is the number in the spec until a rule or a trial decides
+        the end."""
 
     def logs(self, step: int) -> bool:
         """Return whether the measurements of a completed step are logged."""
@@ -48,7 +51,8 @@ class Calendar:
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due after a step because of the number of training tokens."""
+        """Return whether a checkpoint is due after a step because of `checkpoint_tokens` or `keep_tokens`. Checkpoints
+        that are due because of `checkpoint_minutes` are not included."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
@@ -62,7 +66,8 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update the end of the stage from the validation losses by step. Return True if the end has changed."""
+        """Update the end of the stage (`steps`), given the validation losses by step. Return True if the end has
+        changed."""
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 

@@ -36,7 +36,8 @@ class EnergyMeter:
 
     @property
     def works(self) -> bool:
-        """True if there is a counter, which requires pynvml and a device of the Volta generation or later."""
+        """True if the device has an energy counter and the counter can be read. This requires pynvml and a device of
+        the Volta generation or later."""
         return self._handle is not None
 
     def joules(self) -> float:
@@ -47,7 +48,8 @@ class EnergyMeter:
 
 
 class Costs:
-    """Cost of training steps, with energy only if all ranks measure it. The constructor is a collective call."""
+    """Measurement of the cost of training steps. The energy is measured only if all ranks have an energy counter. The
+    constructor is a collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
         self._world, self._tokens = world, spec.batch_tokens
@@ -56,7 +58,8 @@ class Costs:
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = 0.0
         self._joules: float | None = None
-        """Energy counter in joules at the beginning of the first step that has not been added or dropped."""
+        """Value of the energy counter, in joules, at the beginning of the first step whose energy has been neither
+        added nor dropped, or None if there is no such step."""
 
     def begin(self) -> None:
         """Start measuring the time and energy of a step."""
@@ -69,8 +72,9 @@ class Costs:
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
-        """Return the counters after a step, without its energy. `timed` is False for a step that is skipped because it
-        was non-finite before a rollback."""
+        """Return the counters after a step, with all costs of the step except its energy. `updated` is True if the
+        weights were updated. `timed` is False for a step that is skipped because it was non-finite before a
+        rollback."""
         before, seconds = counters.totals, self._seconds if timed else 0.0
         if not before.tokens:
             before = replace(before, joules=0.0)  # a lineage starts without energy use
@@ -87,8 +91,8 @@ class Costs:
         )
 
     def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters with the energy of the steps since the last call. Call this before the counters are
-        recorded and before any work other than training. This is a collective call."""
+        """Return the counters, to which the energy of the steps since the last call has been added. Call this before
+        the counters are recorded and before any work other than training. This is a collective call."""
         before = counters.totals.joules
         if self._joules is None or before is None:
             return counters
@@ -97,5 +101,6 @@ class Costs:
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Discard the energy of the steps since the last call of `add_energy`, because these steps are repeated."""
+        """Discard the energy of the steps since the last call of `add_energy`, for example because a rollback repeats
+        these steps."""
         self._joules = None

@@ -25,7 +25,7 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """Device of a stage, with a value for each setting that is `auto`."""
+    """Device of a stage. Settings that are `auto` have been replaced by a choice."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
@@ -51,7 +51,8 @@ class Device:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory so far in bytes, used by the process (CPU) or allocated on the device (CUDA)."""
+        """Return the peak memory in bytes: of the process on a CPU, or of the tensors on the device since the last
+        reset on CUDA."""
         return torch.cuda.max_memory_allocated() if self.kind == "cuda" else process_peak_memory()
 
     def reset_peak_memory(self) -> None:
@@ -60,7 +61,8 @@ class Device:
             torch.cuda.reset_peak_memory_stats()
 
     def reserved_memory(self) -> int | None:
-        """Return the peak memory in bytes that the CUDA allocator has reserved, including gaps, or None on a CPU."""
+        """Return the peak memory in bytes that the CUDA allocator has reserved, including memory that no tensor uses,
+        or None on a CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 
@@ -68,8 +70,8 @@ def resolve(run: RunSpec) -> Device:
     """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
 
     Raises:
-        ValueError: the section requires CUDA, but torch finds no CUDA device; it requires TF32 on a CPU; or it requires
-            Triton kernels on a CPU, without compilation or without Triton.
+        ValueError: the section requires CUDA, but torch finds no CUDA device; the section requires TF32 on a CPU; or
+            the section requires Triton kernels on a CPU, without compilation, or without an installed Triton package.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
@@ -106,8 +108,8 @@ def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return the hardware of a stage, for which the ranks choose a layout. All ranks use the free memory of the leading
-    rank, so that they choose the same layout."""
+    """Return the hardware that a stage is trained on, for the choice of a layout. All ranks use the free memory of the
+    leading rank, so that all ranks choose the same layout."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -131,8 +133,8 @@ def free_memory(device: Device, processes: int) -> int:
 
 
 def is_out_of_memory(fault: BaseException | None) -> bool:
-    """Return whether an error or its cause is an out-of-memory error. torch.compile wraps errors that occur while it
-    benchmarks kernels (`BackendCompilerFailed`, `InductorError`)."""
+    """Return whether an error, or the error that caused it, is an out-of-memory error. Causes are checked because
+    torch.compile wraps errors that occur while kernels are benchmarked (`BackendCompilerFailed`, `InductorError`)."""
     if fault is None:
         return False
     if isinstance(fault, torch.OutOfMemoryError | MemoryError):

@@ -44,12 +44,12 @@ def evaluate(
     start: int = 0,
     lanes: int = 1,
 ) -> Evaluation | None:
-    """Evaluate the loss on `tokens` tokens of the validation split, starting at token `start`. The batches are
-    distributed over the ranks.
+    """Evaluate the loss on `tokens` tokens of the validation split, rounded down to whole sequences, starting at token
+    `start`. The batches are distributed over the ranks.
 
     Args:
-        objective: a wrapped `Objective`. All ranks must call a sharded objective equally often, so ranks without a
-            batch in the last round repeat a batch without counting it.
+        objective: a wrapped `Objective`. All ranks must call a sharded objective equally often. In the last round,
+            ranks without a batch therefore evaluate the last batch again and discard its losses.
         shape: number of sequences in a batch, and number of tokens in a sequence.
         stop: function that returns True to stop the evaluation.
         lanes: number of batches that each rank evaluates at the same time.

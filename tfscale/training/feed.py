@@ -23,7 +23,8 @@ class Feed:
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, first: int) -> Tensor:
-        """Return the inputs and targets, int64 [2, rows, context], of the sequences from the number `first`."""
+        """Return the inputs and targets, int64 [2, rows, context], of this rank's sequences, starting at the sequence
+        with index `first`."""
         if self._thread is None:
             return self._prepared(first)
         ahead = self._ahead

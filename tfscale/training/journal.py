@@ -1,4 +1,4 @@
-"""Signs of progress that training writes: events in metrics.jsonl (`tfscale.stage.events`), and a heartbeat."""
+"""Records of the progress of training: events in metrics.jsonl (`tfscale.stage.events`), and a heartbeat file."""
 
 import math
 import os
@@ -48,7 +48,8 @@ class Journal:
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step. The counters contain the losses before the step."""
+        """Write a `train` event with the measurements of a step. `counters` includes the step, but
+        `counters.recent_losses` must not include the loss of the step yet."""
         self.write(
             "train",
             **self._position(counters),
@@ -61,7 +62,7 @@ class Journal:
         )
 
     def evaluated(self, counters: Counters, evaluation: FinalEvaluation) -> None:
-        """Write an `eval` event with the figures of an evaluation."""
+        """Write an `eval` event with the results of an evaluation."""
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:

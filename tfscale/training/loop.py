@@ -39,8 +39,9 @@ from tfscale.untrusted import from_known
 
 
 class _Started:
-    """Training step whose results a CUDA device may still compute. They are copied to the host after the work that is
-    already queued. The host waits for them only in `results`, which does not wait for work that was queued later."""
+    """Training step that has been started, and whose results a CUDA device may still be computing. The copy of the
+    results to the host is queued after the step's work. The host waits for this copy only in `results`, which does not
+    wait for work that is queued later."""
 
     def __init__(self, rate: float, loss: Tensor, norms: GradientNorms) -> None:
         self.rate, self.names = rate, norms.names
@@ -51,7 +52,8 @@ class _Started:
             self._copied.record()
 
     def results(self) -> list[float]:
-        """Return the loss, the gradient norm over all ranks, and the norms of each weight's gradient on this rank."""
+        """Return one list with the loss, the norm of all gradients over all ranks, and the norm of each weight's
+        gradient on this rank."""
         if self._copied is not None:
             self._copied.synchronize()
         values: list[float] = self._copy.tolist()
@@ -59,7 +61,8 @@ class _Started:
 
 
 class Trainer:
-    """Trainer of one stage, from its newest checkpoint, if there is one, to its end."""
+    """Trainer of one stage. Training starts from the newest checkpoint of the stage, if there is one, and continues to
+    the end of the stage."""
 
     def __init__(
         self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
@@ -192,7 +195,8 @@ class Trainer:
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time, and return the
-        contribution of this rank to the mean loss. The inputs and targets are those of this rank, [rows, context]."""
+        contribution of this rank to the mean loss. `inputs` and `targets` [rows, context] contain only the sequences of
+        this rank."""
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
@@ -284,14 +288,15 @@ class Trainer:
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """Return the layout that the stage last used with the current number of ranks, or None if there is none."""
+    """Return the layout that the stage last used with the current number of ranks, or None if no such layout is
+    recorded."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
-    """Raise ValueError if the vocabulary of the corpus is larger than the model's."""
+    """Raise ValueError if the vocabulary of the corpus is larger than the vocabulary of the model."""
     entries = data.manifest.tokenizer.vocab_size
     if entries > spec.model.vocab_size:
         known = spec.model.vocab_size

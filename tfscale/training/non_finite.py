@@ -34,7 +34,8 @@ class NonFinitePolicy:
 
     Args:
         stage: name of the stage's folder, for messages.
-        past: `non_finite` events before the stage was resumed, which are also taken into account.
+        past: `non_finite` events from before the stage was resumed. Their steps are counted, and steps that were rolled
+            back are skipped.
     """
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
@@ -45,18 +46,19 @@ class NonFinitePolicy:
 
     @property
     def count(self) -> int:
-        """Number of non-finite steps of the stage so far, including those before it was resumed."""
+        """Number of non-finite steps of the stage so far, including steps before the stage was resumed."""
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether to skip a step because it was non-finite before a rollback."""
+        """Return whether to skip a step, because an earlier attempt at this step was non-finite and led to a
+        rollback."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, journal: Journal) -> Literal["skip", "rollback"]:
         """Record a non-finite step, and return the action with which training continues.
 
         Raises:
-            NonFinite: the policy is `raise`, or there are more non-finite steps than allowed.
+            NonFinite: the policy is `raise`, or there are more non-finite steps than `non_finite_cap` allows.
         """
         policy, cap = self._run.non_finite, self._run.non_finite_cap
         self._bad.add(bad.step)

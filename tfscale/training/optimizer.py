@@ -12,12 +12,13 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""Distance of a norm below the limit at which torch clamps the clipping factor, limit / (norm + 1e-6), to 1."""
+"""Margin below the limit for gradient clipping. If the norm is below the limit by at least this margin, torch's
+clipping factor, limit / (norm + 1e-6), is clamped to 1, so clipping has no effect and can be omitted."""
 
 
 class ModelOptimizer:
-    """Optimizer of all weights of a model, which consists of one or more torch optimizers. With `one_per_weight`, each
-    weight has an optimizer of its own, which allows updates of single weights."""
+    """Optimizer of all weights of a model, composed of one or more PyTorch optimizers. With `one_per_weight`, each
+    weight has its own PyTorch optimizer, so that single weights can be updated."""
 
     def __init__(
         self, model: nn.Module, settings: Optimizer, config: ModelConfig, one_per_weight: bool = False
@@ -44,7 +45,8 @@ class ModelOptimizer:
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Exclude the first `rows` rows of a weight from the next update (`Optimizer.freeze`)."""
+        """Exclude the first `rows` rows of a weight when the next update of its other rows is computed
+        (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
@@ -61,7 +63,8 @@ class ModelOptimizer:
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Return the slots of all weights by name, `<slot>/<weight>`; there are none before the first update."""
+        """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty until the first update or
+        `reset` has allocated the slots."""
         return {
             f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
             for name, weight in self._weights.items()
@@ -79,26 +82,28 @@ class ModelOptimizer:
 
 
 class GradientNorms(NamedTuple):
-    """Norms of the gradients of a step, which a CUDA device may still compute."""
+    """Norms of the gradients of a step. A CUDA device may still be computing them."""
 
     total: Tensor
     """Norm of all gradients over all ranks, as a scalar tensor."""
     each: Tensor
-    """Norm of each weight's gradient on this rank, [weights]."""
+    """Norm of each weight's gradient, [weights]. If the weights are sharded, only this rank's shard of each gradient is
+    included."""
     names: tuple[str, ...]
     """Names of the weights, in the order of `each`."""
 
 
 def gradient_norms(weights: Mapping[str, Tensor]) -> GradientNorms:
-    """Return the norms of the gradients of weights. This is a collective call."""
+    """Return the norms of the gradients of the given weights. This is a collective call."""
     gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
     each = torch.stack(torch._foreach_norm(list(gradients.values())))
     return GradientNorms(whole(torch.linalg.vector_norm(each)), local(each), tuple(gradients))
 
 
 def clip_gradients(weights: Mapping[str, Tensor], limit: float, norm: Tensor, read: bool = True) -> None:
-    """Scale the gradients to a norm of `limit` if their norm over all ranks is larger. If `read` is False, they are
-    always multiplied by a factor that the device computes, so that the host does not wait for the norm."""
+    """Scale the gradients to a norm of `limit` if `norm`, the norm of all gradients over all ranks, is larger. If
+    `read` is False, the gradients are always multiplied by a factor that the device computes, so that the host does not
+    wait for the norm."""
     # torch multiplies all gradients even if the factor is one.
     if limit < math.inf and (not read or norm > limit - CLIP_MARGIN):
         torch.nn.utils.clip_grads_with_norm_(weights.values(), limit, norm, foreach=True)

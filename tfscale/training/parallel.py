@@ -30,8 +30,8 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
-        """Return the loss in nats, summed over all tokens [batch, time]. With `each`, return the loss of each sequence
-        [batch], without gradients."""
+        """Return the loss in nats, summed over all tokens [batch, time], as a scalar. With `each`, return the summed
+        loss of each sequence [batch], without gradients."""
         if each:
             return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
@@ -40,8 +40,9 @@ class Objective(nn.Module):
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
     """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
     data parallelism in this order. The result is an `Objective`, which DDP wraps if the model is replicated on several
-    ranks. Its backward passes compute the mean of the gradients over the ranks. A model that is going to be sharded may
-    be on the meta device; the caller then initialises its weights after sharding (`initialise_shares`)."""
+    ranks. Backward passes through the result compute the mean of the gradients over the ranks. A model that is going to
+    be sharded may be on the meta device; the caller then initialises its weights after sharding
+    (`initialise_shares`)."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()
@@ -60,9 +61,10 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if it is the `last`
-    of a batch. Sharded gradients are reduced within a replica of the model after every micro-batch, because a rank has
-    no memory for full gradients, and over the replicas (HSDP) only once per batch."""
+    """Return a context manager for one micro-batch, for the reduction of gradients over the ranks. Gradients of
+    replicated weights (DDP) are reduced only if the micro-batch is the `last` of a batch. Sharded gradients are reduced
+    within a replica of the model after every micro-batch, because a rank has no memory for full gradients, and over the
+    replicas (HSDP) only once per batch."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     if is_sharded(objective):
@@ -72,7 +74,7 @@ def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManag
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Return a context manager for the forward passes of an evaluation, which computes no gradients."""
+    """Return a context manager for the forward passes of an evaluation, in which no gradients are computed."""
     with torch.no_grad():
         yield
     if is_sharded(objective):
@@ -80,15 +82,17 @@ def evaluating(objective: nn.Module) -> Iterator[None]:
 
 
 def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
-    """Return whether a module is sharded, in which case FSDP has been imported."""
+    """Return whether a module is sharded. FSDP is not imported for this, because it has already been imported if a
+    module is sharded."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 if autocast
-    would cast them. The tied embedding and the final norm are gathered once per step, in float32 like the computation
-    between blocks. With `hybrid`, each host has a replica of the model, which is sharded within the host."""
+    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 under bf16
+    autocast on CUDA and otherwise in float32. The tied embedding and the final norm are gathered once per step, in
+    float32 like the computation between blocks. With `hybrid`, each host has a replica of the model, which is sharded
+    within the host."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -107,7 +111,8 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Initialise this rank's shares of a sharded model. Each rank computes the full values of one weight at a time."""
+    """Initialise this rank's shards of the weights of a sharded model. Each rank computes the full values of one weight
+    at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
@@ -119,7 +124,8 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
-    """Return the part of a tensor that this rank writes to a checkpoint, or None if this rank writes nothing."""
+    """Return what this rank writes to a checkpoint for a tensor: the whole tensor, this rank's shard of the tensor, or
+    None if this rank writes nothing."""
     if not is_share(tensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):

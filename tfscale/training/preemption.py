@@ -1,12 +1,13 @@
-"""Detection of requests to stop a stage, which are signals or the end of the process that launched the stage.
+"""Detection of requests to stop a stage. A request is a signal, the end of standard input, or the end of the parent
+process.
 
-Threads set a flag, which `Trainer.run` reads before its next step; it then saves a checkpoint, and the process exits
-with code 75. A launcher can make the request in three ways.
+Threads set a flag, which `Trainer.run` reads before each step. If the flag is set, the trainer saves a checkpoint, and
+the process exits with code 75. A launcher can make the request in three ways.
 
 - Close the standard input (`--supervised`), as `tfscale run` does. Ranks that torchrun has started share its standard
   input. Ranks also stop when their parent process, torchrun or the launcher, has ended.
-- Send SIGTERM, SIGINT or SIGUSR2 to one or more ranks. One is enough, because the ranks exchange their flags before
-  each step. The `start` event contains the process id of the leading rank. The time for saving is not limited.
+- Send SIGTERM, SIGINT or SIGUSR2 to one or more ranks. One rank is enough, because the ranks exchange their flags
+  before each step. The `start` event contains the process id of the leading rank. The time for saving is not limited.
 - Send SIGTERM to torchrun. It forwards the signal, and kills all ranks that are still running after its
   `--shutdown-timeout` of 30 seconds, which is too short for the checkpoint of a large model.
 
@@ -33,7 +34,8 @@ WATCH_SECONDS = 1.0
 
 
 class Preemption:
-    """Flag that threads set, because the main thread runs no Python code while it waits for other ranks.
+    """Flag that is set when a stage is asked to stop. Threads set the flag, because the main thread runs no Python code
+    while it waits for other ranks.
 
     If there is only one rank, a second signal ends the process immediately; the last checkpoint remains valid. If there
     are several ranks, a rank may receive the same request twice, from torchrun and from the cluster, so a second signal
@@ -70,15 +72,16 @@ class Preemption:
         threading.Thread(target=self._until_signal, args=(signals,), daemon=True).start()
 
     def watch_parent(self) -> None:
-        """Set the flag when standard input is closed or when the parent process ends. The orchestrator keeps the other
-        end of the input open, so stages stop even if the orchestrator is killed."""
+        """Set the flag when standard input is closed or when the parent process ends. The orchestrator holds the other
+        end of the pipe that is the standard input, so stages stop even if the orchestrator is killed."""
         for wait in (self._until_end_of_input, self._until_orphaned):
             threading.Thread(target=wait, daemon=True).start()
 
     @contextmanager
     def while_ranks_meet(self) -> Iterator[None]:
-        """Return a context manager in which a request to stop ends this process immediately if there are several ranks,
-        because there is nothing to save, and the rank for which this one waits may never start."""
+        """Return a context manager for the time in which the ranks connect. If there are several ranks, a request to
+        stop then ends this process immediately, because there is nothing to save, and the rank for which this process
+        waits may never start."""
         self._meeting = not self._alone
         if self._asked.is_set():
             self._ask()

@@ -1,6 +1,6 @@
-"""Dry steps, which run before training and update no weights. On CUDA, the micro-batch probe tests the micro-batch that
-the memory model has chosen, and reduces it if necessary. If the model is compiled, dry steps compile it before the
-first training step is timed."""
+"""Dry steps, which run before training and update no weights. On CUDA, the micro-batch probe tests whether the
+micro-batch that the memory model has chosen fits in memory, and otherwise halves the micro-batch. If the model is
+compiled, dry steps trigger the compilation before the first training step is timed."""
 
 import contextlib
 import gc
@@ -52,8 +52,8 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpec, device: Device) -> int:
     """Return the peak memory in bytes of the forward and backward passes of a step on a batch of `rows` sequences, with
-    gradient accumulation if the micro-batch of `sequences` sequences is smaller. A first dry step is not measured,
-    because comparing candidate kernels takes memory while all activations exist."""
+    gradient accumulation if the micro-batch of `sequences` sequences is smaller. An additional dry step runs first and
+    is not measured, because the selection of kernels takes memory while all activations exist."""
     dry_step(objective, sequences, spec, device)
     return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
 
@@ -70,8 +70,8 @@ def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, de
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
     """Run forward and backward passes on synthetic tokens, discard the gradients, and return the peak memory in bytes,
-    which is then reset on CUDA. With two `micro_batches`, the peak memory of the second pass includes the gradients of
-    the first pass; a third pass would have the same peak memory."""
+    which is then reset on CUDA. With `micro_batches=2`, the peak memory of the second micro-batch includes the
+    gradients of the first one. A third micro-batch would not increase the peak memory."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

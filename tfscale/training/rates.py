@@ -1,8 +1,8 @@
 """Separate learning rates for the old and new parameter tokens of a grown stage, which are rows of one tensor.
 
-An update is linear in the learning rate. All rows are therefore updated with one learning rate, and the change of rows
-with a different learning rate is then multiplied by a factor. This method requires a copy of these rows during the
-update, but it works with fused optimizers and does not split the slots.
+An update is linear in the learning rate. All rows are therefore updated with the same learning rate first. The change
+of those rows that have a different learning rate is then multiplied by a factor. This method requires a copy of these
+rows during the update, but it works with fused optimizers and does not split the slots.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,9 +32,9 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
     """Return the learning-rate factors of an update.
 
     Args:
-        tokens: number of tokens that the stage has trained on before this step.
-        steps: number of steps of the stage, including this one.
-        updates: number of updates that the optimizer has counted, including this one.
+        tokens: number of tokens that the stage has trained on before the current step.
+        steps: number of steps of the stage so far, including the current step.
+        updates: number of updates that the optimizer has counted, including the current update.
     """
     old = rates.old
     if rates.old_ramp_tokens:
@@ -65,7 +65,7 @@ class RowRates:
         self._factors = Factors(1.0, 1.0, 1.0)
 
     def begin(self, tokens: int, steps: int, updates: int) -> None:
-        """Compute the learning-rate factors of the next step. The arguments are those of `factors`."""
+        """Compute the learning-rate factors of the next step. The arguments are described in `factors`."""
         if self._rates is not None:
             self._factors = factors(self._rates, self._settings, tokens, steps, updates)
 

@@ -1,4 +1,4 @@
-"""Class that schedules and writes the checkpoints of a stage."""
+"""Writer of the checkpoints of a stage."""
 
 import time
 from collections.abc import Mapping
@@ -15,17 +15,19 @@ from tfscale.training.world import World
 
 
 class Saver:
-    """Writer of a stage's checkpoints, one at a time. Each rank writes its own share of the tensors.
+    """Writer of a stage's checkpoints, which writes one checkpoint at a time. Each rank writes its own shards of the
+    tensors.
 
     With `beside_training`, tensors are copied to host memory, and a thread writes the copies while training continues.
-    The event of a checkpoint is written when the checkpoint is on disk. `save` and `wait` are collective calls; a
-    failure on one rank raises an error on every rank.
+    The `checkpoint` event is written when the checkpoint is on disk. `save` and `wait` are collective calls; a failure
+    on one rank raises an error on every rank.
     """
 
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, which may still be being written, or None if there is no checkpoint."""
+        """Step of the newest checkpoint, including a checkpoint that is still being written, or None if there is no
+        checkpoint."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -33,7 +35,8 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due, because of the number of tokens or of the time since the last one."""
+        """Return whether a checkpoint is due at a step, either because of the number of tokens (`by_tokens`) or because
+        of the time since the last checkpoint."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
@@ -53,13 +56,14 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is complete, or raise OSError."""
+        """Wait until the checkpoint that is being written, if any, is complete. Raise OSError if it could not be
+        written."""
         if self._write is not None:
             write, self._write = self._write, None
             write.result()
 
     def prune(self, keep: int) -> None:
-        """Remove all checkpoints except the newest `keep` and the permanent checkpoints (`keep_tokens`)."""
+        """Remove all checkpoints except the newest `keep` checkpoints and the permanent checkpoints (`keep_tokens`)."""
         tokens = self._spec.run.keep_tokens
         checkpoint.prune(self.folder, keep, every=steps_of(tokens, self._spec) if tokens else 0)
 

@@ -49,11 +49,11 @@ class StageState:
         return {name: part for name, part in parts.items() if part is not None}
 
     def load(self, folder: Path) -> None:
-        """Load the state from a checkpoint.
+        """Load the weights, optimizer state, counters and random generator states from a checkpoint.
 
         Raises:
-            BrokenCheckpoint: the checkpoint belongs to another stage, contains the state of another optimizer, or is
-                incomplete.
+            BrokenCheckpoint: the checkpoint is damaged or incomplete, its model differs from the model of the stage,
+                its step is after the end of the stage, or it contains the state of another optimizer.
         """
         from tfscale.checkpoint.stored import Stored  # slow to import, and not needed for a stage from scratch
 
@@ -81,7 +81,8 @@ class StageState:
 
 
 def rng_tensors() -> dict[str, Tensor]:
-    """Return the states of torch's random generators as tensors named `rng/cpu` and, on CUDA, `rng/cuda`."""
+    """Return the states of torch's random generators as tensors named `rng/cpu` and, if CUDA is available,
+    `rng/cuda`."""
     states = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["rng/cuda"] = torch.cuda.get_rng_state()
@@ -89,7 +90,8 @@ def rng_tensors() -> dict[str, Tensor]:
 
 
 def set_rng(states: Mapping[str, Tensor]) -> None:
-    """Restore the states that `rng_tensors` returned, or raise BrokenCheckpoint if one is missing or invalid."""
+    """Restore the random generator states that `rng_tensors` returned, of which `rng/cuda` is optional. Raise
+    BrokenCheckpoint if `rng/cpu` is missing or a state is invalid."""
     try:
         torch.set_rng_state(states["rng/cpu"])
         if "rng/cuda" in states:

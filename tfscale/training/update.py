@@ -20,8 +20,9 @@ def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
 
 
 def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
-    """Return the update method that `launcher.update` selects. The caller must call its `row_rates.begin` before each
-    step. With `late`, the device decides whether to skip an update, so that the host does not wait for the loss."""
+    """Return the update method that `launcher.update` selects. The caller must call `row_rates.begin` of the returned
+    object before each step. With `late`, the device decides whether to skip an update, so that the host does not wait
+    for the loss."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -44,7 +45,7 @@ class Whole:
 
     def finish(self, loss: Tensor) -> GradientNorms:
         """Clip the gradients, update the weights unless the batch's `loss` or a gradient is non-finite, discard the
-        gradients, and return their norms before clipping. This is a collective call."""
+        gradients, and return the norms that the gradients had before clipping. This is a collective call."""
         norms = gradient_norms(self._weights)
         finite = (loss + norms.total).isfinite()
         if self._late or finite:
@@ -81,13 +82,13 @@ class InBackward:
         parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:
-        """Run the backward pass and update the weights, unless the loss is non-finite."""
+        """Run the backward pass, which updates the weights. If the loss is non-finite, do nothing."""
         if loss.isfinite():
             loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
-        """Return the gradient norms of the step. If the loss was non-finite, the total norm is NaN and there are no
-        names."""
+        """Return the gradient norms of the step. If the loss was non-finite, the total norm is NaN, and the norms and
+        names of the weights are empty."""
         if not self._norms:
             return GradientNorms(loss.new_tensor(torch.nan), loss.new_empty(0), ())
         each = torch.stack([self._norms[name] for name in self._names])

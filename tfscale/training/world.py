@@ -1,4 +1,4 @@
-"""Communication between the processes that train a stage, of which torchrun or a cluster may start several."""
+"""Communication between the processes that train a stage. torchrun or a cluster may start several such processes."""
 
 import gc
 
@@ -26,7 +26,8 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return these ranks with a separate process group, for a thread with collective calls of its own."""
+        """Return a group of the same ranks that communicates through a separate process group, so that a second thread
+        can make its own collective calls. This is a collective call."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
@@ -37,7 +38,7 @@ class World(Ranks):
 
 
 def split_rows(sequences: int, world: Ranks) -> int:
-    """Return the number of sequences of a batch that each rank processes.
+    """Return the number of sequences that each rank processes of a batch of `sequences` sequences.
 
     Raises:
         ValueError: the sequences cannot be divided evenly among the ranks.
