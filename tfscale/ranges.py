@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 LARGEST = 10**18
-"""Largest allowed absolute value of an integer. It is far above any count in training, and small enough that products
-of such integers in predictions do not overflow."""
+"""Largest allowed absolute value of an integer. It is far above any count in training, and small enough for predictions
+to multiply several such integers."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 

@@ -7,7 +7,7 @@ from tfscale.analysis.curves import ArmCurve, Cost
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """Growth of a model with one seed. Losses are validation losses in nats per token."""
+    """Growth of one model to a larger size, for one seed. Losses are validation losses in nats per token."""
 
     size: str
     """Size of the grown model."""
@@ -21,8 +21,8 @@ class GrowthEvent:
     loss_end: float | None
     """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Training tokens until the evaluation from which the loss remains at most `loss_before`, or None if there is none
-    yet."""
+    """Training tokens from the growth to the first evaluation from which on the loss no longer exceeds `loss_before`,
+    or None if the loss has not recovered yet."""
     cost: Cost
     """Cumulative cost of the lineage at the growth."""
 

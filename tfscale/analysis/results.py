@@ -13,7 +13,7 @@ from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interva
 from tfscale.text import count
 
 Cell = tuple[str, Any]
-"""Text of a cell, and the value by which its column is sorted."""
+"""Text of a table cell, and the value of the cell by which its column is sorted."""
 RESULTS = [
     *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
     *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
@@ -94,7 +94,7 @@ FAMILIES = [
     *("Reached during training", "Not reached"),
 ]
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the costs of the sizes in the last two columns of the table of family costs."""
+"""Each of the last two columns of the table of family costs lists the sizes whose costs have one of these bounds."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:

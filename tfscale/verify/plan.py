@@ -1,4 +1,5 @@
-"""Verification of a whole plan: its stages, cumulative costs, corpora, and folders of stages outside of the plan."""
+"""Verification of a whole plan: its stages, their cumulative costs, its corpora, and the folders of stages that are not
+part of the plan."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Amount:
-    """Numbers of stages, checkpoints, bytes and events that a verification reads."""
+    """Amount of data that a verification reads: numbers of stages, checkpoints, bytes and events."""
 
     stages: int
     checkpoints: int
@@ -35,8 +36,8 @@ class Amount:
 
 
 def verify_plan(plan: Plan) -> list[str]:
-    """Return the faults in the stages of all arms of a plan, one sentence per fault. An unfinished stage is not a
-    fault."""
+    """Return the faults in the stages and corpora of a plan, and in the folders of other stages in the same runs
+    folder, one sentence per fault. An unfinished stage is not a fault."""
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
     for check in (_data(plan), _unplanned(plan)):
@@ -54,7 +55,7 @@ def set_aside(plan: Plan) -> list[str]:
 
 
 def amount(plan: Plan) -> Amount:
-    """Return the numbers of stages, checkpoints, bytes and events that `verify_plan` reads."""
+    """Return the amount of data that `verify_plan` reads."""
     stages = [stage.path for stage in plan.stages if begun(stage.path)]
     checkpoints = [folder for path in stages for folder in (path / CHECKPOINTS).glob("step-*")]
     return Amount(
@@ -67,7 +68,7 @@ def amount(plan: Plan) -> Amount:
 
 def verify_lineages(stages: Sequence[Stage]) -> list[str]:
     """Return the faults in the totals of finished stages, one sentence per fault. The totals of a stage must be the
-    sums over the stage and its ancestors. `stages` must include all ancestors of each stage."""
+    sums of the costs of the stage and its ancestors. `stages` must include all ancestors of each stage."""
     known = {stage.key: stage for stage in stages}
     done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
@@ -98,7 +99,8 @@ def _data(plan: Plan) -> Check[None]:
 
 
 def _corpora(plan: Plan) -> dict[Path, str]:
-    """Return the folder and the expected fingerprint of each corpus of the stages that have begun."""
+    """Return a mapping from the folder of each corpus that the begun stages use to the expected fingerprint of the
+    corpus."""
     corpora = {}
     for stage in plan.stages:
         if not begun(stage.path):
