@@ -46,8 +46,8 @@ class Results:
     runs: Path
     experiments: tuple[Recorded, ...]
     noise_floor: float | None = None
-    """Difference of losses in nats below which single runs count as equal, used if both sides have one seed; None if
-    it is unknown."""
+    """Difference of losses in nats below which two runs count as equal, or None if it is unknown. It is used only for
+    comparisons in which both sides have one seed."""
 
     @cached_property
     def stages(self) -> pd.DataFrame:

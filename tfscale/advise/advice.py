@@ -21,12 +21,13 @@ SHARES = np.concatenate([np.geomspace(0.005, 0.3, 60), np.linspace(0.31, 0.98, 6
 ROUNDING = 1.01
 """Factor by which the growth factor of a target may be outside the range of the measured growth factors."""
 NEAR = 2.0
-"""Maximum factor by which budgets may be outside the measured runs. It is exceeded only if no budgets are within it."""
+"""Maximum factor by which budgets may be outside the measured runs. Budgets further outside are considered only if
+there are no others."""
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """One way to spend the whole budget."""
+    """One way to spend the whole budget: training all targets from scratch, or growing them from one base."""
 
     title: str
     base: str | None
@@ -55,11 +56,11 @@ class Advice:
 
     decision: Decision
     scratch: Option
-    """Best option from scratch."""
+    """Option from scratch with the lowest loss."""
     grown: Option
-    """Best option by growth."""
+    """Option by growth with the lowest loss."""
     options: tuple[Option, ...]
-    """All options, best first."""
+    """All compared options, in increasing order of their loss."""
     difference: Array
     """Loss of the best option from scratch minus loss of the best option by growth, averaged over the targets, for each
     refit [refits] in nats per token. Both are losses of single runs, so the difference includes errors due to the form
@@ -147,7 +148,7 @@ def _by_growth(question: Question, base: StagePart, law: Law) -> Option | None:
         return None
 
     def places(share: float) -> list[Array]:
-        """Return the values of the law's variables for each target."""
+        """Return the values of the law's variables for each target, if the base has this share of the budget."""
         spent = share * question.budget.amount
         each = (question.budget.amount - spent) / len(factors)
         values = zip(prices, factors, strict=True)

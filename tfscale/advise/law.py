@@ -109,8 +109,8 @@ class Law:
 
     @property
     def irreducible(self) -> float:
-        """Irreducible loss E in nats per token. If E depends on a variable, this is its value at the geometric mean of
-        the variable."""
+        """Irreducible loss E in nats per token. If E depends on a variable, the value of E at the geometric mean of
+        this variable over the runs is returned."""
         return float(np.exp(self.parameters[0]))
 
     @property
@@ -209,7 +209,7 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
 
 
 def interval(draws: Array) -> Interval:
-    """Return the central interval that contains the share `LEVEL` of bootstrap samples, which may be infinite."""
+    """Return the central interval that contains the fraction `LEVEL` of bootstrap samples. Samples may be infinite."""
     return interval_of(draws, LEVEL)
 
 
@@ -222,7 +222,7 @@ class _Terms:
 
 
 def _terms_of(measured: Measured, values: Array) -> _Terms:
-    """Return the terms 1, z1, z2, ... at values of the variables [points, variables]."""
+    """Return the terms 1, z1, z2, ... of the law at values of the variables [points, variables]."""
     z = np.log(values) - np.log(measured.values).mean(axis=0)
     ones = np.ones(len(z))
     floor = [z[:, measured.floor_of]] if measured.floor_parameters > 1 else []
@@ -231,7 +231,7 @@ def _terms_of(measured: Measured, values: Array) -> _Terms:
 
 
 def _start(terms: _Terms, losses: Array, share: float) -> Array:
-    """Return initial parameters with E as a share of the lowest loss."""
+    """Return initial parameters of a fit, in which E is the fraction `share` of the lowest measured loss."""
     irreducible = share * losses.min()
     slopes = np.linalg.lstsq(terms.reducible, np.log(losses - irreducible), rcond=None)[0]
     return np.array([np.log(irreducible), *[0.0] * (terms.floor.shape[1] - 1), *slopes])

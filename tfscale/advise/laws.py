@@ -1,4 +1,4 @@
-"""Scaling laws fitted to the finished runs, for the sizes of a `Question`."""
+"""Fitting of scaling laws to finished runs, for the target sizes and bases of a `Question`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

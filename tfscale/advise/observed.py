@@ -28,7 +28,7 @@ class Multiplier:
     loss: float
     """Validation loss in nats per token."""
     multiplier: float
-    """Compute from scratch, divided by the compute of growth including the base, at this loss."""
+    """Compute to reach this loss from scratch, divided by the compute to reach it by growth, including the base."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
 
 
 def _frontier(points: Array) -> Array:
-    """Return the points whose loss is lower than that of all points with the same or less compute, in order of
-    compute."""
+    """Return the points whose loss is lower than the losses of all other points with the same or less compute, in order
+    of compute."""
     ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
     best = np.minimum.accumulate(ordered[:, 1])
     return np.asarray(ordered[np.concatenate([[True], ordered[1:, 1] < best[:-1]])])

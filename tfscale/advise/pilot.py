@@ -24,12 +24,12 @@ LEVELS = 3
 RANGE = 36.0
 """Maximum ratio of the largest to the smallest number of training tokens at one size."""
 FEWEST_STEPS = 100
-"""Minimum number of steps of a stage. The laws do not hold at the very beginning of training."""
+"""Minimum number of optimizer steps of a pilot stage. The laws do not hold at the very beginning of training."""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """Plans of pilot runs, which can be trained one after another."""
+    """Plans of pilot runs. The plans can be trained one after another."""
 
     plans: tuple[Plan, ...]
     left: tuple[tuple[Stage, Prediction], ...]

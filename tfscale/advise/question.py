@@ -40,7 +40,7 @@ class Question:
     targets: tuple[StagePart, ...]
     """Sizes to reach, which share the budget equally."""
     bases: tuple[StagePart, ...]
-    """Sizes that are smaller than all targets, smallest first."""
+    """Sizes of the schedule that are smaller than all targets, smallest first."""
     budget: Budget
     predict: Callable[[StageSpec], Prediction]
     """Function that predicts the cost of a stage."""

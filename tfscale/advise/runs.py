@@ -23,7 +23,7 @@ class Run:
     and a branch."""
 
     stages: tuple[Stage, ...]
-    """Stages at the size of the model, from the first to the one that ends the run."""
+    """Stages that train the model at its size, in order. The last stage ends the run."""
     origin: "Run | None"
     """Run from which the model has grown, or None if the model was trained from scratch."""
 
@@ -78,7 +78,7 @@ def growth_factor(small: ModelConfig, large: ModelConfig) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """Runs in a runs folder."""
+    """Finished runs found in a runs folder."""
 
     runs: tuple[Run, ...]
     unused: tuple[str, ...]

@@ -103,8 +103,8 @@ def lacking(laws: Laws) -> list[str]:
 
 
 def basis(question: Question, found: Found, answered: Answer) -> list[str]:
-    """Return phrases that state the runs and assumptions of the answer, how far it extrapolates, and related
-    measurements."""
+    """Return phrases that state the runs and assumptions on which the answer is based, how far the answer extrapolates,
+    and related measurements."""
     laws, advice = answered.laws, answered.advice
     fitted = named_laws(question, laws)
     lines = [f"{name}: {_quality(law)}" for name, law in fitted.items()]

@@ -52,7 +52,7 @@ class ReplicateCurves:
     budget."""
     decayed: Optional["ReplicateCurves"] = None
     """Evaluations during the run at the smallest budget, followed by the final evaluations of the runs at all budgets,
-    for which the learning rate had been decayed. None if a replicate has a run at only one budget."""
+    for which the learning rate had been decayed. None if any replicate has a run at only one budget."""
 
     @property
     def size(self) -> int:
@@ -97,8 +97,8 @@ class Curves:
 
 
 def _interpolated(x: Array, y: Array, after: NDArray[np.intp], at: Array) -> Array:
-    """Return y at x = `at` on the line through the points `after` and `after` - 1 of each curve, or the y of the first
-    point if `after` is 0."""
+    """Return, for each curve, the value of y at x = `at` on the line through the points `after` - 1 and `after`, or the
+    y of the first point if `after` is 0."""
     rows, before = np.arange(len(x)), np.maximum(after - 1, 0)
     x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
     width = x1 - x0
@@ -183,7 +183,7 @@ def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
 
 def sources(*runs: ReplicateCurves) -> tuple[Source, ...]:
     """Return the sources of variation that the bootstrap can include for these runs: `seeds` if every run has several
-    replicates, and `documents` if all runs were evaluated on the same blocks of documents."""
+    replicates, and `documents` if all runs were evaluated on the same blocks of the validation text."""
     blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     known: dict[Source, bool] = {
         "seeds": all(run.size > 1 for run in runs),

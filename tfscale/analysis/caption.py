@@ -78,15 +78,15 @@ def _limits(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the numbers of seeds that have finished at a size of an arm, over all sizes and arms, without duplicates
-    and zero, in increasing order. Return [1] if no run has finished."""
+    """Return the different numbers of finished seeds that the arms have at their sizes, without 0 and in increasing
+    order, or [1] if no run has finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 
 
 def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:
-    """Return a mapping from the title of each arm from scratch that has the same compute as the chain at the chain's
-    last size to the tokens per parameter of the arm at this size."""
+    """Return the tokens per parameter at the chain's last size, by the title of the arm, for all arms from scratch
+    whose cumulative compute at this size equals the chain's (`SAME_COMPUTE`)."""
     size = chain.sizes[-1]
     spent = _flops(chain.replicates(size))
     found = {}

@@ -39,7 +39,7 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        """Title of the comparison with the number of validation tokens."""
+        """Title of the comparison, followed by the number of validation tokens if it is known."""
         tokens = self.table.heldout_tokens
         return f"{self.title}, {tokens:,} validation tokens" if tokens else self.title
 

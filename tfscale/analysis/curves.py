@@ -1,6 +1,6 @@
 """Curves of perplexity over compute, read from the folders of stages.
 
-No other module of this package reads measurements.
+No other module of `tfscale.analysis` reads measurements.
 """
 
 import math
@@ -36,7 +36,7 @@ class Cost:
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
-        """Return the cost from the totals that a stage recorded."""
+        """Convert the totals that a stage recorded to a cost."""
         of_updates = math.nan if totals.spent_on_updates is None else totals.spent_on_updates
         return Cost(totals.tokens, totals.flops, totals.flops + of_updates, totals.seconds, totals.device_seconds)
 
@@ -128,7 +128,7 @@ class StageCurve:
 
     @property
     def stages(self) -> tuple["StageCurve", ...]:
-        """All stages of the run, oldest first: `parts`, or only this stage if `parts` is empty."""
+        """All stages of the run, oldest first: `parts`, or only this object if `parts` is empty."""
         return self.parts or (self,)
 
     @property

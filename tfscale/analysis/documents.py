@@ -55,7 +55,7 @@ class Section:
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Template delimiters for LaTeX, which replace braces because LaTeX uses them."""
+"""Jinja delimiters for LaTeX templates. They contain no braces, because LaTeX uses braces."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",

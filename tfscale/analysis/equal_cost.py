@@ -42,7 +42,8 @@ class EqualPerplexity:
     arm: float
     """Cumulative cost at which the arm reached the target, in the unit of the chosen cost measure."""
     chain: float | None
-    """Cumulative cost of the chain when its stage of this size first reached the target, or None if it did not."""
+    """Cumulative cost of the chain when its stage of this size first reached the target, or None if the stage did not
+    reach the target."""
     gap: float
     """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
@@ -62,7 +63,7 @@ class EqualPerplexity:
 
     @property
     def bound(self) -> Bound | None:
-        """Relation of the true saving to `saving`: `at least` or `at most` as large, or None if `saving` is exact. A
+        """Whether the true saving is `at least` or `at most` the value of `saving`, or None if `saving` is exact. A
         cost read from an evaluation during training is an upper bound on the cost of a run planned to end at this
         perplexity. The true saving is therefore at least `saving` if the chain's cost was read in this way, and at most
         `saving` if the arm's cost was."""
@@ -220,12 +221,12 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
-    the perplexity, both as measured and in nearly all variations. `not reached`: the chain missed the perplexity, both
-    as measured and in nearly all variations. `no difference`: all other cases.
+    the perplexity, both as measured and in nearly all variations. `not reached`: the chain did not reach the
+    perplexity, both as measured and in nearly all variations. `no difference`: all other cases.
 
     Args:
         ratio, reached: logarithm of the measured cost ratio, and whether the chain reached the perplexity.
-        variations: ratios for bootstrap samples of seeds and documents, and for losses shifted by the noise floor.
+        variations: cost ratios for bootstrap samples of seeds and documents, and for losses shifted by the noise floor.
     """
     intervals = [interval_of(each.logarithms) for each in variations] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
@@ -265,7 +266,7 @@ class ScratchEnd:
     run: ReplicateCurves
     """Curves of the run. Their last `ends` points are the final evaluations at all budgets."""
     point: int
-    """Negative index of this evaluation among the points of the curves."""
+    """Index of this evaluation among the points of the curves, counted from the end (negative)."""
 
     @property
     def loss(self) -> float:

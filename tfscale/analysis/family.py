@@ -48,7 +48,7 @@ class FamilyCost:
     low: float
     """Lower bound of the cost. It excludes the sizes for which only an upper bound is known."""
     high: float
-    """Upper bound of the cost, which is infinite if a perplexity was not reached."""
+    """Upper bound of the cost. It is infinite if the perplexity of any size was not reached."""
     readings: tuple[SizeCost, ...]
 
     @property
@@ -188,7 +188,7 @@ class _CostReader:
 
     @property
     def cost(self) -> FamilyCost:
-        """Cost of the family, read from the mean curves."""
+        """Cost of `family`, read from the curves averaged over seeds."""
         (low,), (high,) = self.bounds(self.family.means, self.setter.means)
         return FamilyCost(float(low), float(high), self.readings)
 
@@ -244,7 +244,7 @@ def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, 
 
 def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
     """Return the verdict on the chain's family cost: `costs more` or `saves` if all intervals are above or below 0,
-    otherwise `no difference` if the excess is exact, and `open` if only its bounds are known.
+    otherwise `no difference` if the excess is exact, and `open` if only bounds of the excess are known.
 
     Args:
         excess: measured bounds of the chain's excess cost, as a fraction of the arm's cost.

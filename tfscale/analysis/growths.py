@@ -21,15 +21,15 @@ class GrowthEvent:
     loss_end: float | None
     """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Training tokens from the growth to the first evaluation from which on the loss no longer exceeds `loss_before`,
-    or None if the loss has not recovered yet."""
+    """Number of training tokens after the growth at the first evaluation for which this loss and all later losses are
+    at most `loss_before`, or None if there is no such evaluation yet."""
     cost: Cost
-    """Cumulative cost of the lineage at the growth."""
+    """Cumulative cost of the model and all its ancestors at the time of the growth."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the growths of an arm, or of its trunk if it has one. Rejected growths, and growths without an evaluation
-    before or after them, are omitted."""
+    """Return the growths of an arm, or of its trunk if it has one. Rejected growths, and growths for which the model
+    was not evaluated both before and after the growth, are omitted."""
     stages = arm.trunk or arm.stages
     parents = {stage.key: stage for stage in (*stages, *arm.detours)}
     events = []

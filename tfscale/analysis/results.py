@@ -1,4 +1,4 @@
-"""Tables of a comparison, with headings and formatted numbers that are the same in all documents."""
+"""Tables of a comparison. Their headings and formatted numbers are the same in all documents."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -98,8 +98,8 @@ BOUNDS: tuple[Bound, ...] = ("at most", "at least")
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
-    """Return the rows of the table of family costs, whose header is `FAMILIES`, with costs in US dollars if the price
-    of a device per hour is known."""
+    """Return the rows of the table of family costs, whose header is `FAMILIES`. Costs in US dollars are included if
+    `price`, the price of a device in US dollars per hour, is known."""
     rows = []
     for family in families:
         for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):

@@ -25,7 +25,7 @@ DELTA = 1e-3
 STEEPEST = 3.0
 """Maximum exponent alpha of a fitted scaling law."""
 STEPS = 80
-"""Number of steps of the minimisation per fit of a scaling law."""
+"""Number of steps of the minimisation for each fit of a scaling law."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
@@ -63,7 +63,7 @@ class ScalingLaw:
     exponent: float
     """Exponent alpha."""
     unit: float
-    """Geometric mean of the frontier's compute, in the unit of the measure."""
+    """Geometric mean of the compute of the frontier, in the unit of the chosen cost measure."""
     refits: Array
     """Parameters log E, log A and alpha of each refit to a bootstrap sample [refits, 3]."""
     scatter: Array
@@ -75,7 +75,7 @@ class ScalingLaw:
         return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
 
     def loss(self, compute: Array) -> Array:
-        """Return the fitted loss at each compute, in nats per token."""
+        """Return the fitted loss at each amount of compute, in nats per token."""
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:

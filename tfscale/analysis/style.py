@@ -50,7 +50,7 @@ OTHERS = (
 
 
 def styles(arms: Sequence[ArmCurve]) -> dict[str, Style]:
-    """Return the style of each arm, by the name of the arm, for all figures."""
+    """Return a mapping from the name of each arm to its style in all figures."""
     chain = the_chain(arms)
     found = {chain.name: CHAIN}
     for index, arm in enumerate(arm for arm in arms if arm is not chain):
@@ -136,7 +136,7 @@ def tidy(axes: Any) -> None:
 
 
 def round_ticks(low: float, high: float) -> Any:
-    """Return a matplotlib locator for round tick values on a logarithmic axis."""
+    """Return a Matplotlib locator for round tick values on a logarithmic axis."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     if high < 10 * low:

@@ -1,4 +1,5 @@
-"""Table of a comparison, whose rows contain the cost of each size of each arm and its comparison with the chain."""
+"""Table of a comparison. Each row contains the cost of one size of one arm and the comparison of this size with the
+chain."""
 
 import math
 from collections.abc import Sequence
@@ -57,7 +58,8 @@ class Row:
     cumulative: Cost | None
     marginal: Cost | None
     family: FamilyCost | None
-    """Cost in the table's measure of all sizes of the arm up to this one, each at the chain's final perplexity."""
+    """Family cost of all sizes of the arm up to this size, each at the chain's final perplexity, in the table's
+    measure. None if it is unknown or the chain does not have this size."""
     equal_compute: EqualCompute | None
     """Comparison of the arm with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
@@ -69,7 +71,8 @@ class Row:
     """`equal_perplexity` with the optimizer's FLOPs included. None if these FLOPs are unknown for the arm or the chain,
     or if the table's measure is not model FLOPs."""
     any_size: BestOfAnySize | None = None
-    """Comparison of the chain with the best model from scratch of any size; None in the rows of other arms."""
+    """Comparison of the chain with the best model from scratch of any size, or None if there is no such model. Always
+    None in the rows of other arms."""
 
     @property
     def shared(self) -> bool:
@@ -130,7 +133,7 @@ def compare(
     tuning_flops: float | None = None,
     primary: tuple[str, str] | None = None,
 ) -> Table:
-    """Compare all arms with the first chain among them. All arguments except `arms` are fields of `Table`.
+    """Compare all arms with the first arm of kind `chain`. All arguments except `arms` are fields of `Table`.
 
     Raises:
         ValueError: there is no chain among the arms.

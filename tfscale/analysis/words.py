@@ -73,7 +73,8 @@ def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
 
 
 def _with_optimizer(rows: Sequence[Row]) -> str:
-    """Return a sentence that states which outcomes change if the optimizer's FLOPs are included."""
+    """Return a sentence that states which outcomes of the comparisons in `rows` change if the optimizer's FLOPs are
+    included."""
     unknown = [row.title for row in rows if row.with_optimizer is None]
     differing = [
         f"{cost_clause(row.with_optimizer)} compared with {row.title} "

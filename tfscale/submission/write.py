@@ -93,8 +93,8 @@ def _write_stage(stage: Stage, folder: Path, checkpoints: bool) -> None:
 
 
 def _shareable(spec: StageSpec) -> StageSpec:
-    """Return a spec in which the fields that describe how or where the stage is run have their default values. The
-    label is kept, and the paths of the parent and the corpus are made relative."""
+    """Return a copy of a spec in which the fields that describe how or where the stage is run have their default
+    values. The label is kept, and the paths of the parent and the corpus are replaced by relative paths."""
     values = how.without(spec_to_dict(spec), how.STAGE)
     parent = None if spec.parent_dir is None else f"../{Path(spec.parent_dir).name}"
     data = f"../../data/{spec.data.fingerprint}"

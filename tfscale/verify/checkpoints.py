@@ -46,8 +46,8 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the checkpoint contains the weights of the model and, after the first update, the optimizer state, but
-    no other tensors."""
+    """Check that the checkpoint contains the weights of the model and, after the first update, the optimizer state, and
+    no other tensors except states of random generators."""
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
     weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
     wanted = {f"model/{name}": shape for name, shape in weights.items()}

@@ -54,11 +54,11 @@ class StageFolder:
     parent: Parent | None
     """Stage from whose weights this stage started, or None if the stage has no parent or the parent cannot be read."""
     before: Totals | None
-    """Cost of the lineage at the start of the stage, or None if it cannot be determined."""
+    """Cumulative cost of all ancestors at the start of the stage, or None if it cannot be determined."""
     finished: bool
     result: Result | None
     busy: bool
-    """True while a live process works on the stage."""
+    """True if a running process was working on the stage when the folder was read."""
     bad_steps: frozenset[int]
     """Numbers of the steps that had a non-finite loss or gradient."""
 
@@ -105,7 +105,7 @@ def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
 
 
 def words(totals: Totals) -> str:
-    """Return the tokens, FLOPs and times in `totals` as text for a finding."""
+    """Return the tokens, FLOPs and times in `totals` as text for findings."""
     known = "" if totals.optimizer_flops is None else f", {totals.optimizer_flops:,} optimizer FLOPs"
     return (
         f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs{known}, {totals.seconds} s, {totals.device_seconds} device-s"

@@ -1,4 +1,4 @@
-"""Verification of metrics.jsonl, whose events must be complete and lead to the result in done.json."""
+"""Verification of metrics.jsonl. Its events must be complete and agree with the result in done.json."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
@@ -12,7 +12,7 @@ from tfscale.totals import Totals
 from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
-"""Maximum number of findings reported per file, because the same error may affect every line."""
+"""Maximum number of findings that are reported for a metrics.jsonl, because the same error may affect every line."""
 _FIRST_EVENTS = ("compiled", "start", "broken_checkpoint", "end")
 """Events that a new process may write first. Only these events may follow a line that a killed process left
 incomplete."""

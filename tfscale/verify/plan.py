@@ -31,7 +31,7 @@ class Amount:
     stages: int
     checkpoints: int
     bytes: int
-    """Size of the checkpoints and the corpus in bytes."""
+    """Total size of the checkpoints and the corpora in bytes."""
     events: int
 
 
@@ -46,7 +46,8 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`, which is not a fault."""
+    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`. Such checkpoints are not
+    faults."""
     return [
         f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages

@@ -73,7 +73,8 @@ def _growth(this: StageFolder) -> Check[None]:
 
 def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
     """Check that the recorded optimizers match the specs, and that the optimizer state was carried over only if the
-    parent and the stage have the same optimizer. Records of older versions do not name the optimizers."""
+    parent and the stage have the same optimizer. Records of older versions do not contain the names of the optimizers,
+    and are not checked."""
     if state is None:
         return
     file, child = this.path / GROWTH_FILE, this.spec.optimizer.name
