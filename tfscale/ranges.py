@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 LARGEST = 10**18
-"""Largest allowed whole number. It is far above any count in training, and small enough for products in predictions."""
+"""Largest allowed absolute value of an integer. It is far above any count in training, and small enough for predictions
+to multiply several such integers."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
 class Range:
-    """Range of a number, for use in `Annotated`. The number must also be finite."""
+    """Range of a number, for use in `Annotated`. The bounds `least` and `most` are inclusive, and `above` and `below`
+    are exclusive. Floats must also be finite, and integers at most `LARGEST` in absolute value."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -25,10 +27,12 @@ class Range:
     such_as: str = ""
     """Allowed value that messages suggest as an example."""
     read: Callable[[Any], Any] | None = None
-    """Function that converts the user's text to a number."""
+    """Function that converts a user's value, such as text, to a number before the check, or None if no conversion is
+    needed."""
 
     def fault(self, value: float) -> str | None:
-        """Return the condition that the number violates, or None."""
+        """Return the condition that the number violates, as text such as `must be at least 1`, or None if the number is
+        valid."""
         if isinstance(value, float) and not math.isfinite(value):
             return "must be a finite number"
         if isinstance(value, int) and abs(value) > LARGEST:
@@ -62,7 +66,7 @@ def read_amount(value: Any) -> Any:
     value is returned unchanged.
 
     Raises:
-        ValueError: the text is not an amount, or is above 10^18.
+        ValueError: the text is not a number in one of these forms, or the number is above 10^18.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -82,7 +86,7 @@ NonNegative = Annotated[float, Range(least=0)]
 Rate = Annotated[float, Range(above=0, such_as="3e-4")]
 Fraction = Annotated[float, Range(0, 1, what="a fraction", such_as="0.1")]
 Momentum = Annotated[float, Range(least=0, below=1, such_as="0.9")]
-"""A weight of the old value in a running mean."""
+"""Weight of the previous value in an exponential moving average."""
 Factor = Annotated[float, Range(above=0, most=1000, what="a factor", such_as="1")]
 Nats = Annotated[float, Range(above=0, below=10, what="nats of loss", such_as="0.02")]
 Probability = Annotated[float, Range(least=0, below=1, what="a probability", such_as="0.3")]
@@ -91,6 +95,6 @@ Whole = Annotated[int, Range()]
 Natural = Annotated[int, Range(least=0)]
 Count = Annotated[int, Range(least=1)]
 Amount = Annotated[int, Range(least=0, read=read_amount)]
-"""A number of tokens, also given as text such as 15B, 1.5M, 300K or 65536."""
+"""A number of tokens, which can also be given as a string such as 15B, 1.5M, 300K or 65536."""
 AutoCount = Annotated[int, Range(least=0, read=lambda value: 0 if value == "auto" else value)]
-"""A whole number of at least 0. The text `auto` is read as 0."""
+"""A non-negative integer. The string `auto` is read as 0."""

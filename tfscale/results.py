@@ -38,20 +38,21 @@ _OF_COSTS = (*_OF_ROWS, "status", "parameters", "loss", "perplexity", "perplexit
 class Results:
     """Results of the experiments in a runs folder.
 
-    All frames have a column `experiment` with the name of the schedule and the key of the chain. Unless a column says
-    otherwise, FLOPs are model FLOPs, and costs include those of all parents. Losses are in nats per token. Unknown
-    values are NaN or None.
+    All frames have a column `experiment`. It identifies the experiment by the name of the schedule and the key of the
+    chain. Unless a column says otherwise, FLOPs are model FLOPs, and costs include the costs of all ancestors. Losses
+    are in nats per token. Unknown values are NaN or None.
     """
 
     runs: Path
     experiments: tuple[Recorded, ...]
     noise_floor: float | None = None
-    """Difference of losses in nats below which single runs count as equal, used if both sides have one seed; None if
-    it is unknown."""
+    """Difference of losses in nats below which two runs count as equal, or None if it is unknown. It is used only for
+    comparisons in which both sides have one seed."""
 
     @cached_property
     def stages(self) -> pd.DataFrame:
-        """One row per stage of each arm, with state, settings, and the evaluation and cost at the end."""
+        """One row per stage of each arm, with the state, settings, final evaluation and cumulative cost of the
+        stage."""
         return pd.DataFrame([{**where, **_end(stage, curve)} for where, stage, curve in self._curves])
 
     @cached_property
@@ -77,27 +78,29 @@ class Results:
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """One row per size of each arm over all seeds, with final perplexity, cumulative and marginal costs,
-        and the cost of all sizes up to this one (`family`)."""
+        """One row per size of each arm, with the final perplexity, the cumulative and marginal costs, and the cost of
+        all sizes up to this size (`family`), averaged over seeds."""
         return self._rows.filter(regex=f"^({'|'.join(_OF_COSTS)}|(cumulative|marginal)_.*|family.*)$")
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per size of each arm whose runs are not the chain's, with costs at equal perplexity, perplexities at
-        equal compute, the outcome, and the verdict as a sentence."""
+        """One row per comparison of a size of an arm with the chain, with costs at equal perplexity, perplexities at
+        equal compute, the outcome, and the verdict on the size as text. Runs that the arm shares with the chain, and
+        runs that cannot be compared yet, are omitted."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])
         costs = [name for name in self.costs.columns if name not in _OF_ROWS]
         return self._rows[compared].drop(columns=costs).reset_index(drop=True)
 
     @cached_property
     def growths(self) -> pd.DataFrame:
-        """One row per growth of each chain and seed, with losses, and the training tokens until the loss recovered."""
+        """One row per growth of each chain and seed, with the losses before and after the growth and at the end of the
+        stage, and the training tokens until the loss recovered."""
         rows = [{"experiment": name, **row} for name, document in self._documents for row in document["growths"]]
         return pd.DataFrame(rows)
 
     @cached_property
     def comparisons(self) -> dict[str, Comparison]:
-        """Comparisons of the arms of each experiment, by the name of the experiment.
+        """Mapping from the name of each experiment, as in the column `experiment`, to the comparison of its arms.
 
         Raises:
             UserFault: files of a stage cannot be read, or the arms were not evaluated on the same text.

@@ -19,33 +19,34 @@ Decision = Literal["grow", "from scratch", "no difference"]
 SHARES = np.concatenate([np.geomspace(0.005, 0.3, 60), np.linspace(0.31, 0.98, 68)])
 """Shares of the budget that are tried for the base."""
 ROUNDING = 1.01
-"""Factor by which a growth factor may be outside the range of the measured growth factors."""
+"""Factor by which the growth factor of a target may be outside the range of the measured growth factors."""
 NEAR = 2.0
-"""Factor outside the measured runs up to which budgets are chosen freely."""
+"""Maximum factor by which budgets may be outside the measured runs. Budgets further outside are considered only if
+there are no others."""
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """One way to spend the whole budget."""
+    """One way to spend the whole budget: training all targets from scratch, or growing them from one base."""
 
     title: str
     base: str | None
     """Size from which the targets grow, or None if they are trained from scratch."""
     base_tokens: float
     tokens: tuple[float, ...]
-    """Number of tokens at the size of each target."""
+    """Number of training tokens at the size of each target."""
     flops: float
-    """Model FLOPs of the base and all targets."""
+    """Model FLOPs of training the base and all targets."""
     draws: Array
-    """Loss of each refit of the law for each target [refits, targets] in nats per token."""
+    """Final loss of each target in nats per token, as predicted by each refit of its law [refits, targets]."""
     runs: Array
-    """`draws` with added scatter of a single run about the law."""
+    """`draws` with added random scatter, as expected for a single run [refits, targets]."""
     beyond: float
-    """Largest factor by which the option is outside the measured runs."""
+    """Largest factor by which the budgets of this option are outside the measured runs."""
 
     @property
     def loss(self) -> float:
-        """Median over the refits of the mean loss over the targets."""
+        """Mean loss over the targets in nats per token, as the median over the refits."""
         return float(np.median(self.draws.mean(axis=1)))
 
 
@@ -55,20 +56,21 @@ class Advice:
 
     decision: Decision
     scratch: Option
-    """Best option from scratch."""
+    """Option from scratch with the lowest loss."""
     grown: Option
-    """Best option by growth."""
+    """Option by growth with the lowest loss."""
     options: tuple[Option, ...]
-    """All options, best first."""
+    """All compared options, in increasing order of their loss."""
     difference: Array
     """Loss of the best option from scratch minus loss of the best option by growth, averaged over the targets, for each
     refit [refits] in nats per token. Both are losses of single runs, so the difference includes errors due to the form
     of the laws and the noise between seeds."""
     saving: Array
-    """Fraction of the cost from scratch that growth saves at the expected loss of the grown models [refits]. It is
-    negative if growth costs more, and 1 if training from scratch is not expected to reach this loss."""
+    """Fraction of the cost of training from scratch that growth saves, at the loss that the grown models are expected
+    to reach [refits]. It is negative if growth costs more, and 1 if training from scratch is not expected to reach this
+    loss."""
     beyond: float
-    """Largest factor by which the two best options are outside the measured runs."""
+    """Largest factor by which the budgets of the two best options are outside the measured runs."""
 
     @property
     def extrapolates(self) -> bool:
@@ -83,7 +85,8 @@ class Answer:
     laws: Laws
     observed: tuple[Observed, ...]
     advice: Advice | None
-    """Advice, or None if there are not enough runs."""
+    """Advice, or None if there are not enough runs to fit the laws, or no runs with the growth factors of the
+    targets."""
 
 
 def answer_to(question: Question, runs: Sequence[Run]) -> Answer:
@@ -119,7 +122,8 @@ def _compare(question: Question, laws: Laws, scratch: Mapping[Family, Option], g
 
 
 def _from_scratch(question: Question, family: Family, laws: Sequence[Law]) -> Option:
-    """Return the option that trains every target from scratch, with equal shares of the budget and one law each."""
+    """Return the option that trains every target from scratch, with an equal share of the budget and a separate law for
+    each target."""
     prices = [question.price(question.recipe.scratch(target, family)) for target in question.targets]
     tokens = [question.share / price.amount for price in prices]
     flops = [count * price.flops for count, price in zip(tokens, prices, strict=True)]
@@ -129,10 +133,11 @@ def _from_scratch(question: Question, family: Family, laws: Sequence[Law]) -> Op
 
 def _by_growth(question: Question, base: StagePart, law: Law) -> Option | None:
     """Return the option that grows every target from one base, which is trained once, or None if the growth factor of a
-    target was not measured. The base has the share of the budget that gives the lowest mean loss.
+    target was not measured. The share of the budget for the base is the one that gives the lowest mean loss over the
+    targets.
 
-    Only shares with budgets at most a factor `NEAR` outside the measured runs are considered or, if there are none,
-    those nearest to the measured runs.
+    Only shares whose budgets are at most a factor `NEAR` outside the measured runs are considered. If there are no such
+    shares, those nearest to the measured runs are considered.
     """
     recipe, targets = question.recipe, question.targets
     small = recipe.scratch(base)
@@ -143,7 +148,7 @@ def _by_growth(question: Question, base: StagePart, law: Law) -> Option | None:
         return None
 
     def places(share: float) -> list[Array]:
-        """Return the values of the law's variables for each target."""
+        """Return the values of the law's variables for each target, if the base has this share of the budget."""
         spent = share * question.budget.amount
         each = (question.budget.amount - spent) / len(factors)
         values = zip(prices, factors, strict=True)
@@ -168,7 +173,8 @@ def _option(
     laws: Sequence[Law],
     places: Sequence[Array],
 ) -> Option:
-    """Return an option whose losses are given by one law per target, at the values `places` of the law's variables."""
+    """Return an option. Its losses are predicted by one law per target, at one array of values of the law's variables
+    per target (`places`)."""
     draws = [law.draws(place) for law, place in zip(laws, places, strict=True)]
     runs = [law.run_draws(each) for law, each in zip(laws, draws, strict=True)]
     beyond = max(law.beyond(place) for law, place in zip(laws, places, strict=True))

@@ -1,8 +1,8 @@
-"""Selection of the runs that have an experiment's recipe, to which scaling laws are fitted.
+"""Selection of the runs to which scaling laws are fitted: those that have the recipe of an experiment.
 
-A run has the recipe if its data, batch size, optimizer, learning-rate schedule and growth recipe are those of a stage
-that the experiment would plan. Its number of tokens and its seed may differ. All models that grew from a base belong to
-the law of this base, whatever their size.
+A run has the recipe of an experiment if its data, batch size, optimizer, extensions, learning-rate schedule and growth
+recipe are the same as in a stage that the experiment would plan. The number of tokens and the seed may differ. One law
+is fitted to all runs that grew from the same base, regardless of the size that they grew to.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ GROWTH = ("base tokens", "stage tokens", "growth factor")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages that an experiment would plan for a size from scratch or by growth, with any number of tokens."""
+    """Settings of an experiment, from which it would plan stages that train a size from scratch or by growth."""
 
     chain: Chain
 
@@ -40,7 +40,7 @@ class Recipe:
         return tuple(part for part, _ in self.chain.sizes)
 
     def scratch(self, size: StagePart, family: Family = "tokenformer") -> StageSpec:
-        """Return the stage that trains a size from scratch."""
+        """Return the spec of the stage that trains a size from scratch."""
         specs, tokens = self.chain.specs, self.chain.base.spec.tokens
         if family == "transformer":
             assert size.transformer is not None, "the size has no Transformer"
@@ -49,12 +49,12 @@ class Recipe:
         return specs.scratch(tokenformer(self.chain.experiment, size, specs.corpus), tokens, self.rate(size))
 
     def rate(self, size: StagePart) -> float | None:
-        """Return the learning rate that the schedule sets for a TokenFormer of a size from scratch, or None if it sets
-        none."""
+        """Return the learning rate that the schedule sets for training a TokenFormer of a size from scratch, or None if
+        the schedule does not set a learning rate."""
         return size.lr if size == self.sizes[0] else size.scratch_lr
 
     def grown(self, base: StagePart, target: StagePart) -> StageSpec:
-        """Return the stage that grows a base to a target size."""
+        """Return the spec of the stage that grows a base to a target size."""
         specs, experiment = self.chain.specs, self.chain.experiment
         parent = specs.stage(base.size, self.scratch(base))
         model = tokenformer(experiment, target, specs.corpus)
@@ -64,8 +64,8 @@ class Recipe:
 def scratch_runs(
     recipe: Recipe, runs: Sequence[Run], size: StagePart, family: Family, decayed: bool = True
 ) -> list[Run]:
-    """Return the runs of a size from scratch whose learning rate has decayed or, if `decayed` is False, has not
-    decayed."""
+    """Return the runs that train a size from scratch. If `decayed` is True, only runs whose learning rate has decayed
+    are returned, otherwise only runs whose learning rate has not decayed."""
     planned = recipe.scratch(size, family)
     alike = recipe_of(planned)
     return [
@@ -79,8 +79,8 @@ def scratch_runs(
 
 
 def grown_runs(recipe: Recipe, runs: Sequence[Run], base: StagePart, decayed: bool = True) -> list[Run]:
-    """Return the runs that have grown once, from a base that was trained from scratch, with `decayed` as in
-    `scratch_runs`."""
+    """Return the runs that grew directly from a base that was trained from scratch. `decayed` has the same meaning as
+    in `scratch_runs`."""
     start = recipe.scratch(base)
     later = recipe.sizes[recipe.sizes.index(base) + 1 :]
     alike = {recipe_of(recipe.grown(base, target)) for target in later}
@@ -96,13 +96,14 @@ def grown_runs(recipe: Recipe, runs: Sequence[Run], base: StagePart, decayed: bo
 
 
 def measured_from_scratch(runs: Sequence[Run]) -> Measured:
-    """Return the points to which the law L(C) of one size is fitted."""
+    """Return the compute and final losses of runs from scratch, to which the law L(C) of one size is fitted."""
     values = np.array([[run.flops] for run in runs], dtype=float).reshape(-1, 1)
     return Measured(COMPUTE, values, np.array([run.loss for run in runs]), tuple(run.first.seed for run in runs))
 
 
 def measured_by_growth(runs: Sequence[Run]) -> Measured:
-    """Return the points to which the law L(D_base, D_stage, growth factor) of one base is fitted."""
+    """Return the variables and final losses of grown runs, to which the law L(D_base, D_stage, growth factor) of one
+    base is fitted. D is a number of training tokens."""
     rows = [(run.origin.tokens, run.tokens, run.factor) for run in runs if run.origin is not None]
     values = np.array(rows, dtype=float).reshape(-1, len(GROWTH))
     losses = np.array([run.loss for run in runs])

@@ -1,11 +1,10 @@
-"""Scaling laws of the loss at the end of a run, L = E + exp(b0 + b1 z1 + b2 z2 + ...), with bootstrap confidence
-intervals.
+"""Scaling laws of the final loss of a run, L = E + exp(b0 + b1 z1 + b2 z2 + ...), with bootstrap confidence intervals.
 
-The z are logarithms of variables of a run, minus their means over the measured runs. With compute as the only variable,
-the law is L(C) = E + A C^-alpha (arXiv 2203.15556). With the tokens before and after growth, and the product of their
-z, the law is L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv 2502.03009 for a model that starts from a
-trained one. The irreducible loss E may depend on a variable: E = E0 g^-e for a growth factor g, because larger models
-have a lower one.
+Each z is the logarithm of a variable of the run, such as compute, minus the mean of this logarithm over the measured
+runs. With compute as the only variable, the law is L(C) = E + A C^-alpha (arXiv 2203.15556). With the tokens before and
+after growth, and the product of their z, the law is L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv
+2502.03009 for a model that starts from a trained model. The irreducible loss E may depend on a variable: E = E0 g^-e
+for a growth factor g, because larger models have a lower irreducible loss.
 
 A law is fitted to log L by least squares, and refitted to bootstrap samples: the fitted losses, plus residuals that are
 drawn with replacement and scaled to account for the degrees of freedom, plus a random shift for each seed if some runs
@@ -25,9 +24,10 @@ LEVEL: Final = 0.9
 """Confidence level of all intervals in advice."""
 REFITS = 199
 FAR = 10.0
-"""Factor outside the measured runs beyond which the form of the law is not trusted."""
+"""Values more than this factor above the largest or below the smallest measured value are so far outside the measured
+runs that the form of a law is not trusted."""
 SPARE = 2
-"""Minimum number of points of a fit, minus the number of parameters."""
+"""Minimum number of different combinations of values of the variables for a fit, minus the number of parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,10 @@ class Measured:
     seeds: tuple[int, ...]
     """Seed of each run."""
     has_product_term: bool = False
-    """True if the product of the first two variables is a term of the law."""
+    """True if the product of the z of the first two variables is a term of the law."""
     floor_of: int | None = None
-    """Index of the variable on which the irreducible loss depends, if it varies between the runs."""
+    """Index of the variable on which the irreducible loss depends, or None if the irreducible loss is constant. A
+    variable with the same value in all runs has no effect."""
 
     @property
     def floor_parameters(self) -> int:
@@ -54,8 +55,8 @@ class Measured:
 
     @property
     def varied(self) -> NDArray[np.bool_]:
-        """Mask [variables] of the variables that are terms of the law: the first two, and all others with several
-        values."""
+        """Mask [variables] of the variables that are terms of the law: the first two variables, and all other variables
+        that have several values among the runs."""
         several = np.array([len(np.unique(column)) > 1 for column in self.values.T])
         return several | (np.arange(len(several)) < 2)
 
@@ -66,22 +67,23 @@ class Measured:
 
     @property
     def different(self) -> int:
-        """Number of different combinations of values among the runs."""
+        """Number of different combinations of values of the variables among the runs."""
         return len(np.unique(self.values, axis=0))
 
     @property
     def needed(self) -> int:
-        """Minimum of `different` for a fit."""
+        """Minimum value of `different` that a fit requires."""
         return self.parameters + SPARE
 
     def stream(self, name: str) -> np.random.Generator:
-        """Return a random generator for the bootstrap samples of a quantity, which is the same for the same runs."""
+        """Return a random generator for the bootstrap samples of the quantity `name`. Its seed depends only on this
+        name and on the runs."""
         return seeded(name, *self.names, f"{self.losses.sum():.9f}")
 
     @property
     def suffices(self) -> bool:
-        """True if there are enough different values of the first two variables, and enough combinations of values, for
-        a fit."""
+        """True if the runs suffice for a fit: the first two variables each have at least 3 different values, and there
+        are at least `needed` different combinations of values."""
         if not len(self.losses):
             return False
         levels = [len(np.unique(column)) for column in self.values.T[:2]]
@@ -90,28 +92,30 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Law fitted to the ends of runs, with the refits from which confidence intervals are computed."""
+    """Law fitted to the final losses of runs, with refits to bootstrap samples, from which confidence intervals are
+    computed."""
 
     measured: Measured
     parameters: Array
-    """Fitted log E, the exponent of E if it depends on a variable, b0, b1, ... [parameters]."""
+    """Fitted log E, the slope of log E over z if E depends on a variable, b0, b1, ... [parameters]. Log E is its value
+    at z = 0."""
     refits: Array
     """Parameters of each refit [refits, parameters]."""
     scatter: Array
     """Residuals of log L [runs], scaled to account for the degrees of freedom."""
     seed_noise: float
-    """Standard deviation of the final loss between seeds, as a fraction of the loss, beyond the residuals, or 0 if no
-    runs differ only in their seed."""
+    """Standard deviation of the final loss between seeds, as a fraction of the loss, in excess of the residuals. It is
+    0 if no runs differ only in their seed."""
 
     @property
     def irreducible(self) -> float:
-        """Irreducible loss E in nats per token. If E depends on a variable, this is its value at the geometric mean of
-        the variable."""
+        """Irreducible loss E in nats per token. If E depends on a variable, the value of E at the geometric mean of
+        this variable over the runs is returned."""
         return float(np.exp(self.parameters[0]))
 
     @property
     def noise(self) -> float:
-        """Standard deviation of the final loss of a run about the law, as a fraction of the loss."""
+        """Standard deviation of the final losses of runs around the law, as a fraction of the loss."""
         return float(np.sqrt(np.mean(self.scatter**2)))
 
     def loss(self, values: Array) -> Array:
@@ -122,7 +126,7 @@ class Law:
         """Return the loss of each refit [refits] at values of the variables [variables].
 
         If the values are more than `FAR` times outside the measured runs, one third of the refits are replaced by a law
-        without irreducible loss, and another third do not improve beyond the measured runs.
+        without irreducible loss, and another third predict no improvement beyond the measured runs.
         """
         parameters, stopped = self._variants(self.beyond(values) > FAR)
         inside = np.clip(values, *self._range)
@@ -130,15 +134,16 @@ class Law:
         return np.where(stopped, at_edge, at)
 
     def run_draws(self, losses: Array) -> Array:
-        """Return `losses` [refits] with the random scatter of a single run of another seed."""
+        """Return `losses` [refits] with added random scatter, as expected for a single run with another seed."""
         stream, draws = self.measured.stream("run"), len(losses)
         factors = _student(stream, draws, len(self.scatter) - len(self.parameters))
         scatter = self.noise * factors * stream.standard_normal(draws)
         return losses * np.exp(scatter + _seed_shifts(self.measured, stream, self.seed_noise, draws, 1)[:, 0])
 
     def first_at(self, losses: Array) -> Array:
-        """Return the value of the only variable at which each refit reaches its element of `losses`, or infinity if it
-        does not [refits]. `FAR` applies as in `draws`."""
+        """For a law with one variable, return the value of the variable at which each refit reaches its element of
+        `losses` [refits], or infinity if the refit does not reach this loss. Refits are replaced as in `draws` if the
+        median value is more than `FAR` times above the measured runs."""
         assert len(self.measured.names) == 1
         near = self._inverse(self.refits, losses)
         high = float(self.measured.values.max())
@@ -159,8 +164,9 @@ class Law:
         return np.where((reducible > 0) & (slope < 0), found, np.inf)
 
     def _variants(self, extrapolates: bool) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the parameters of the refits [refits, parameters], and a mask [refits] of those that do not improve
-        beyond the measured runs. `extrapolates` is True if some refits must have other forms, as in `draws`."""
+        """Return the parameters of the refits [refits, parameters], and a mask [refits] of the refits that predict no
+        improvement beyond the measured runs. If `extrapolates` is True, some refits are replaced by other forms of the
+        law, as described in `draws`."""
         if not extrapolates:
             return self.refits, np.zeros(len(self.refits), dtype=bool)
         third = self.measured.stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
@@ -175,8 +181,8 @@ class Law:
         return self.measured.values.min(axis=0), self.measured.values.max(axis=0)
 
     def _losses(self, parameters: Array, values: Array) -> Array:
-        """Return the loss [fits, points] at values [points, variables]. Values above the measured ones do not increase
-        the loss, although the product term of the law could."""
+        """Return the loss [fits, points] at values [points, variables]. Values above the largest measured values do not
+        increase the loss, although the product term alone could do so."""
         at, below = (
             _log_losses(parameters, _terms_of(self.measured, place))
             for place in (values, np.minimum(values, self._range[1]))
@@ -203,7 +209,7 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
 
 
 def interval(draws: Array) -> Interval:
-    """Return the central interval that contains the share `LEVEL` of bootstrap samples, which may be infinite."""
+    """Return the central interval that contains the fraction `LEVEL` of bootstrap samples. Samples may be infinite."""
     return interval_of(draws, LEVEL)
 
 
@@ -216,7 +222,7 @@ class _Terms:
 
 
 def _terms_of(measured: Measured, values: Array) -> _Terms:
-    """Return the terms 1, z1, z2, ... at values of the variables [points, variables]."""
+    """Return the terms 1, z1, z2, ... of the law at values of the variables [points, variables]."""
     z = np.log(values) - np.log(measured.values).mean(axis=0)
     ones = np.ones(len(z))
     floor = [z[:, measured.floor_of]] if measured.floor_parameters > 1 else []
@@ -225,7 +231,7 @@ def _terms_of(measured: Measured, values: Array) -> _Terms:
 
 
 def _start(terms: _Terms, losses: Array, share: float) -> Array:
-    """Return initial parameters with E as a share of the lowest loss."""
+    """Return initial parameters of a fit, in which E is the fraction `share` of the lowest measured loss."""
     irreducible = share * losses.min()
     slopes = np.linalg.lstsq(terms.reducible, np.log(losses - irreducible), rcond=None)[0]
     return np.array([np.log(irreducible), *[0.0] * (terms.floor.shape[1] - 1), *slopes])
@@ -254,13 +260,14 @@ def _log_losses(parameters: Array, terms: _Terms) -> Array:
 
 
 def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
-    """Return factors [draws] that turn standard normal random numbers into those of Student's t distribution."""
+    """Return random factors [draws]. A standard normal random number times such a factor follows Student's t
+    distribution with `freedom` degrees of freedom."""
     return np.sqrt(freedom / stream.chisquare(freedom, draws))
 
 
 def _seed_noise(measured: Measured, of_points: float) -> float:
-    """Return the standard deviation of log L between runs that differ only in their seed, beyond the variance
-    `of_points`, or 0 if there are no such runs."""
+    """Return the standard deviation of log L between runs that differ only in their seed, after subtraction of the
+    variance `of_points`, or 0 if there are no such runs."""
     cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)

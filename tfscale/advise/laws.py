@@ -1,4 +1,4 @@
-"""Scaling laws fitted to the finished runs, for the sizes of a `Question`."""
+"""Fitting of scaling laws to finished runs, for the target sizes and bases of a `Question`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ TITLES: dict[Family, str] = {"tokenformer": "TokenFormer", "transformer": "Trans
 
 @dataclass(frozen=True)
 class MissingBudgets:
-    """Law that cannot be fitted yet, because its finished runs have fewer different budgets than are needed."""
+    """Law that cannot be fitted yet, because the finished runs do not suffice (`Measured.suffices`). `budgets` is the
+    number of different budgets of the runs, and `needed` the number that a fit requires."""
 
     law: str
     budgets: int
@@ -25,15 +26,16 @@ class Laws:
     """Fitted laws, and laws that cannot be fitted yet."""
 
     scratch: dict[Family, list[Law]]
-    """Laws L(C), one per target, for each model family in which the laws of all targets could be fitted."""
+    """Laws L(C) of training from scratch, one per target. Only model families for which the laws of all targets could
+    be fitted are included."""
     growth: dict[str, Law]
-    """Laws L(D_base, D_stage, growth factor), by base."""
+    """Mapping from the name of a base to its law L(D_base, D_stage, growth factor)."""
     lacking: tuple[MissingBudgets, ...]
 
 
 def fit_laws(question: Question, runs: Sequence[Run]) -> Laws:
-    """Return the laws for the targets and bases of a question. Laws with too few runs are not fitted but listed as
-    lacking."""
+    """Return the laws for the targets and bases of a question. Laws with too few runs are not fitted, but listed in
+    `lacking`."""
     lacking: list[MissingBudgets] = []
 
     def fitted(name: str, measured: Measured) -> Law | None:
@@ -63,7 +65,7 @@ def fit_laws(question: Question, runs: Sequence[Run]) -> Laws:
 
 
 def named_laws(question: Question, laws: Laws) -> dict[str, Law]:
-    """Return the fitted laws by their names in the answer."""
+    """Return a mapping from the names of the fitted laws, as shown in the answer, to the laws."""
     scratch = {
         f"{target.size}, {family} from scratch": law
         for family, fitted in laws.scratch.items()

@@ -1,7 +1,8 @@
-"""Measurements of growth that need no law: compute multipliers and mixing times.
+"""Measurements of growth that do not require a scaling law: compute multipliers and mixing times.
 
-The compute multiplier is pi(L) = C_scratch(L) / C_grown(L), as in arXiv 2609.19107. Compute is interpolated between
-measured runs, linearly in the logarithms of compute and loss, and never extrapolated.
+The compute multiplier at loss L is C_scratch(L) / C_grown(L), as in arXiv 2609.19107, where C is the compute at which
+training from scratch or growth reaches L. Compute is interpolated between measured runs, linearly in the logarithms of
+compute and loss, and never extrapolated.
 
 The mixing time is the number of tokens after the growth until the loss equals that of a model of the same size from
 scratch after the same total number of tokens (arXiv 2511.04981). It is defined for trunks, whose learning rate does not
@@ -27,7 +28,7 @@ class Multiplier:
     loss: float
     """Validation loss in nats per token."""
     multiplier: float
-    """Compute from scratch, divided by the compute of growth including the base, at this loss."""
+    """Compute to reach this loss from scratch, divided by the compute to reach it by growth, including the base."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +36,29 @@ class Mixing:
     """Mixing time of one growth."""
 
     base_tokens: int
-    """Tokens before growth."""
+    """Number of training tokens of the base before the growth."""
     tokens: float | None
-    """Tokens after growth until the loss from scratch is reached, or None if it was not reached within the measured
-    runs."""
+    """Mixing time in tokens after the growth, or None if the loss of the run from scratch was not reached within the
+    measured runs."""
     measured: float
-    """Tokens after growth up to which both the grown run and the run from scratch were measured."""
+    """Largest number of tokens after the growth at which the grown run and the run from scratch can be compared."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Measurements of growth from a base to a target, which need no law."""
+    """Measurements of growth from a base to a target that do not require a scaling law."""
 
     base: str
     target: str
     multipliers: tuple[Multiplier, ...]
-    """Compute multipliers against the TokenFormer from scratch."""
+    """Compute multipliers relative to a TokenFormer trained from scratch."""
     mixing: tuple[Mixing, ...]
 
 
 def observe(question: Question, runs: Sequence[Run], laws: Laws) -> tuple[Observed, ...]:
     """Return the measured compute multipliers and mixing times of each growth to a target. For mixing times, losses
-    count as equal if they differ by at most the scatter of runs about the target's law. Without this law, they must be
-    equal."""
+    count as equal if they differ by at most `Law.noise`, the scatter of runs around the law of the target from scratch.
+    If this law could not be fitted, no difference is allowed."""
     fitted = laws.scratch.get("tokenformer", [])
     found = []
     for place, target in enumerate(question.targets):
@@ -78,15 +79,17 @@ def observe(question: Question, runs: Sequence[Run], laws: Laws) -> tuple[Observ
 
 
 def multipliers(scratch: Sequence[Run], grown: Sequence[Run]) -> tuple[Multiplier, ...]:
-    """Return the compute multiplier at the final loss of each run on the frontier from scratch or by growth, the
-    highest loss first. Losses that only one frontier reaches are omitted."""
+    """Return the compute multiplier at the final loss of each run on the frontier of the runs from scratch or on the
+    frontier of the grown runs, the highest loss first. Losses that only one of the two frontiers reaches are
+    omitted."""
     if not scratch or not grown:
         return ()
     return multipliers_of(*(np.log([(run.flops, run.loss) for run in runs]) for runs in (scratch, grown)))
 
 
 def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
-    """Return the compute multipliers for points (log compute, log loss) [runs, 2]."""
+    """Return the compute multipliers, as `multipliers` does, for runs given as points (log compute, log loss) [runs,
+    2]."""
     fronts = [_frontier(points) for points in (scratch, grown)]
     low, high = max(front[-1, 1] for front in fronts), min(front[0, 1] for front in fronts)
     losses = np.unique(np.concatenate([front[:, 1] for front in fronts]))[::-1]
@@ -97,16 +100,16 @@ def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
 
 
 def _frontier(points: Array) -> Array:
-    """Return the points whose loss is lower than that of all points with the same or less compute, in order of
-    compute."""
+    """Return the points whose loss is lower than the losses of all other points with the same or less compute, in order
+    of compute."""
     ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
     best = np.minimum.accumulate(ordered[:, 1])
     return np.asarray(ordered[np.concatenate([[True], ordered[1:, 1] < best[:-1]])])
 
 
 def mixing_times(scratch: Sequence[Run], grown: Sequence[Run], within: float) -> tuple[Mixing, ...]:
-    """Return the mixing time of each growth to a size. A grown trunk is compared with the longest trunk from scratch of
-    the same seed. Losses count as equal if they differ by at most `within` nats."""
+    """Return the mixing times of growths to one size. Each grown trunk is compared with the longest trunk from scratch
+    that has the same seed. Losses count as equal if they differ by at most `within` nats."""
     found = []
     for run in _longest(grown):
         assert run.origin is not None, "a grown run has an origin"
@@ -124,7 +127,7 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
         grown: tokens since the growth and loss of each evaluation of the grown run [evaluations, 2].
         scratch: tokens and loss of each evaluation of the run from scratch [evaluations, 2].
         base_tokens: tokens before the growth.
-        within: difference of losses in nats that counts as equal.
+        within: largest difference in nats at which two losses count as equal.
     """
     both = grown[(grown[:, 0] + base_tokens >= scratch[0, 0]) & (grown[:, 0] + base_tokens <= scratch[-1, 0])]
     if not len(both):
@@ -140,8 +143,8 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
 
 
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return the trunk with the most tokens for each first stage. The learning rates of a trunk and of the run from
-    which it grew have not decayed."""
+    """Return the longest of the trunks that begin with the same stage, for each such first stage. Runs whose learning
+    rate has decayed, or which grew from such a run, are not trunks."""
     trunks: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: run.tokens):
         if not run.decayed and (run.origin is None or not run.origin.decayed):

@@ -1,7 +1,7 @@
 """Pilot runs, which are short runs to which the laws for advice are fitted.
 
 A base is trained at three budgets, and each result is grown to each target at three budgets. Each target is also
-trained from scratch at five of the resulting budgets."""
+trained from scratch at five of the nine resulting total budgets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,26 +19,28 @@ from tfscale.predict import Prediction
 from tfscale.stage.folder import Stage, is_done
 
 LARGEST = 0.9 * FAR
-"""Ratio of the question's budget to the largest budget of a pilot run."""
+"""Ratio of the question's budget to the largest total budget of a pilot run, including its base."""
 LEVELS = 3
 RANGE = 36.0
-"""Maximum ratio of the largest to the smallest number of tokens at one size."""
+"""Maximum ratio of the largest to the smallest number of training tokens at one size."""
 FEWEST_STEPS = 100
-"""Minimum number of steps of a stage. The laws do not hold at the very beginning of training."""
+"""Minimum number of optimizer steps of a pilot stage. The laws do not hold at the very beginning of training."""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """Plans of pilot runs, which can be trained one after another."""
+    """Plans of pilot runs. The plans can be trained one after another."""
 
     plans: tuple[Plan, ...]
     left: tuple[tuple[Stage, Prediction], ...]
-    """Unfinished stages of all plans, without duplicates, with their predicted costs."""
+    """Pairs of an unfinished stage of the plans and its predicted cost. Stages that several plans contain are listed
+    once."""
 
 
 def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
-    """Return the pilot runs of a question. Their largest budget is the question's budget divided by `LARGEST`. Their
-    base is the one from which most of the finished runs have grown, or the largest of several such bases.
+    """Return the pilot runs for a question. Their largest budget is the question's budget divided by `LARGEST`, unless
+    this is too small for different budgets. They grow from the base from which the largest number of finished runs have
+    grown or, if there are several such bases, from the largest of them.
 
     Args:
         plan: plan of the experiment, with the arms from scratch as baselines.
@@ -64,8 +66,8 @@ def _cells(question: Question, plan: Plan, base: StagePart, target: StagePart) -
 
 
 def _levels(most: float, batch: int) -> list[int]:
-    """Return `LEVELS` numbers of tokens, rounded to whole steps. The largest is `most`, or more if that is too few for
-    different budgets."""
+    """Return `LEVELS` numbers of tokens, rounded to whole steps. The largest number is `most`, or 4^(LEVELS - 1) times
+    the minimum (`FEWEST_STEPS`) if `most` is smaller, so that the numbers differ."""
     least = FEWEST_STEPS * batch
     most = max(most, 4.0 ** (LEVELS - 1) * least)
     return [round(tokens / batch) * batch for tokens in np.geomspace(max(most / RANGE, least), most, LEVELS)]

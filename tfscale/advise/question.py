@@ -1,4 +1,4 @@
-"""Question that advice answers, which consists of target sizes and a budget."""
+"""The question that `tfscale advise` answers. It consists of target sizes and a budget."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Price:
-    """Cost of a model per token."""
+    """Cost of training a model, per training token."""
 
     flops: float
-    """Model FLOPs of training."""
+    """Model FLOPs per training token."""
     amount: float
-    """Cost in the unit of the budget."""
+    """Cost per training token in the unit of the budget."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Question:
     targets: tuple[StagePart, ...]
     """Sizes to reach, which share the budget equally."""
     bases: tuple[StagePart, ...]
-    """Sizes that are smaller than all targets, smallest first."""
+    """Sizes of the schedule that are smaller than all targets, smallest first."""
     budget: Budget
     predict: Callable[[StageSpec], Prediction]
     """Function that predicts the cost of a stage."""
 
     @property
     def share(self) -> float:
-        """Budget of one target from scratch."""
+        """Budget of each target if all targets are trained from scratch."""
         return self.budget.amount / len(self.targets)
 
     def price(self, spec: StageSpec) -> Price:
-        """Return the cost of a stage per token.
+        """Return the cost of a stage per training token.
 
         Raises:
             UserFault: the cost in the unit of the budget is unknown.
@@ -69,11 +69,12 @@ class Question:
 def ask(
     recipe: Recipe, sizes: Sequence[str], amounts: dict[str, float | None], predict: Callable[[StageSpec], Prediction]
 ) -> Question:
-    """Return the question of a user.
+    """Return the question that a user asks on the command line.
 
     Args:
         sizes: names of target sizes, or an empty sequence for the last size of the schedule.
-        amounts: values of the options `--flops`, `--hours` and `--dollars`, of which exactly one is not None.
+        amounts: values of the options `--flops`, `--hours` and `--dollars`, by the name of the option. Exactly one
+            value must not be None.
 
     Raises:
         UserFault: a size is unknown or cannot be grown, or there is not exactly one budget. The error lists all faults.

@@ -14,16 +14,17 @@ ROW = 1.4
 """Height of a row of panels in inches."""
 MARGIN = 0.2
 LIMIT = 1.2
-"""Range of the vertical axis, as a multiple of the largest residual of all laws."""
+"""Upper limit of the vertical axis, as a multiple of the largest absolute residual of all laws."""
 MARKERS = "osDv^PX*"
 NARROW = 30.0
-"""Ratio of the largest to the smallest value below which an axis has a label at each value."""
+"""Every value on the horizontal axis is labelled if the ratio of the largest to the smallest value is below this
+number."""
 
 
 def residual_figure(laws: Mapping[str, Law]) -> Any:
-    """Draw the residuals of laws, by the names of the laws, with one panel per law and variable, and return a
-    `matplotlib.figure.Figure`. Residuals are the logarithm of the measured loss minus that of the fitted loss, in
-    percent. Runs of the same seed have the same marker."""
+    """Draw the residuals of laws and return a `matplotlib.figure.Figure`. It has one panel for each variable that is a
+    term of a law. `laws` maps the name of each law to the law. A residual is the logarithm of the measured loss minus
+    the logarithm of the fitted loss, in percent. Runs with the same seed have the same marker."""
     drawn = [(name, law, int(place)) for name, law in laws.items() for place in np.flatnonzero(law.measured.varied)]
     most = LIMIT * max(np.abs(_residuals(law)).max() for law in laws.values())
     rows = -(-len(drawn) // COLUMNS)

@@ -1,5 +1,5 @@
-"""Finished runs in a runs folder. Each run trains one model, from scratch or from a model that was grown from another
-run."""
+"""Finished runs in a runs folder. Each run trains one model, either from scratch or after growth from the model of
+another run."""
 
 import json
 import math
@@ -19,12 +19,13 @@ from tfscale.stage.spec import StageSpec, key_fields, read_spec
 
 @dataclass(frozen=True)
 class Run:
-    """Training of one model to the end of a finished stage. With a trunk and branches, it has several stages."""
+    """Training of one model to the end of a finished stage. A run has several stages if it consists of parts of a trunk
+    and a branch."""
 
     stages: tuple[Stage, ...]
-    """Stages at the size of the model, from the first to the one that ends the run."""
+    """Stages that train the model at its size, in order. The last stage ends the run."""
     origin: "Run | None"
-    """Run from which the model has grown, or None if it was trained from scratch."""
+    """Run from which the model has grown, or None if the model was trained from scratch."""
 
     @cached_property
     def result(self) -> Result:
@@ -55,7 +56,7 @@ class Run:
 
     @property
     def flops(self) -> float:
-        """Model FLOPs of the whole lineage."""
+        """Cumulative model FLOPs of the run and of the runs from which it grew."""
         return self.result.totals.flops
 
     @property
@@ -65,19 +66,19 @@ class Run:
 
     @property
     def factor(self) -> float:
-        """Factor by which growth multiplied the number of parameters outside the embedding."""
+        """Factor by which growth multiplied the number of non-embedding parameters."""
         assert self.origin is not None, "a run from scratch has not grown"
         return growth_factor(self.origin.model, self.model)
 
 
 def growth_factor(small: ModelConfig, large: ModelConfig) -> float:
-    """Return the ratio of the number of parameters outside the embedding of `large` to that of `small`."""
+    """Return the number of non-embedding parameters of `large` divided by that of `small`."""
     return non_embedding_parameters(large) / non_embedding_parameters(small)
 
 
 @dataclass(frozen=True)
 class Found:
-    """Runs in a runs folder."""
+    """Finished runs found in a runs folder."""
 
     runs: tuple[Run, ...]
     unused: tuple[str, ...]
@@ -119,13 +120,14 @@ def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:
 
 
 def is_continued(spec: StageSpec) -> bool:
-    """Return whether a stage continues the training of its parent as if it had not ended."""
+    """Return whether a stage continues the training of its parent as if the parent had not ended."""
     return spec.growth is not None and spec.growth.get("kind") == Continued.kind
 
 
 def recipe_of(spec: StageSpec) -> str:
-    """Return, as JSON, the settings that the stages of one law must have in common: batch size, optimizer, extensions,
-    data, learning-rate schedule and growth recipe. The start of the data and the warm-up may differ."""
+    """Return, as a JSON string, the settings that all stages to which one law is fitted must have in common: batch
+    size, optimizer, extensions, data, learning-rate schedule and growth recipe. The first token of the data, the seed
+    of the data order, and the warm-up may differ."""
     what = key_fields(spec)
     names = ("batch_tokens", "optimizer", "extensions")
     kept: dict[str, object] = {name: what[name] for name in names if name in what}

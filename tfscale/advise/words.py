@@ -11,18 +11,18 @@ from tfscale.analysis.intervals import Array
 from tfscale.text import count, join, scientific
 
 ROUNDED = 1.05
-"""Factor outside the measured runs below which budgets count as inside."""
+"""Budgets that are outside the measured runs by less than this factor are described as inside."""
 
 
 def amount(value: float, unit: Unit) -> str:
-    """Return an amount of a budget as text."""
+    """Return an amount in the unit of a budget as text."""
     if unit == "FLOPs":
         return f"{scientific(value)} FLOPs"
     return f"${value:,.2f}" if unit == "dollars" else f"{value:,.3g} device-hours"
 
 
 def recommendation(question: Question, advice: Advice) -> str:
-    """Return the decision and its budgets as a sentence."""
+    """Return a sentence that states the decision and the token budgets of the recommended option."""
     best = advice.grown if advice.decision == "grow" else advice.scratch
     plan = _budgets(question, best)
     if advice.decision == "grow":
@@ -44,8 +44,8 @@ def _budgets(question: Question, option: Option) -> str:
 
 
 def difference(question: Question, advice: Advice) -> str:
-    """Return sentences about the expected difference in loss between growth and training from scratch and the expected
-    saving."""
+    """Return sentences that state the expected difference in loss between growth and training from scratch, and the
+    saving that is expected from growth."""
     middle, saved = float(np.median(advice.difference)), float(np.median(advice.saving))
     below = "below" if middle > 0 else "above"
     draws = advice.difference if middle > 0 else -advice.difference
@@ -67,7 +67,7 @@ def _saving(question: Question, advice: Advice, saved: float) -> str:
 
 
 def _spread(draws: Array, form: str) -> str:
-    """Format the median of the bootstrap samples and their confidence interval, such as `0.5 [0.4, 0.6]`."""
+    """Return the median and the confidence interval of bootstrap samples as text, such as `0.5 [0.4, 0.6]`."""
     bounds = interval(draws)
     low, middle, high = (
         form.format(value) if np.isfinite(value) else "no limit"
@@ -77,7 +77,7 @@ def _spread(draws: Array, form: str) -> str:
 
 
 def outside(beyond: float) -> str:
-    """Return how far budgets are outside the measured runs, as text."""
+    """Return text such as `inside` or `3 times outside`, which states how far budgets are outside the measured runs."""
     return "inside" if beyond < ROUNDED else f"{count(beyond)} times outside"
 
 
@@ -91,7 +91,8 @@ def warning(advice: Advice) -> str:
 
 
 def lacking(laws: Laws) -> list[str]:
-    """Return phrases that state which laws cannot be fitted yet, and how many budgets each of them needs and has."""
+    """Return phrases that state why there is no advice yet: the laws that cannot be fitted, each with the numbers of
+    budgets that it needs and has, or growth factors that were not measured."""
     found = [
         f"the law of {lack.law} needs runs of this recipe at {lack.needed} budgets, and has {lack.budgets or 'none'}"
         for lack in laws.lacking
@@ -102,8 +103,8 @@ def lacking(laws: Laws) -> list[str]:
 
 
 def basis(question: Question, found: Found, answered: Answer) -> list[str]:
-    """Return phrases that state the runs and assumptions of the answer, how far it extrapolates, and related
-    measurements."""
+    """Return phrases that state the runs and assumptions on which the answer is based, how far the answer extrapolates,
+    and related measurements."""
     laws, advice = answered.laws, answered.advice
     fitted = named_laws(question, laws)
     lines = [f"{name}: {_quality(law)}" for name, law in fitted.items()]
@@ -129,7 +130,7 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
 
 
 def unused(found: Found) -> list[str]:
-    """Return a phrase about the stages that are not used, or an empty list if there are none."""
+    """Return a list with a phrase about the finished stages that are not used, or an empty list if all are used."""
     number = len(found.unused)
     names = ", ".join(found.unused[:2]) + (", ..." if number > 2 else "")
     return [f"finished stages that diverged or cannot be read are not used: {number} ({names})"] if number else []

@@ -29,7 +29,7 @@ class Answer:
 
 
 def answer_of(comparison: Comparison) -> Answer:
-    """Return the sentence, the table and the note that summarise a comparison."""
+    """Return the short answer of a comparison."""
     table = comparison.table
     arms = {row.arm: row.title for row in table.rows if row.arm != table.chain}
     rows = [

@@ -1,8 +1,8 @@
 """Bootstrap of training curves over seeds and validation documents.
 
-All runs share the variation over documents, because all were evaluated on the same text. Runs with the same seeds share
-the variation over seeds, because replicates with the same seed read their text in the same order, and some start from
-the same weights. Runs with different seeds vary independently.
+All runs share the variation over documents, because all runs were evaluated on the same text. Runs with the same seeds
+share the variation over seeds, because replicates with the same seed read their text in the same order, and some start
+from the same weights. Runs with different seeds vary independently.
 
 To vary the seeds, a bootstrap sample adds a random combination of the replicates' deviations, as whole curves, to the
 mean curve. With the weights of this multiplier bootstrap, the samples of any point of a curve, and of the difference
@@ -39,17 +39,20 @@ class ReplicateCurves:
     losses: Array
     """Validation losses [replicates, points] in nats per token."""
     blocks: tuple[BlockLosses, ...] | None
-    """Validation losses of each replicate by blocks of documents, or None if they are missing for a replicate."""
+    """Losses of the final evaluation of each replicate by blocks of the validation text, or None if they are missing
+    for any replicate."""
     step: float
-    """Compute of one optimizer step, in the unit of the measure, or 0 if it is unknown."""
+    """Average compute of an optimizer step, in the unit of the chosen cost measure, or 0 if it is unknown. If the
+    replicates differ, this is the largest value."""
     finished: bool
     seeds: tuple[int, ...] = ()
-    """Seed of each replicate, if they are known."""
+    """Seeds of the replicates. Unknown seeds are omitted."""
     ends: int = 1
-    """Number of points at the end of each curve that are final evaluations of runs, one per budget."""
+    """Number of points at the end of each curve that are final evaluations of runs. Each of these runs has a different
+    budget."""
     decayed: Optional["ReplicateCurves"] = None
     """Evaluations during the run at the smallest budget, followed by the final evaluations of the runs at all budgets,
-    for which the learning rate had been decayed. None if a replicate has a run at only one budget."""
+    for which the learning rate had been decayed. None if any replicate has a run at only one budget."""
 
     @property
     def size(self) -> int:
@@ -77,25 +80,25 @@ class Curves:
         return Curves(self.log_compute, self.losses + losses)
 
     def losses_at(self, at: Array) -> Array:
-        """Return the loss of each curve at the logarithm of an amount of compute [curves], or NaN outside the measured
-        range."""
+        """Return the loss of each curve [curves] at its element of `at`, which contains one logarithm of compute per
+        curve [curves]. Losses outside the measured range are NaN."""
         x, last = self.log_compute, self.log_compute.shape[1] - 1
         after = np.clip((x < at[:, None]).sum(axis=1), min(1, last), last)
         losses = _interpolated(x, self.losses, after, at)
         return np.where((at < x[:, 0]) | (at > x[:, -1]), np.nan, losses)
 
     def first_reach(self, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the logarithms of the compute at which each curve first reached its target loss [curves], or infinity
-        if it did not, and a mask [curves] that is True if its first point had already reached the target, so that the
-        compute is an upper bound."""
+        """Return two arrays [curves]: the logarithm of the compute at which each curve first reached its target loss,
+        or infinity if the curve did not reach it, and a mask that is True if the first point of the curve had already
+        reached the target. In this case, the compute is an upper bound."""
         there = self.losses <= targets[:, None]
         at = _interpolated(self.losses, self.log_compute, there.argmax(axis=1), targets)
         return np.where(there.any(axis=1), at, np.inf), there[:, 0]
 
 
 def _interpolated(x: Array, y: Array, after: NDArray[np.intp], at: Array) -> Array:
-    """Return y at x = `at` on the line through the points `after` and `after` - 1 of each curve, or the y of the first
-    point if `after` is 0."""
+    """Return, for each curve, the value of y at x = `at` on the line through the points `after` - 1 and `after`, or the
+    y of the first point if `after` is 0."""
     rows, before = np.arange(len(x)), np.maximum(after - 1, 0)
     x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
     width = x1 - x0
@@ -117,8 +120,9 @@ class BootstrapDraws:
 
 
 def replicate_curves(stages: Sequence[StageCurve], measure: Measure) -> ReplicateCurves | None:
-    """Return the curves of the finished replicates or, if there are none, of the replicates that have been evaluated.
-    Return None if these replicates have no evaluation in common with a known, positive cost in this measure."""
+    """Return the curves of the finished replicates or, if no replicate has finished, of the replicates that have been
+    evaluated. Only evaluations that all these replicates have at the same number of tokens, with a known and positive
+    cost in `measure`, are points of the curves. Return None if there are no such evaluations."""
     finished = [stage for stage in stages if stage.finished]
     chosen = finished or [stage for stage in stages if stage.evaluations]
     curves = [{e.totals.tokens: (e.totals.of(measure), e.loss) for e in stage.evaluations} for stage in chosen]
@@ -145,7 +149,8 @@ def replicate_curves(stages: Sequence[StageCurve], measure: Measure) -> Replicat
 
 
 CurvesBySize = Mapping[tuple[str, str], ReplicateCurves | None]
-"""Curves by the name of an arm and a size, or None for runs without measurements."""
+"""Mapping from pairs (name of an arm, size) to the curves of the replicates, or to None if they have no
+measurements."""
 
 
 def curves_by_size(arms: Sequence[ArmCurve], measure: Measure) -> CurvesBySize:
@@ -163,7 +168,7 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateC
 
 
 def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
-    """Draw DRAWS bootstrap samples of the curve of each run. The same runs always give the same samples."""
+    """Draw DRAWS bootstrap samples of the mean curve of each run. The same runs always give the same samples."""
     over, first = sources(*runs), runs[0]
     documents = None
     if first.blocks is not None and "documents" in over:
@@ -178,7 +183,7 @@ def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
 
 def sources(*runs: ReplicateCurves) -> tuple[Source, ...]:
     """Return the sources of variation that the bootstrap can include for these runs: `seeds` if every run has several
-    replicates, and `documents` if all runs were evaluated on the same blocks of documents."""
+    replicates, and `documents` if all runs were evaluated on the same blocks of the validation text."""
     blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     known: dict[Source, bool] = {
         "seeds": all(run.size > 1 for run in runs),
@@ -210,13 +215,13 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
 @lru_cache(maxsize=32)
 def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np.uint16]:
     """Return the number of times that each bootstrap sample contains each block of the validation text [draws, blocks].
-    The samples depend on the keys of all runs that are sampled together, whose losses on a document are correlated."""
+    The same samples are used for all runs in `keys`, because the losses of these runs on a document are correlated."""
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
 def document_shifts(run: ReplicateCurves, weights: Array) -> Array:
-    """Return the change of a run's mean final loss in nats per token in each bootstrap sample of documents [DRAWS],
-    which contains each block as often as `weights` [DRAWS, blocks]."""
+    """Return the change of a run's mean final loss in nats per token in each bootstrap sample of documents [DRAWS].
+    `weights` [DRAWS, blocks] is the number of times that each sample contains each block."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
     tokens, losses = run.blocks[0].tokens, np.mean([each.losses for each in run.blocks], axis=0)
     return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)

@@ -9,14 +9,15 @@ from tfscale.plan.arm_kind import arm_kind
 from tfscale.text import join
 
 PAPER_BASE, PAPER_SCRATCH = 2_430, 67
-"""Tokens per parameter in arXiv 2410.23168 of the base (124M, 300B tokens), and of a TokenFormer from scratch with the
-chain's cumulative compute at the last size (1.4B)."""
+"""Tokens per parameter in arXiv 2410.23168. The first number is that of the base (124M parameters, 300B tokens). The
+second is that of a TokenFormer of the last size (1.4B parameters), trained from scratch with the chain's cumulative
+compute."""
 SAME_REGIME = 2.0
-"""Maximum ratio of two numbers of tokens per parameter that count as the same regime."""
+"""Maximum ratio of two numbers of tokens per parameter at which they count as the same regime."""
 SAME_SIZE = 1.25
-"""Maximum ratio of two numbers of parameters that count as the same size."""
+"""Maximum ratio of two numbers of parameters at which they count as the same size."""
 SAME_COMPUTE = 0.03
-"""Maximum relative difference of two amounts of compute that count as equal."""
+"""Maximum relative difference of two amounts of compute at which they count as equal."""
 
 
 def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
@@ -77,15 +78,15 @@ def _limits(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the distinct numbers of finished seeds of the arms at each size, in increasing order, or [1] if no run has
-    finished."""
+    """Return the different numbers of finished seeds that the arms have at their sizes, without 0 and in increasing
+    order, or [1] if no run has finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 
 
 def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:
-    """Return the tokens per parameter, by title, of the arms from scratch that have the chain's compute at its last
-    size."""
+    """Return the tokens per parameter at the chain's last size, by the title of the arm, for all arms from scratch
+    whose cumulative compute at this size equals the chain's (`SAME_COMPUTE`)."""
     size = chain.sizes[-1]
     spent = _flops(chain.replicates(size))
     found = {}

@@ -25,12 +25,13 @@ class Comparison:
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]
-    """Comparisons of the chain's family cost with that of every arm that has all sizes of the chain, one per measure of
-    cost. For each arm, the comparison in `measure` comes first."""
+    """Comparisons of family costs between the chain and each arm that has finished all sizes of the chain. There is one
+    comparison per arm and measure of cost. For each arm, the comparison in `measure` comes first."""
     price: float | None
     """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]
-    """Published measurements, which are shown but not compared, because of other data and machines."""
+    """Published measurements. They are shown but not compared, because they were measured on other data and
+    machines."""
 
     @property
     def measure(self) -> Measure:
@@ -38,7 +39,7 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        """Title of the comparison with the number of validation tokens."""
+        """Title of the comparison, followed by the number of validation tokens if it is known."""
         tokens = self.table.heldout_tokens
         return f"{self.title}, {tokens:,} validation tokens" if tokens else self.title
 
@@ -53,8 +54,8 @@ def compare_arms(
     reference: Mapping[str, Any] | None = None,
     price: float | None = None,
 ) -> Comparison:
-    """Compare the measurements in the stage folders of the arms. All arguments except `arms` and `reference`, which are
-    published points in the form of a file in `conf/reference/`, are fields of `Comparison` or of its `Table`.
+    """Compare the measurements in the stage folders of the arms. `reference` contains published points in the form of a
+    file in `conf/reference/`. All other arguments are described in `Comparison` and `Table`.
 
     Raises:
         ValueError: `read_arms` or `published_arms` fails, or there is no chain among the arms.

@@ -1,6 +1,6 @@
 """Curves of perplexity over compute, read from the folders of stages.
 
-No other module of this package reads measurements.
+No other module of `tfscale.analysis` reads measurements.
 """
 
 import math
@@ -17,13 +17,14 @@ from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.totals import Totals
 
 Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
-"""Measure of compute: model FLOPs without or with those of the optimizer, tokens, or device-seconds."""
+"""Unit in which compute is measured: model FLOPs, model FLOPs plus the FLOPs of optimizer updates, training tokens, or
+device-seconds."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training a model, or the mean cost of several runs, with the units of `tfscale.totals.Totals`. Unknown
-    values, as in published runs, are NaN."""
+    """Cost of training a model, or the mean cost of several runs, in the units of `tfscale.totals.Totals`. Unknown
+    values, such as the FLOPs of published runs, are NaN."""
 
     tokens: float
     flops: float
@@ -35,13 +36,14 @@ class Cost:
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
-        """Return the cost from the totals that a stage recorded."""
+        """Convert the totals that a stage recorded to a cost."""
         of_updates = math.nan if totals.spent_on_updates is None else totals.spent_on_updates
         return Cost(totals.tokens, totals.flops, totals.flops + of_updates, totals.seconds, totals.device_seconds)
 
     @property
     def optimizer_share(self) -> float:
-        """Optimizer's share of all FLOPs; NaN if it is unknown or if there are no FLOPs."""
+        """Fraction of `flops_with_optimizer` that optimizer updates take; NaN if it is unknown or if there are no
+        FLOPs."""
         return 1 - self.flops / self.flops_with_optimizer if self.flops_with_optimizer else math.nan
 
     def __sub__(self, other: "Cost") -> "Cost":
@@ -53,7 +55,7 @@ class Cost:
 
     @staticmethod
     def mean(costs: Sequence["Cost | None"]) -> "Cost | None":
-        """Return the mean of costs over seeds, or None if any cost is unknown."""
+        """Return the mean of the costs of several seeds, or None if `costs` is empty or any cost is None."""
         known = [cost for cost in costs if cost is not None]
         if not costs or len(known) < len(costs):
             return None
@@ -64,7 +66,8 @@ class Cost:
 
 NO_COST = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
-"""Kinds of costs of one model. Family costs of several sizes depend on their perplexities."""
+"""Names of the costs of a single model. Family costs are not among them: they also depend on the perplexities at which
+the sizes of an arm are compared."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,19 @@ class Evaluation:
     """Evaluation of a model on the validation text."""
 
     step: int
-    """Optimizer step within the stage. Step 0 precedes training, and follows the growth if there is one."""
+    """Optimizer step since the start of the run. The evaluation at step 0 takes place before training and, if the run
+    starts with a growth, after the growth."""
     tokens: float
-    """Training tokens since the start of the stage."""
+    """Training tokens since the start of the run."""
     totals: Cost
-    """Cumulative cost of the lineage, including the base."""
+    """Cumulative cost of the model and all its ancestors, including the base."""
     loss: float
     """Validation loss in nats per token."""
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
-    """Source of each number of a published point: `table`, `text`, `figure` or `derived`; None if measured here."""
+    """For a published point, the source of each number by its name: `table`, `text`, `figure` or `derived`. None if the
+    evaluation was measured with tfscale."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,16 @@ class StageCurve:
     size: str
     key: str
     parent: str | None
-    """Key of the stage from which this stage started."""
+    """Key of the stage from which this run started, or None if the run did not start from a stage."""
     grown: bool
-    """True if the stage starts with a growth and the first evaluation precedes any training of the grown model."""
+    """True if the run starts with a growth recipe, which may be `none`, and was evaluated before any further
+    training."""
     parameters: int | None
     heldout_tokens: int | None
     """Number of validation tokens."""
     start: Cost | None
-    """Final cumulative cost of the parent, which is zero for a run from scratch; None before the first evaluation."""
+    """Final cumulative cost of the parent. It is zero for a run from scratch, and None before the first evaluation of
+    the run."""
     evaluations: tuple[Evaluation, ...]
     """Evaluations in the order of their steps."""
     finished: bool
@@ -108,43 +115,43 @@ class StageCurve:
     flops_per_token: float | None = None
     """Training FLOPs per token."""
     recipe: str | None = None
-    """Name of the growth recipe (`none` for continued training), or None if the stage is from scratch."""
+    """Name of the growth recipe (`none` for continued training), or None if the run starts from scratch."""
     blocks: BlockLosses | None = None
-    """Losses of the final evaluation by blocks of the validation text."""
+    """Losses of the final evaluation for each block of the validation text."""
     parts: tuple["StageCurve", ...] = ()
-    """Stages of the run, oldest first, if the run is a branch of a trunk or follows rejected growths to this size;
-    otherwise empty. The rejected stages and the continued training of the parent come first. Their costs are included
-    in `marginal`, but their evaluations are not in `evaluations`."""
+    """Stages of the run, oldest first, if the run belongs to an arm with a trunk or follows rejected growths to this
+    size; otherwise empty. Stages whose growth was rejected, and stages that then trained the parent further, come
+    first. Their costs are included in `marginal`, but their evaluations are not included in `evaluations`."""
     readings: tuple["StageCurve", ...] = ()
-    """Runs of this model at all budgets, including this one, in order of compute. Empty if there is only one budget or
-    a run has not finished."""
+    """Runs that train this model at different budgets, including this run, in order of compute. Empty if there is only
+    one budget or if any of these runs has not finished."""
 
     @property
     def stages(self) -> tuple["StageCurve", ...]:
-        """All stages of the run, oldest first: `parts`, or only this stage if `parts` is empty."""
+        """All stages of the run, oldest first: `parts`, or only this object if `parts` is empty."""
         return self.parts or (self,)
 
     @property
     def end(self) -> Evaluation | None:
-        """Evaluation at the end of the stage, or None if the stage has not finished."""
+        """Final evaluation of the run, or None if the run has not finished."""
         return self.evaluations[-1] if self.finished else None
 
     @property
     def cumulative(self) -> Cost | None:
-        """Cost of the model's whole lineage, including the base, or None if the run has not finished."""
+        """Cost of the model and all its ancestors, including the base, or None if the run has not finished."""
         return self.end.totals if self.end else None
 
     @property
     def marginal(self) -> Cost | None:
-        """Cost of this run without its parent, but with rejected growths to this size, or None if the run has not
-        finished."""
+        """Cost of this run, excluding its parent but including rejected growths to this size, or None if the run has
+        not finished."""
         start = self.stages[0].start
         return self.end.totals - start if self.end and start else None
 
     @property
     def step_size(self) -> Cost | None:
-        """Average cost of an optimizer step of this run, without rejected growths, or None if the run has not finished
-        or the number of steps is unknown."""
+        """Average cost of an optimizer step of this run, excluding rejected growths, or None if the run has not
+        finished or its number of steps is unknown."""
         if self.end is None or self.start is None or not self.end.step:
             return None
         own = self.end.totals - self.start
@@ -155,7 +162,8 @@ class StageCurve:
 class ArmCurve:
     """Arm with the measurements of its stages. The fields have the same meaning as in `tfscale.plan.arms.Arm`.
 
-    Stages of the same size are replicates, which differ only in their seed.
+    Elements of `stages` with the same size are replicates, which differ only in their seed. In an arm with a trunk, an
+    element can be a run of several stages.
     """
 
     name: str
@@ -170,12 +178,12 @@ class ArmCurve:
         return tuple(dict.fromkeys(stage.size for stage in self.stages))
 
     def replicates(self, size: str) -> tuple[StageCurve, ...]:
-        """Return the arm's stages of one size, one per seed."""
+        """Return the runs of one size, one per seed."""
         return tuple(stage for stage in self.stages if stage.size == size)
 
 
 def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
-    """Return the first chain among the arms.
+    """Return the first arm of kind `chain`.
 
     Raises:
         ValueError: there is no chain among the arms.
@@ -224,7 +232,8 @@ def _read_arm(arm: Arm) -> ArmCurve:
 
 
 def joined(parts: Sequence[StageCurve]) -> StageCurve:
-    """Join the measurements of stages that train the same model one after another to the measurements of one run."""
+    """Combine the measurements of stages that train the same model one after another into the measurements of one
+    run."""
     first, last = parts[0], parts[-1]
     evaluations: list[Evaluation] = []
     for part in parts:
@@ -270,8 +279,8 @@ def read_stage(stage: Stage) -> StageCurve:
 
 
 def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, float]]:
-    """Return (cumulative compute, perplexity) of the evaluations of stages, without points that logarithmic axes cannot
-    show, such as an evaluation before any training."""
+    """Return a pair (cumulative compute, perplexity) for each evaluation of the stages. Points that logarithmic axes
+    cannot show, such as an evaluation before any training, are omitted."""
     points = [(e.totals.of(measure), e.perplexity) for stage in stages for e in stage.evaluations]
     return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
 

@@ -47,15 +47,15 @@ class Section:
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
-    """Rows of cells. A cell is a pair: a text or the keys of stages to link to, and the value by which the column is
-    sorted."""
+    """Rows of the table. Each cell is a pair: a string, or the keys of stages to link to, and the value by which the
+    column is sorted."""
     note: str = ""
 
 
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Template delimiters for LaTeX, which replace braces because LaTeX uses them."""
+"""Jinja delimiters for LaTeX templates. They contain no braces, because LaTeX uses braces."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -64,15 +64,15 @@ LATEX = str.maketrans(
         **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     }
 )
-"""LaTeX escape sequences of special characters."""
+"""Translation table (`str.translate`) from special characters to LaTeX escape sequences."""
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     """Write the tables and figures of a comparison to a folder, which is created if missing, and return the paths of
     the files. Each file is replaced atomically.
 
-    The tables are `table.csv`, `table.json`, `table.md` and `table.tex`. The figures (`figures`), each as PNG, SVG and
-    PDF, are `figure`, `figure_time`, `figure_tokens` and `costs`. `caption.txt` is the caption of `figure`.
+    The tables are `table.csv`, `table.json`, `table.md` and `table.tex`. The figures `figure`, `figure_time`,
+    `figure_tokens` and `costs` are each written as PNG, SVG and PDF. `caption.txt` contains the caption of `figure`.
 
     Raises:
         ValueError: nothing has been measured yet; no file is written.
@@ -92,7 +92,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
 
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """Yield pairs of a figure's name (`CAPTIONS`) and its `matplotlib.figure.Figure`.
+    """Yield one pair per figure: its name, which is a key of `CAPTIONS`, and a `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: nothing has been measured yet.
@@ -247,8 +247,9 @@ def _fits(comparison: Comparison) -> Section:
 
 
 def _records(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Return the settings and the environment of each stage, without those that do not affect the result. Both are
-    empty before the stage starts."""
+    """Return one record per stage for the HTML page, with the settings and the environment of the stage, except fields
+    that describe how or where it was run (`tfscale.stage.how`). Settings and environment are empty before the stage
+    starts."""
     stages = {stage.key: stage for arm in arms for stage in arm.all_stages}
     return [
         {
@@ -281,7 +282,7 @@ def _environments(records: Sequence[dict[str, Any]]) -> Section:
 
 
 def _plain(rows: Sequence[Sequence[str]]) -> list[list[results.Cell]]:
-    """Convert rows of texts to rows of cells, whose columns are sorted by the texts."""
+    """Convert rows of strings to rows of cells. The columns are then sorted by the strings."""
     return [[(text, text) for text in row] for row in rows]
 
 

@@ -1,8 +1,9 @@
 """Comparison of a chain with another arm at one size, at equal perplexity and at equal compute.
 
-At equal perplexity, speed-up and saving compare cumulative costs: speed-up = arm / chain - 1 (as in arXiv 2405.15319)
-and saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%. At equal compute, the
-perplexities are compared, also with those of models from scratch of other sizes.
+At equal perplexity, the cumulative costs of the arm and the chain are compared: the speed-up is arm / chain - 1 (as in
+arXiv 2405.15319), and the saving is 1 - chain / arm (as in arXiv 2110.07143), where `arm` and `chain` are the costs. A
+speed-up of 54% is a saving of 35%. At equal compute, the perplexities are compared. The chain is also compared with
+models from scratch of other sizes.
 """
 
 import math
@@ -26,11 +27,11 @@ class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
     The target is the final perplexity of the arm. The chain's cost is read from its evaluations during training, before
-    its learning rate was decayed. A chain planned to end at this perplexity would cost at most as much.
+    its learning rate was decayed. A chain planned to end at this perplexity would cost no more.
 
-    If the arm has runs at several budgets and the chain did not reach the final perplexity of the largest, the target
-    is the chain's best perplexity. The arm's cost is then interpolated between the ends of its runs, or an upper bound
-    if the arm reached the target during the smallest run.
+    If the arm has runs at several budgets and the chain did not reach the final perplexity of the run at the largest
+    budget, the target is the chain's best perplexity. The arm's cost is then interpolated between the ends of its runs.
+    If the arm reached the target during its run at the smallest budget, this cost is an upper bound.
     """
 
     state: Reach
@@ -39,31 +40,33 @@ class EqualPerplexity:
     smallest budget, so the saving is an upper bound. `not reached`: the chain did not reach the target."""
     target: float
     arm: float
-    """Cumulative cost at which the arm reached the target, in the unit of the measure."""
+    """Cumulative cost at which the arm reached the target, in the unit of the chosen cost measure."""
     chain: float | None
-    """Cumulative cost of the chain when its stage of this size first reached the target, or None if it did not."""
+    """Cumulative cost of the chain when its stage of this size first reached the target, or None if the stage did not
+    reach the target."""
     gap: float
     """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
     """Verdict on the chain (`decide_outcome`)."""
     excess: float
     """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both sides reached: the arm's
-    final perplexity, or the chain's best perplexity if that is higher. A saving is negative."""
+    final perplexity, or the chain's best perplexity if that is higher. A negative excess is a saving."""
     interval: Interval | None
     """Confidence interval of the saving (the negative excess), or None if it is unknown. It is one-sided if the saving
-    is a bound, unless the outcome is `no difference`. An end beyond which costs were not measured is infinite."""
+    is a bound, unless the outcome is `no difference`. An end that lies beyond the measured costs is infinite."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
     noise: NoiseFloor | None = None
     """Noise floor that the verdict uses, or None if it is unknown or not needed."""
     exact: bool = False
-    """True if the learning rates of both sides had been decayed at these costs."""
+    """True if, at the costs `arm` and `chain`, the learning rates of both sides had been decayed."""
 
     @property
     def bound(self) -> Bound | None:
-        """Relation of the true saving to `saving`: `at least` or `at most` as large, or None if `saving` is exact. A
-        cost that was read during training is an upper bound on the cost of a planned run. The true saving is therefore
-        at least `saving` if this cost is the chain's, and at most `saving` if it is the arm's."""
+        """Whether the true saving is `at least` or `at most` the value of `saving`, or None if `saving` is exact. A
+        cost read from an evaluation during training is an upper bound on the cost of a run planned to end at this
+        perplexity. The true saving is therefore at least `saving` if the chain's cost was read in this way, and at most
+        `saving` if the arm's cost was."""
         if self.exact:
             return None
         return "at least" if self.state in ("reached", "at least") else "at most"
@@ -97,7 +100,7 @@ class EqualCompute:
     """True if the arm's perplexity is interpolated between two evaluations during training, before the decay of its
     learning rate, which favours the chain. False if it is the perplexity of a finished run."""
     interval: Interval | None
-    """Confidence interval of the difference, or None if it is unknown."""
+    """Confidence interval of `difference`, or None if it is unknown."""
     over: tuple[Source, ...]
 
     @property
@@ -107,15 +110,16 @@ class EqualCompute:
 
     @property
     def absolute_interval(self) -> Interval | None:
-        """Confidence interval of the absolute difference."""
+        """Confidence interval of the absolute value of `difference`, or None if it is unknown."""
         return -self.interval if self.interval and self.difference < 0 else self.interval
 
 
 def at_equal_perplexity(
     chain: ReplicateCurves | None, arm: ReplicateCurves | None, assumed: float | None
 ) -> EqualPerplexity | None:
-    """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement. `assumed` is the noise floor as in `noise_floor`."""
+    """Compare the costs of the chain and the arm at the arm's final perplexity, or at the chain's best perplexity in
+    the case described in `EqualPerplexity`. Return None if the arm's run has not finished or the chain has no
+    measurement. `assumed` has the same meaning as in `noise_floor`."""
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
@@ -157,8 +161,8 @@ def at_equal_perplexity(
 
 
 def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: EqualPerplexity) -> Interval:
-    """Return the confidence interval of the saving, from the cost ratios in each bootstrap sample. `opposite` is True
-    for samples that bound the saving from the opposite side."""
+    """Return the confidence interval of the saving, given the cost ratios in all bootstrap samples. `opposite` is a
+    mask of the samples that bound the saving from the side opposite to `equal.bound`."""
     savings = -np.expm1(ratios.logarithms)
     if equal.bound is None or equal.outcome == "no difference":
         return interval_of(np.where(ratios.bounded, np.where(ratios.reached, np.inf, -np.inf), savings))
@@ -166,8 +170,8 @@ def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: E
 
 
 def at_equal_compute(chain: ReplicateCurves | None, arm: ReplicateCurves | None) -> EqualCompute | None:
-    """Return the perplexities of the chain and the arm at the cumulative cost of the chain's model, or None if one of
-    them has not finished or the arm was not measured up to this cost."""
+    """Return the perplexities of the chain and the arm at the cumulative cost of the chain's model, or None if the run
+    of either side has not finished or the arm was not measured up to this cost."""
     if chain is None or arm is None or not (chain.finished and arm.finished):
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -195,13 +199,14 @@ class CostRatios:
     reached: NDArray[np.bool_]
     """Mask [curves] that is True if the chain reached the arm's final perplexity."""
     bounded: NDArray[np.bool_]
-    """Mask [curves] that is True if a cost is an upper bound, because the run had reached the perplexity by its first
-    evaluation. This is the chain's cost or, if the chain did not reach the arm's final perplexity, the arm's cost."""
+    """Mask [curves] that is True if one of the two costs is only an upper bound, because the run had already reached
+    the perplexity at its first evaluation. It refers to the chain's cost or, if the chain did not reach the arm's final
+    perplexity, to the arm's cost."""
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
-    """Return the logarithm of the ratio of the chain's cost to the arm's for each pair of curves, at the perplexity
-    that both reached."""
+    """Return the ratio of the chain's cost to the arm's cost for each pair of curves, at the perplexity that both
+    curves reached (`CostRatios`)."""
     rows = np.arange(len(chain.losses))
     there, early = chain.first_reach(arm.losses[:, -1])
     reached = np.isfinite(there)
@@ -216,12 +221,12 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
-    the perplexity, both as measured and in nearly all variations. `not reached`: the chain missed the perplexity, both
-    as measured and in nearly all variations. `no difference`: all other cases.
+    the perplexity, both as measured and in nearly all variations. `not reached`: the chain did not reach the
+    perplexity, both as measured and in nearly all variations. `no difference`: all other cases.
 
     Args:
         ratio, reached: logarithm of the measured cost ratio, and whether the chain reached the perplexity.
-        variations: ratios for bootstrap samples of seeds and documents, and for losses shifted by the noise floor.
+        variations: cost ratios for bootstrap samples of seeds and documents, and for losses shifted by the noise floor.
     """
     intervals = [interval_of(each.logarithms) for each in variations] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
@@ -234,7 +239,8 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
 
 
 def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
-    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise."""
+    """Return whether the chain's perplexity at equal compute is better or worse than the arm's, or level with it, which
+    means that the difference is within the noise."""
     interval = compared.interval or Interval(compared.difference, compared.difference)
     floor = 0.0 if noise is None else noise.nats
     if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
@@ -260,7 +266,7 @@ class ScratchEnd:
     run: ReplicateCurves
     """Curves of the run. Their last `ends` points are the final evaluations at all budgets."""
     point: int
-    """Negative index of this evaluation among the points of the curves."""
+    """Index of this evaluation among the points of the curves, counted from the end (negative)."""
 
     @property
     def loss(self) -> float:
@@ -273,8 +279,9 @@ class ScratchEnd:
 
 @dataclass(frozen=True)
 class BestOfAnySize:
-    """Comparison of the chain's model of one size with the best model from scratch, of any size, that cost no more. If
-    a smaller model from scratch is better, growing is useful only if the larger model itself is needed."""
+    """Comparison of the chain's model of one size with the best model from scratch, of any size, that cost no more than
+    the chain's model. If a smaller model from scratch is better, growing is useful only if the larger model itself is
+    needed."""
 
     arm: str
     size: str
@@ -283,7 +290,8 @@ class BestOfAnySize:
 
 def best_end(chain: ReplicateCurves, scratch: CurvesBySize) -> ScratchEnd | None:
     """Return the final evaluation with the lowest loss among all runs from scratch that cost no more than the chain's
-    model, or None if there is none. A run from scratch that is also the chain's run is excluded."""
+    model, or None if there is no such run or the chain's run has not finished. A run from scratch that is also the
+    chain's run is excluded."""
     if not chain.finished:
         return None
     compute = math.exp(chain.mean.log_compute[0, -1])
@@ -299,8 +307,8 @@ def best_end(chain: ReplicateCurves, scratch: CurvesBySize) -> ScratchEnd | None
 
 
 def best_of_any_size(chain: ReplicateCurves | None, scratch: CurvesBySize) -> BestOfAnySize | None:
-    """Compare the chain's model with the best model from scratch that cost no more (`best_end`), or return None if
-    there is none. The confidence interval does not account for the choice of the best model."""
+    """Compare the chain's model with the best model from scratch that cost no more than the chain's model. Return None
+    if `best_end` finds no such model. The confidence interval does not account for the choice of the best model."""
     best = best_end(chain, scratch) if chain else None
     if chain is None or best is None:
         return None

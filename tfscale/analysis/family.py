@@ -1,11 +1,11 @@
 """Comparison of family costs at equal perplexity per size. The family cost of an arm is the cost of all its sizes.
 
-A family cost matters if a model of every size is needed (arXiv 2504.00623 reports a saving of about 25%). Stages and
-trunks from which several sizes grow or branch count once.
+Family costs matter if a model of every size is needed (arXiv 2504.00623 reports that growth saves about 25% of this
+cost). A stage or trunk from which several sizes grow or branch is counted once.
 
 Arms rarely end at the same perplexities, so there are two comparisons: one at the chain's final perplexity of each
 size, and one at the other arm's final perplexities. The arm that sets the perplexities has the cost of its finished
-runs. The cost of the other arm is read from its curves, separately at each size.
+runs. The cost at which the other arm reached the same perplexities is read from its curves, separately at each size.
 """
 
 from collections import Counter
@@ -34,10 +34,11 @@ class SizeCost:
     size: str
     cumulative: float
     """Cumulative cost, in the unit of the chosen cost measure, at which the perplexity was reached, or the cost of the
-    whole run if it was not reached."""
+    whole run if the perplexity was not reached."""
     bound: Bound
-    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `at most`: the perplexity was
-    reached during training, before the decay of the learning rate. `at least`: it was not reached."""
+    """Whether a run planned to end at this perplexity would cost exactly, at most or at least `cumulative`. `at most`:
+    the perplexity was reached during training, before the decay of the learning rate. `at least`: the perplexity was
+    not reached."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,21 @@ class FamilyCost:
     """Cost of all sizes of an arm together, which lies between two bounds."""
 
     low: float
-    """Lower bound of the cost, without the sizes at which only an upper bound of the cost is known."""
+    """Lower bound of the cost. It excludes the sizes for which only an upper bound is known."""
     high: float
-    """Upper bound of the cost, which is infinite if a perplexity was not reached."""
+    """Upper bound of the cost. It is infinite if the perplexity of any size was not reached."""
     readings: tuple[SizeCost, ...]
 
     @property
     def bound(self) -> Bound:
-        """Relation of the true cost to `shown`."""
+        """Whether the true cost is exactly, at most or at least `shown`."""
         if self.sizes("at least"):
             return "at least"
         return "at most" if self.sizes("at most") else "exact"
 
     @property
     def shown(self) -> float:
-        """Cost to display: the upper bound or, if it is infinite, the lower bound."""
+        """Cost to display: the upper bound or, if the upper bound is infinite, the lower bound."""
         return self.low if self.sizes("at least") else self.high
 
     def sizes(self, bound: Bound) -> tuple[str, ...]:
@@ -73,10 +74,11 @@ class EqualFamily:
     chain: FamilyCost
     arm: FamilyCost
     excess: Interval
-    """Bounds of the excess cost of the chain, as a fraction of the arm's cost, which are equal if both costs are exact.
-    A saving is negative. An unknown bound is -1 or infinite."""
+    """Lower and upper bound of the chain's excess cost, as a fraction of the arm's cost. A negative excess is a saving.
+    The bounds are equal if both costs are exact. An unknown lower bound is -1, and an unknown upper bound is
+    infinite."""
     interval: Interval | None
-    """Confidence interval that covers both bounds of the excess, or None if it is unknown."""
+    """Confidence interval that covers both bounds of `excess`, or None if it is unknown."""
     verdict: Verdict
     """Verdict on the chain. `open`: a perplexity was not reached or was reached only during training, and the bounds of
     the excess do not show which side is cheaper."""
@@ -88,7 +90,7 @@ class EqualFamily:
 
 @dataclass(frozen=True)
 class FamilyComparison:
-    """Comparison of the chain's family cost with that of another arm, in one measure of cost."""
+    """Comparison of the chain's family cost with the family cost of another arm, in one measure of cost."""
 
     arm: str
     title: str
@@ -112,7 +114,7 @@ def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
     """Compare the cost of all sizes of the chain with the cost of the same sizes of an arm. Return None if the chain or
-    the arm has not finished a size, or if a cost is unknown. `assumed` is the noise floor as in `noise_floor`."""
+    the arm has not finished a size, or if a cost is unknown. `assumed` has the same meaning as in `noise_floor`."""
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
@@ -128,7 +130,7 @@ def compare_families(
 
 
 Stack = Sequence[tuple[Curves, Curves]]
-"""One pair per size of a family: curves of the run, and curves from which costs are read."""
+"""One pair per size of a family: the curves of the runs, and the curves from which costs are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +140,9 @@ class _Member:
     size: str
     run: ReplicateCurves
     read: ReplicateCurves
-    """Curves from which costs are read, which are `run.decayed` or, if that is None, `run`."""
+    """Curves from which costs are read: `run.decayed` or, if `run.decayed` is None, `run`."""
     own_from: float
-    """Cumulative cost before the stages that only this size needs."""
+    """Cumulative cost at the start of the first stage that only this size needs, averaged over seeds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +161,10 @@ class _Family:
         return [(each.run.mean, each.read.mean) for each in self.members]
 
     def costs(self, at: Sequence[Array]) -> Array:
-        """Return the total cost of all sizes [curves], given the logarithms of the cumulative cost of each size
-        [curves], which are infinite if the cost is unknown. With two seeds, bootstrap samples have heavy tails, so
-        logarithms are limited to 300, which keeps the ratios of costs defined."""
+        """Return the total cost of all sizes [curves]. `at` contains one array per size: the logarithm of the
+        cumulative cost [curves], which is infinite if the cost is unknown. With two seeds, bootstrap samples have heavy
+        tails, so finite logarithms are limited to the range from -300 to 300, which keeps the ratios of costs
+        defined."""
         spent = [np.where(np.isposinf(x), np.inf, np.exp(np.clip(x, -300.0, 300.0))) for x in at]
         own = [np.maximum(cost - each.own_from, 0.0) for cost, each in zip(spent, self.members, strict=True)]
         return np.asarray(self.common + np.sum(own, axis=0))
@@ -185,23 +188,23 @@ class _CostReader:
 
     @property
     def cost(self) -> FamilyCost:
-        """Cost of the family, read from the mean curves."""
+        """Cost of `family`, read from the curves averaged over seeds."""
         (low,), (high,) = self.bounds(self.family.means, self.setter.means)
         return FamilyCost(float(low), float(high), self.readings)
 
     def bounds(self, reads: Stack, sets: Stack) -> tuple[Array, Array]:
-        """Return a lower and an upper bound of the total cost of all sizes [curves], for curves of `family`, and of
-        `setter`, which sets the perplexities. The lower bound excludes the sizes whose perplexity was reached during
-        training."""
+        """Return a lower and an upper bound [curves] of the total cost of all sizes. `reads` are curves of `family`,
+        and `sets` are curves of `setter`, which sets the perplexities. The lower bound excludes the sizes at which
+        `family` reached the perplexity during training."""
         found = self._reach(reads, sets)
         high = self.family.costs([np.where(reached, at, np.inf) for at, reached in found])
         kept = [at for reading, (at, _) in zip(self.readings, found, strict=True) if reading.bound != "at most"]
         return self.rest.costs(kept) if self.rest else np.zeros_like(high), high
 
     def _reach(self, reads: Stack, sets: Stack) -> list[tuple[Array, NDArray[np.bool_]]]:
-        """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
-        final perplexity of `setter`, or of the final cost of `family` if it did not reach this perplexity, and a mask
-        that is True if `family` reached it."""
+        """Return two arrays [curves] for each size. The first is the logarithm of the cumulative cost at which `family`
+        reached the final perplexity of `setter` or, if `family` did not reach this perplexity, of its final cumulative
+        cost. The second is a mask that is True if `family` reached this perplexity."""
         found = []
         members = zip(self.family.members, self.setter.members, reads, sets, strict=True)
         for member, other, (run, read), (target, _) in members:
@@ -213,12 +216,13 @@ class _CostReader:
 
 
 def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, of_chain: bool) -> EqualFamily:
-    """Compare the costs of the reader's family and of its setter at the setter's final perplexities.
+    """Compare the family costs of `reader.family` and `reader.setter` at the final perplexities of the setter.
 
     Args:
-        draws: bootstrap samples of the curves of the reader and of the setter, if a source of variation is known.
+        draws: bootstrap samples of the curves of the family and of the setter, or None if no source of variation is
+            known.
         nats: noise floor of the losses in nats.
-        of_chain: True if the reader is the chain.
+        of_chain: True if `reader.family` is the chain, False if the setter is the chain.
     """
     family, setter = reader.family, reader.setter
 
@@ -240,7 +244,7 @@ def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, 
 
 def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
     """Return the verdict on the chain's family cost: `costs more` or `saves` if all intervals are above or below 0,
-    otherwise `no difference` if the excess is exact, and `open` if only its bounds are known.
+    otherwise `no difference` if the excess is exact, and `open` if only bounds of the excess are known.
 
     Args:
         excess: measured bounds of the chain's excess cost, as a fraction of the arm's cost.
@@ -254,8 +258,8 @@ def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
 
 
 def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | None:
-    """Return the given sizes of an arm with costs averaged over seeds, or None if a size has not finished or a cost is
-    unknown."""
+    """Return the family of the given sizes of an arm, with costs averaged over seeds, or None if a size has not
+    finished or a cost is unknown."""
     replicates = [arm.replicates(size) for size in sizes]
     if not all(runs and all(run.finished for run in runs) for runs in replicates):
         return None
@@ -271,8 +275,9 @@ def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | 
 
 
 def _shared(arm: ArmCurve, runs: Sequence[StageCurve], measure: Measure) -> list[float]:
-    """Return the cost of the stages that several runs of an arm need, followed by the cumulative cost of each run
-    before the stages that only this run needs."""
+    """Return the cost of the stages that several of the given runs need, followed by one cost for each run: the
+    cumulative cost at the start of the first stage that only this run needs. The first cost includes the models from
+    which the arm started."""
     stages = {stage.key: stage for run in arm.stages for stage in run.stages}
     parents = {key: stage.parent for key, stage in stages.items()}
     lines = [[stages[key] for key in lineage(run.stages[-1].key, parents.get) if key in stages] for run in runs]

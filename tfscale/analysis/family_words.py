@@ -16,7 +16,8 @@ WORDS: dict[Bound, str] = {"exact": "", "at least": "at least ", "at most": "at 
 
 def family_sentences(families: Sequence[FamilyComparison], price: float | None) -> tuple[str, ...]:
     """Return one sentence per arm, which compares the costs of all sizes at the chain's and at the arm's perplexities,
-    and an explanation of bounds if any cost is a bound. `price` is that of a device in US dollars per hour."""
+    and an explanation of bounds if any cost is a bound. `price` is the price of a device in US dollars per hour, or
+    None if it is unknown."""
     arms = dict.fromkeys(each.arm for each in families)
     sentences = [_of_arm([each for each in families if each.arm == arm], price) for arm in arms]
     exact = all(each.at_chain.exact and each.at_arm.exact for each in families)
@@ -110,7 +111,8 @@ def _change(equal: EqualFamily, words: dict[Bound, str]) -> str:
 
 
 def _limits(equal: EqualFamily, words: dict[Bound, str], before: str = "") -> str:
-    """Return the known bounds of an open comparison in parentheses, or an empty text if there are none."""
+    """Return the known bounds of the excess in an open comparison in parentheses, or an empty string if no bound is
+    known."""
     low, high = equal.excess.low, equal.excess.high
     if low > -1 and isfinite(high):
         return f" ({before}{_relative(low)} to {_relative(high)})"
@@ -124,8 +126,9 @@ def _relative(excess: float) -> str:
 
 
 def _brackets(equal: EqualFamily, sign: Literal[1, -1], words: dict[Bound, str] = WORDS) -> str:
-    """Return the confidence interval of the excess, or of the saving if `sign` is -1, as text, such as ` [-9.1%,
-    2.4%]`, or ` (with 95% confidence at least 8.1%)` if the costs are bounds."""
+    """Return the confidence interval of the excess, or of the saving if `sign` is -1, as text such as ` [-9.1%, 2.4%]`,
+    or ` (with 95% confidence at least 8.1%)` if the costs are bounds. Return an empty string if there is nothing to add
+    to the excess or saving."""
     if equal.interval is None:
         return ""
     low, high = sorted(sign * end for end in (equal.interval.low, equal.interval.high))

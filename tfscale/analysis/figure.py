@@ -1,8 +1,8 @@
 """Main figure, which shows validation perplexity over cumulative compute like Figure 3 of arXiv 2410.23168.
 
-The chain is one connected curve through its sizes, and every other arm has an end point for each size. Thin lines are
-evaluations during training, and bands show the variation over seeds or documents. A second panel shows the change in
-loss at each growth. Published points are hollow or grey, and fitted laws are dotted.
+Each arm has one marker per size, at the end of the run, and a line that connects the markers. The line of the chain is
+bold. Thin lines are evaluations during training, and bands show the variation over seeds or documents. A second panel
+shows the change in loss at each growth. Published points are hollow or grey, and fitted scaling laws are dotted.
 """
 
 import math
@@ -31,7 +31,7 @@ AXIS: dict[Measure, str] = {
 }
 HEIGHT, LEGEND_LINE, CAPTION_LINE = 3.3, 0.155, 0.13  # inches
 OFFSET = 4
-"""Distance from the end of a curve to its label, in points."""
+"""Horizontal and vertical distance from the end of a curve to its label, in points (1/72 inch)."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
 PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump": "-."}
 
@@ -176,8 +176,8 @@ def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style
 
 
 def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> None:
-    """Draw published points. Markers are hollow if the perplexity is from a table or the text, and grey if it was read
-    from a figure."""
+    """Draw the published points of an arm. Markers are grey if the perplexity was read from a figure, and hollow
+    otherwise."""
     points = [
         (e.totals.of(measure), e.perplexity, (e.read_from or {}).get("perplexity"))
         for s in arm.stages
@@ -208,8 +208,9 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
 def _label_sizes(
     axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, curves: CurvesBySize, looks: dict[str, Style]
 ) -> None:
-    """Label the ends of the chain's runs with their sizes on the lower left. Label the ends of other runs, if they are
-    not at the chain's compute, on the right, alternately above and below."""
+    """Label the end of each run with its size. Labels of the chain are on the lower left. Labels of other arms are on
+    the right, alternately above and below, and are omitted if the run ends at the chain's compute or if all runs of the
+    arm train one model (`ArmKind.one_model`)."""
     chain_ends = {size: end for size in chain.sizes if (end := _end(curves[chain.name, size]))}
     for size, end in chain_ends.items():
         annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")

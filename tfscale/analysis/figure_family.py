@@ -10,8 +10,8 @@ from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, po
 from tfscale.analysis.words import UNITS, amount
 
 BAR, GAP, MARGIN = 0.19, 0.5, 1.15
-"""Height of a bar in inches, space between groups as a multiple of the height of a bar, and height in inches of the
-labels around all bars."""
+"""Height of a bar in inches, space between groups of bars as a multiple of the height of a bar, and total height in
+inches of the legend, axis labels and note."""
 ROOM = 1.45
 """Length of the axis as a multiple of the longest bar, which leaves space for the label of this bar."""
 NOTE = "≤: some of the perplexities were reached during training, before the decay. ≥: some were not reached."
@@ -22,8 +22,9 @@ Bars = list[tuple[str, str, FamilyCost]]
 
 
 def family_figure(families: Sequence[FamilyComparison], arms: Sequence[ArmCurve], price: float | None) -> Any:
-    """Draw one panel per measure of cost, with one group of bars for the costs at the chain's perplexities and one for
-    the costs at the perplexities of each other arm. Labels of device-seconds include US dollars if there is a price."""
+    """Draw family costs and return a `matplotlib.figure.Figure`. It has one panel per measure of cost, except FLOPs
+    with optimizer. Each panel has one group of bars for the costs at the chain's perplexities, and one group for the
+    costs at the perplexities of each other arm. Labels of device-seconds include US dollars if `price` is known."""
     measures = list(dict.fromkeys(each.measure for each in families if each.measure != "flops_with_optimizer"))
     with drawing():
         if not measures:

@@ -19,7 +19,7 @@ LETTER = 7.4
 
 
 def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
-    """Write a text next to a data point, at an offset (right, up) in units of 1/72 inch."""
+    """Write text next to a data point, at an offset (right, up) in points (1/72 inch)."""
     from matplotlib.patheffects import withStroke
 
     right, up = offset
@@ -39,9 +39,9 @@ def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, i
 
 
 def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> list[str]:
-    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge of the axes if the
-    perplexity is above the axes, and return sentences for the caption. Growths of unknown cost, from imported weights,
-    are omitted."""
+    """Mark the growth to each size of the chain at the perplexity right after the growth, averaged over seeds, and
+    return sentences for the caption. If the perplexity is above the axes, the mark is at their upper edge. Growths
+    whose cost is zero or unknown, such as growths from imported weights, are omitted."""
     events = [event for event in events if event.cost.of(measure) > 0]
     above, label, top = False, "right after growth, untrained", axes.get_ylim()[1]
     for size in dict.fromkeys(event.size for event in events):
@@ -86,7 +86,8 @@ def mark_best_of_any_size(axes: Any, runs: Sequence[ReplicateCurves | None], scr
 
 
 def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
-    """Draw the loss right after each growth and at the end of the stage, in nats relative to the loss before it."""
+    """Draw the losses right after each growth and at the end of the stage, as differences in nats from the loss before
+    the growth."""
     sizes = list(dict.fromkeys(event.size for event in events))
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for event in events:

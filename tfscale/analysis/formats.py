@@ -23,13 +23,13 @@ from tfscale.stage.how import without
 
 
 def to_json(comparison: Comparison) -> str:
-    """Return a comparison as JSON. The fields of a row have the same names as the columns of the CSV file. Unknown
-    values are null."""
+    """Return a comparison as JSON. The fields of each element of `rows` have the same names as the columns of the CSV
+    file. Unknown and infinite values are null."""
     return json.dumps(to_document(comparison), indent=2, allow_nan=False) + "\n"
 
 
 def to_document(comparison: Comparison) -> dict[str, Any]:
-    """Return the content of a comparison's JSON file as a dictionary. Unknown values are None."""
+    """Return the content of a comparison's JSON file as a dictionary. Unknown and infinite values are None."""
     table = comparison.table
     document = {
         "title": comparison.title,
@@ -126,7 +126,7 @@ def _finite(value: Any) -> Any:
 
 
 def to_csv(table: Table) -> str:
-    """Return a table as CSV, with one line per row. Unknown values are empty."""
+    """Return a table as CSV, with a header line and one line per row. Unknown and infinite values are empty."""
     records = [record(row, table) for row in table.rows]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(records[0]) if records else [], lineterminator="\n")
@@ -136,7 +136,8 @@ def to_csv(table: Table) -> str:
 
 
 def record(row: Row, table: Table) -> dict[str, Any]:
-    """Return a row of the table as a flat dictionary in full precision. Keys and seeds are separated by spaces."""
+    """Return a row of the table as a flat dictionary with numbers in full precision. Several keys or seeds are joined
+    with spaces."""
     compute, perplexity, included = row.equal_compute, row.equal_perplexity, row.with_optimizer
     noise, best = row.noise, row.any_size
     costs = {

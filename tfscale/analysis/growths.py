@@ -7,7 +7,7 @@ from tfscale.analysis.curves import ArmCurve, Cost
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """Growth of a model with one seed. Losses are validation losses in nats per token."""
+    """Growth of one model to a larger size, for one seed. Losses are validation losses in nats per token."""
 
     size: str
     """Size of the grown model."""
@@ -21,15 +21,15 @@ class GrowthEvent:
     loss_end: float | None
     """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Training tokens until the evaluation from which the loss remains at most `loss_before`, or None if there is none
-    yet."""
+    """Number of training tokens after the growth at the first evaluation for which this loss and all later losses are
+    at most `loss_before`, or None if there is no such evaluation yet."""
     cost: Cost
-    """Cumulative cost of the lineage at the growth."""
+    """Cumulative cost of the model and all its ancestors at the time of the growth."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the growths of an arm, or of its trunk if it has one. Rejected growths, and growths without an evaluation
-    before or after them, are omitted."""
+    """Return the growths of an arm, or of its trunk if it has one. Rejected growths, and growths for which the model
+    was not evaluated both before and after the growth, are omitted."""
     stages = arm.trunk or arm.stages
     parents = {stage.key: stage for stage in (*stages, *arm.detours)}
     events = []

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Confidence level of all intervals: the fraction of repeated experiments whose interval contains the true value."""
+"""Default confidence level: the fraction of repeated experiments whose confidence interval contains the true value.
+Intervals in advice have another level (`tfscale.advise.law.LEVEL`)."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Confidence interval that is either central, with a probability of (1 - LEVEL) / 2 in each tail, or one-sided,
-    with one infinite end. An infinite end means that the limit is unknown."""
+    """Confidence interval that is either central, with the same probability in each tail, or one-sided, with one
+    infinite end. An infinite end means that the limit is unknown."""
 
     low: float
     high: float

@@ -1,5 +1,5 @@
-"""Noise floor of a comparison with single runs. If only one side has several seeds, their variation is used for both
-sides. If each side has a single seed, the noise floor is the one that is set in the configuration."""
+"""Noise floor of a comparison with single runs. If only one side has several seeds, the variation over these seeds is
+used for both sides. If each side has a single seed, the noise floor that is set in the configuration is used."""
 
 import math
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | N
     seeds.
 
     With probability LEVEL, the mean final losses of two sides that differ only in their seeds differ by less than the
-    noise floor. It is s sqrt(1/n + 1/m) times the quantile of Student's t distribution with n - 1 degrees of freedom,
-    where s is the standard deviation of the final losses of the side with n seeds, and m = 1.
+    noise floor. The noise floor is s sqrt(1/n + 1/m) times the quantile of Student's t distribution with n - 1 degrees
+    of freedom, where s is the standard deviation of the final losses of the side with n seeds, and m = 1.
 
     Args:
         assumed: noise floor in nats if both sides have one seed, or None if it is unknown.

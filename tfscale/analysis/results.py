@@ -1,4 +1,4 @@
-"""Tables of a comparison, with headings and formatted numbers that are the same in all documents."""
+"""Tables of a comparison. Their headings and formatted numbers are the same in all documents."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interva
 from tfscale.text import count
 
 Cell = tuple[str, Any]
-"""Text of a cell, and the value by which its column is sorted."""
+"""Text of a table cell, and the value of the cell by which its column is sorted."""
 RESULTS = [
     *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
     *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
@@ -94,12 +94,12 @@ FAMILIES = [
     *("Reached during training", "Not reached"),
 ]
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the costs of the sizes in the last two columns of the table of family costs."""
+"""Each of the last two columns of the table of family costs lists the sizes whose costs have one of these bounds."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
-    """Return the rows of the table of family costs, whose header is `FAMILIES`, with costs in US dollars if the price
-    of a device per hour is known."""
+    """Return the rows of the table of family costs, whose header is `FAMILIES`. Costs in US dollars are included if
+    `price`, the price of a device in US dollars per hour, is known."""
     rows = []
     for family in families:
         for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):

@@ -1,10 +1,12 @@
-"""Scaling law L(C) = E + A C^-alpha, fitted to the runs of an arm from scratch.
+"""Scaling law L(C) = E + A C^-alpha of the loss L over compute C, fitted to the runs of an arm that trains from
+scratch.
 
-The form and the method are those of arXiv 2203.15556 (Chinchilla) for compute only: the sum of Huber losses of the
-residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law is fitted to
-the frontier of the arm. The frontier consists of the ends of those runs, of any size, whose loss is lower than that of
-all runs with the same or less compute. Losses are first averaged over seeds, so that the frontier does not select lucky
-seeds. Evaluations during training are not used, because they precede the decay of the learning rate.
+The form and the method are those of arXiv 2203.15556 (Chinchilla), with compute as the only variable: the sum of Huber
+losses of the residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law
+is fitted to the frontier of the arm. The frontier consists of the final evaluations of those runs, of any size, whose
+loss is lower than the losses of all runs with the same or less compute. Losses are first averaged over seeds, so that
+the frontier does not select lucky seeds. Evaluations during training are not used, because they precede the decay of
+the learning rate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ DELTA = 1e-3
 STEEPEST = 3.0
 """Maximum exponent alpha of a fitted scaling law."""
 STEPS = 80
-"""Number of steps of the minimisation per fit of a scaling law."""
+"""Number of steps of the minimisation for each fit of a scaling law."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
@@ -33,8 +35,8 @@ STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha 
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Ends of an arm's runs whose loss is lower than that of all runs with the same or less compute, in order of
-    compute."""
+    """Final evaluations of those runs of an arm whose loss is lower than the losses of all runs with the same or less
+    compute, in order of compute."""
 
     keys: tuple[str, ...]
     """Keys of the stages whose final evaluations are points of the frontier."""
@@ -43,8 +45,8 @@ class Frontier:
     losses: Array
     """Validation losses [points] in nats per token, averaged over seeds."""
     runs: NDArray[np.intp]
-    """Index of the run of each point [points]. Branches of one run at several budgets have the same index, because they
-    deviate from the law together."""
+    """Index of the size of each point [points]. The points of one size have the same index, because runs of one size at
+    several budgets can be branches of the same run, which deviate from the law together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +63,9 @@ class ScalingLaw:
     exponent: float
     """Exponent alpha."""
     unit: float
-    """Geometric mean of the frontier's compute, in the unit of the measure."""
+    """Geometric mean of the compute of the frontier, in the unit of the chosen cost measure."""
     refits: Array
-    """Parameters log E, log A and alpha of each refit [refits, 3]."""
+    """Parameters log E, log A and alpha of each refit to a bootstrap sample [refits, 3]."""
     scatter: Array
     """Residuals of log L [points], scaled to account for the degrees of freedom of the three parameters."""
 
@@ -73,12 +75,13 @@ class ScalingLaw:
         return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
 
     def loss(self, compute: Array) -> Array:
-        """Return the fitted loss at each compute, in nats per token."""
+        """Return the fitted loss at each amount of compute, in nats per token."""
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Return the lower and upper limits between which the law expects the fraction LEVEL of losses at each compute,
-        in nats per token, given the refits and the scatter of the points."""
+        """Return the lower and upper limits, in nats per token, between which the law expects the fraction LEVEL of
+        measured losses at each compute. The limits account for the uncertainty of the fit and for the scatter of the
+        points."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -104,8 +107,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 def _ends(
     arm: ArmCurve, size: str, number: int, measure: Measure
 ) -> Iterator[tuple[float, float, int, tuple[str, ...]]]:
-    """Yield (compute, loss, `number`, stage keys) for the ends of an arm's finished runs of one size at each budget,
-    averaged over seeds."""
+    """Yield (compute, loss, `number`, stage keys) for the final evaluations of an arm's runs of one size, once for each
+    budget at which the runs of all seeds have finished. Compute and loss are averaged over seeds."""
     runs = arm.replicates(size)
     budgets = [run.readings for run in runs] if all(run.readings for run in runs) else [(run,) for run in runs]
     for replicates in zip(*budgets, strict=False):
@@ -137,9 +140,9 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:
     """Return bootstrap samples of the residuals [REFITS, points]. Each residual is the sum of the mean residual of a
-    run and the deviation of a point from the mean of its run, both drawn with replacement. Points of one run have the
-    same mean in each sample. If runs have several points, the means are scaled up, because a fit of three parameters
-    makes the means of few runs too small."""
+    run and the deviation of a point from the mean of its run, both drawn with replacement. Points of one run are given
+    the same mean residual in each sample. If runs have several points, the means are scaled up, because a fit of three
+    parameters makes the means of few runs too small."""
     _, place, sizes = np.unique(runs, return_inverse=True, return_counts=True)
     means = np.bincount(place, residuals) / sizes
     deviations = residuals - means[place]
@@ -149,14 +152,14 @@ def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Gener
 
 
 def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw, ...]:
-    """Return the scaling laws of the arms from scratch that have enough points."""
+    """Return the scaling laws of those arms from scratch whose frontier suffices for a fit (`fit_law`)."""
     laws = [fit_law(arm.name, frontier(arm, measure)) for arm in arms if arm_kind(arm.kind).from_scratch]
     return tuple(law for law in laws if law is not None)
 
 
 def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
-    """Minimise the Huber losses of y - log L(x) for several fits by the Levenberg-Marquardt method with iteratively
-    reweighted least squares.
+    """Minimise the sums of the Huber losses of y - log L(x) for several fits at once by the Levenberg-Marquardt method
+    with iteratively reweighted least squares.
 
     Args:
         x: logarithm of compute [points].

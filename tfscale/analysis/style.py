@@ -25,7 +25,7 @@ INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
 TEXT, SMALL = 8.0, 6.8
 """Font sizes of the figures in points."""
 SETTINGS = "matplotlibrc"
-"""Name of matplotlib's settings file."""
+"""Name of Matplotlib's settings file."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ OTHERS = (
 
 
 def styles(arms: Sequence[ArmCurve]) -> dict[str, Style]:
-    """Return the style of each arm, by the name of the arm, for all figures."""
+    """Return a mapping from the name of each arm to its style in all figures."""
     chain = the_chain(arms)
     found = {chain.name: CHAIN}
     for index, arm in enumerate(arm for arm in arms if arm is not chain):
@@ -61,7 +61,8 @@ def styles(arms: Sequence[ArmCurve]) -> dict[str, Style]:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw and render with tfscale's fonts and colours, regardless of the user's matplotlib settings."""
+    """Use tfscale's fonts and colours for all drawing and rendering within the context, regardless of the user's
+    Matplotlib settings."""
     matplotlib = _matplotlib()
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     look = {
@@ -80,7 +81,8 @@ def drawing() -> Iterator[None]:
 
 
 def _matplotlib() -> Any:
-    """Import matplotlib without the user's settings, which are read during import and can cause the import to fail."""
+    """Import Matplotlib without the user's settings. Matplotlib reads these settings during import, and an error in
+    them can cause the import to fail."""
     if "matplotlib" in sys.modules:
         return import_module("matplotlib")
     spec = find_spec("matplotlib")
@@ -97,7 +99,8 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure` with a size in inches, to be called within `drawing()`."""
+    """Return an empty `matplotlib.figure.Figure` with a size in inches. Must be called within the context of
+    `drawing`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -133,7 +136,7 @@ def tidy(axes: Any) -> None:
 
 
 def round_ticks(low: float, high: float) -> Any:
-    """Return a matplotlib locator for round tick values on a logarithmic axis."""
+    """Return a Matplotlib locator for round tick values on a logarithmic axis."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     if high < 10 * low:

@@ -1,4 +1,5 @@
-"""Table of a comparison, whose rows contain the cost of each size of each arm and its comparison with the chain."""
+"""Table of a comparison. Each row contains the cost of one size of one arm and the comparison of this size with the
+chain."""
 
 import math
 from collections.abc import Sequence
@@ -28,8 +29,9 @@ Status = Literal["finished", "unfinished", "missing"]
 
 @dataclass(frozen=True)
 class Row:
-    """Table row for one size of one arm over all seeds. Measurements are None until a run has finished, costs until all
-    runs have, and comparisons until both sides have. At equal perplexity, the chain's run may be unfinished."""
+    """Table row for one size of one arm over all seeds. Measurements are None until the run of at least one seed has
+    finished, and costs are None until the runs of all seeds have finished. Comparisons are None until a run of the arm
+    and a run of the chain have finished. For the comparison at equal perplexity, the chain's run may be unfinished."""
 
     size: str
     arm: str
@@ -38,15 +40,17 @@ class Row:
     keys: tuple[str, ...]
     """Keys of the stages of this row, one per seed."""
     chain_keys: tuple[str, ...]
-    """Keys of the chain's stages with which the row is compared, if any."""
+    """Keys of the chain's stages of this size, with which the row is compared. Empty in the rows of the chain, and for
+    sizes that the chain does not have."""
     rests_on: tuple[str, ...]
     """Keys of all stages on which numbers of the row depend, including parents and smaller sizes."""
     seeds: tuple[int | None, ...]
     status: Status
-    """State of the runs of this row, which is `finished` if the runs of all seeds have finished."""
+    """State of the runs of this row. `finished`: the runs of all seeds have finished. `missing`: no run has been
+    evaluated. `unfinished`: all other cases."""
     parameters: int | None
     loss: float | None
-    """Validation loss in nats per token, averaged over seeds."""
+    """Final validation loss in nats per token, averaged over the seeds that have finished."""
     perplexity: float | None
     perplexity_interval: Interval | None
     perplexity_over: tuple[Source, ...]
@@ -54,18 +58,21 @@ class Row:
     cumulative: Cost | None
     marginal: Cost | None
     family: FamilyCost | None
-    """Cost in the table's measure of all sizes of the arm up to this one, each at the chain's final perplexity."""
+    """Family cost of all sizes of the arm up to this size, each at the chain's final perplexity, in the table's
+    measure. None if it is unknown or the chain does not have this size."""
     equal_compute: EqualCompute | None
     """Comparison of the arm with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
     """Comparison of the arm with the chain at the arm's final perplexity."""
     cost_ratio: float | None
-    """Ratio of the arm's cumulative cost to the chain's, regardless of their perplexities."""
+    """Ratio of the arm's cumulative cost to the chain's cumulative cost in the table's measure, regardless of
+    perplexity."""
     with_optimizer: EqualPerplexity | None = None
-    """`equal_perplexity` with the optimizer's FLOPs included. None if they are unknown for the arm or the chain, or if
-    the table's measure is not model FLOPs."""
+    """`equal_perplexity` with the optimizer's FLOPs included. None if these FLOPs are unknown for the arm or the chain,
+    or if the table's measure is not model FLOPs."""
     any_size: BestOfAnySize | None = None
-    """Comparison of the chain with the best model from scratch of any size; None in the rows of other arms."""
+    """Comparison of the chain with the best model from scratch of any size, or None if there is no such model. Always
+    None in the rows of other arms."""
 
     @property
     def shared(self) -> bool:
@@ -79,7 +86,8 @@ class Row:
 
     @property
     def optimizer_share(self) -> float | None:
-        """Optimizer's share of the FLOPs of the runs of this row, without their parents; None if it is unknown."""
+        """Optimizer's share of the FLOPs of the runs of this row, excluding their parents, or None if the share is
+        unknown."""
         share = self.marginal.optimizer_share if self.marginal else math.nan
         return None if math.isnan(share) else share
 
@@ -89,18 +97,20 @@ class Table:
     """Comparison of all sizes of all arms with the chain."""
 
     measure: Measure
-    """Measure of compute for equal compute, speed-up and saving. Costs are reported in all measures."""
+    """Measure of compute in which arms are compared. The cumulative and marginal costs of the rows are given in all
+    measures."""
     chain: str
     """Name of the arm with which all other arms are compared."""
     heldout_tokens: int | None
     rows: tuple[Row, ...]
-    """Rows in the chain's order of sizes and, for each size, in the order of the arms."""
+    """Rows in the chain's order of sizes, followed by sizes that the chain does not have. Rows of one size are in the
+    order of the arms."""
     tuning_flops: float | None = None
     """Cost of tuning the learning rates of the arms, which is not included in any row, or None if it is not stated."""
     primary: tuple[str, str] | None = None
-    """Size and name of the arm of the primary comparison, if one is declared."""
+    """Size and arm name of the primary comparison, or None if no comparison is declared as primary."""
     assumed_noise: float | None = None
-    """Noise floor in nats of comparisons in which both sides have one seed, or None if it is unknown."""
+    """Noise floor in nats for comparisons in which both sides have one seed, or None if it is unknown."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -123,7 +133,7 @@ def compare(
     tuning_flops: float | None = None,
     primary: tuple[str, str] | None = None,
 ) -> Table:
-    """Compare all arms with the first chain among them. All arguments except `arms` are fields of `Table`.
+    """Compare all arms with the first arm of kind `chain`. All arguments except `arms` are fields of `Table`.
 
     Raises:
         ValueError: there is no chain among the arms.

@@ -19,8 +19,9 @@ UNITS: dict[Measure, str] = {
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """Return one verdict per size as text. It states whether the chain's perplexity is below or above that of the other
-    arms at equal cost, whether the chain saves compute, and whether the optimizer's FLOPs change this verdict."""
+    """Return one text per size. Each states whether the chain's perplexity is below or above the perplexities of the
+    other arms at equal cost, whether the chain saves compute, and whether including the optimizer's FLOPs changes this
+    verdict."""
     return tuple(f"{size}{_rank(table, size)}: {_size_sentence(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -72,7 +73,8 @@ def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
 
 
 def _with_optimizer(rows: Sequence[Row]) -> str:
-    """Return a sentence that states which outcomes change if the optimizer's FLOPs are included."""
+    """Return a sentence that states which outcomes of the comparisons in `rows` change if the optimizer's FLOPs are
+    included."""
     unknown = [row.title for row in rows if row.with_optimizer is None]
     differing = [
         f"{cost_clause(row.with_optimizer)} compared with {row.title} "
@@ -133,8 +135,8 @@ def _bound(bound: Bound | None) -> str:
 
 
 def _confidence(value: EqualPerplexity, interval: Interval | None, bound: Bound | None) -> str:
-    """Return the confidence interval of a saving or an excess as text: ` [low, high]`, for a bound ` (with 95%
-    confidence at least low)`, or empty if it is unknown."""
+    """Return the confidence interval of a saving or an excess cost as text such as ` [25.2%, 36.1%]`, or ` (with 95%
+    confidence at least 8.1%)` if the saving or excess is a bound. Return an empty string if the interval is unknown."""
     end = _known_end(interval)
     if bound is None or end is None:
         return _brackets(interval, ".1%")
@@ -149,8 +151,8 @@ def _known_end(interval: Interval | None) -> float | None:
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """Return sentences that explain the intervals, the noise floor, the optimizer's share of FLOPs and the cost of
-    tuning."""
+    """Return sentences about the primary comparison, the intervals, the noise floor, the optimizer's share of FLOPs and
+    the cost of tuning."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -205,7 +207,8 @@ def _noise(table: Table) -> tuple[str, ...]:
 
 
 def _shares(table: Table) -> tuple[str, ...]:
-    """Return sentences about the optimizer's share of a run's FLOPs for each arm, and about unknown shares."""
+    """Return sentences that state the optimizer's share of a run's FLOPs for each arm, and the arms for which it is
+    unknown."""
     known, unknown, sentences = [], [], []
     for title in dict.fromkeys(row.title for row in table.rows if row.marginal):
         shares = [row.optimizer_share for row in table.rows if row.title == title and row.marginal]
@@ -233,7 +236,8 @@ def _tuning(table: Table) -> str:
 
 
 def speed_up(value: EqualPerplexity | None) -> str:
-    """Return the speed-up as text such as `+54.6%`, `at least +12.0%` or `not reached (0.14 above)`."""
+    """Return the speed-up as text such as `+54.6%`, `at least +12.0%` or `not reached (0.14 above)`, or an empty string
+    if `value` is None."""
     if value is None:
         return ""
     if value.speed_up is None:
@@ -242,7 +246,8 @@ def speed_up(value: EqualPerplexity | None) -> str:
 
 
 def saving(value: EqualPerplexity | None) -> str:
-    """Return the saving as text such as `+35.3%`, `at least +10.7%` or `not reached`."""
+    """Return the saving as text such as `+35.3%`, `at least +10.7%` or `not reached`, or an empty string if `value` is
+    None."""
     if value is None:
         return ""
     if value.saving is None:
@@ -260,7 +265,8 @@ def _reading(value: EqualPerplexity, read: float, interval: Interval | None) -> 
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return ` [low, high]`, in which an infinite end is `unknown`, or an empty text if neither end is known."""
+    """Return an interval as text, ` [low, high]`, in which an infinite end is written as `unknown`. Return an empty
+    string if neither end is known."""
     if interval is None or _known_end(interval) is None:
         return ""
     low, high = (f"{end:{form}}" if math.isfinite(end) else "unknown" for end in (interval.low, interval.high))
@@ -268,10 +274,11 @@ def _brackets(interval: Interval | None, form: str) -> str:
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    """Return a value and its interval as text such as `5.353 [5.301, 5.412]`, or an empty text without a value."""
+    """Return a value and its interval as text such as `5.353 [5.301, 5.412]`, or an empty string if the value is None
+    or NaN."""
     return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 
 def amount(value: float | None, measure: Measure) -> str:
-    """Return a cost as text, or an empty text if it is unknown."""
+    """Return a cost as text, or an empty string if the cost is unknown."""
     return scientific(value) if measure in ("flops", "flops_with_optimizer") else count(value)

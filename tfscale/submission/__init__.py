@@ -2,7 +2,8 @@
 checkpoints and the corpus.
 
 A submission is a runs folder that contains only records: specs, events, growth records, environments, results, the arms
-and the comparison. `tfscale.results` reads it like any other runs folder. submission.json lists all files:
+and the comparison. Final checkpoints can be added. `tfscale.results` reads it like any other runs folder.
+submission.json lists all files:
 
     {"format": 1, "tfscale": version, "command": ..., "checkpoints": true or false, "files": {path: SHA-256}}
 """

@@ -19,7 +19,8 @@ from tfscale.verify.folder import Check, guarded
 
 TABLE_FILE = "table.json"
 ROUNDING = 1e-6
-"""Largest allowed relative or absolute difference of numbers, whose sums are rounded differently on other machines."""
+"""Largest allowed relative or absolute difference between recorded and recomputed numbers. Sums are rounded differently
+on different machines."""
 
 
 def verify_submission(folder: Path) -> list[str]:

@@ -28,7 +28,8 @@ _FILES = (GROWTH_FILE, IMPORT_FILE, HELDOUT_FILE, EVALUATIONS_FILE, DONE_FILE)
 
 
 def submission_faults(stages: Iterable[Stage], out: Path) -> list[Fault]:
-    """Return a fault if the folder `out` of a submission exists, and a fault if stages are not finished."""
+    """Return the reasons why a submission cannot be written: one fault if the folder `out` already exists, and one
+    fault if stages are not finished."""
     faults = [Fault("--submit", out, "must not exist", "another folder")] if out.exists() else []
     unfinished = ", ".join(stage.path.name for stage in stages if not is_done(stage))
     if unfinished:
@@ -41,11 +42,11 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
     (`tfscale.stage.how`) are omitted.
 
     Args:
-        files: files of the comparison, which `command` can create again.
+        files: files of the comparison, such as its tables and figures.
         checkpoints: True to include the final checkpoint of each stage.
 
     Raises:
-        UserFault: the stages of the plan have `submission_faults`, or a file of a stage cannot be read.
+        UserFault: `submission_faults` returns faults, or a file of a stage cannot be read.
         OSError: the folder cannot be written. No partial files are left.
     """
     if faults := submission_faults(plan.stages, out):
@@ -67,8 +68,8 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 digest of each file in a folder and its subfolders, by relative path. The file submission.json
-    is omitted."""
+    """Return a mapping from the relative path of each file in a folder and its subfolders to its SHA-256 digest. The
+    file submission.json is omitted."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SUBMISSION_FILE]
     names = [path.relative_to(folder).as_posix() for path in files]
     return dict(zip(names, sha256_of_all(files), strict=True))
@@ -92,8 +93,8 @@ def _write_stage(stage: Stage, folder: Path, checkpoints: bool) -> None:
 
 
 def _shareable(spec: StageSpec) -> StageSpec:
-    """Return a spec in which the fields that describe how or where the stage is run have their default values. The
-    label is kept, and the paths of the parent and the corpus are made relative."""
+    """Return a copy of a spec in which the fields that describe how or where the stage is run have their default
+    values. The label is kept, and the paths of the parent and the corpus are replaced by relative paths."""
     values = how.without(spec_to_dict(spec), how.STAGE)
     parent = None if spec.parent_dir is None else f"../{Path(spec.parent_dir).name}"
     data = f"../../data/{spec.data.fingerprint}"

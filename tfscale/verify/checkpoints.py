@@ -46,7 +46,8 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the tensors are the weights of the model and, after the first update, the optimizer state."""
+    """Check that the checkpoint contains the weights of the model and, after the first update, the optimizer state, and
+    no other tensors except states of random generators."""
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
     weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
     wanted = {f"model/{name}": shape for name, shape in weights.items()}
@@ -63,8 +64,8 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
 
 
 def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the optimizer has counted the updates carried over from the parent and one per step, except for steps
-    with a non-finite loss or gradient."""
+    """Check that the optimizer's count of updates is the count carried over from the parent plus one update per step.
+    Steps with a non-finite loss or gradient may have skipped the update."""
     first = 0
     if this.spec.growth is not None:
         state = (read_growth(this.path) or {}).get("optimizer")

@@ -1,4 +1,4 @@
-"""Code that all checks share: findings, the contents of a stage's folder, and the check of costs."""
+"""Code that several checks share: findings, the contents of a stage's folder, and the check of costs."""
 
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Generator that yields findings, sentences about a file and its content, and returns values for later checks."""
+"""Generator that yields findings and returns a value for later checks. A finding is a sentence that describes a fault
+and names the file."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
@@ -51,20 +52,20 @@ class StageFolder:
     path: Path
     spec: StageSpec
     parent: Parent | None
-    """Stage from whose weights this stage started, or None if there is none or it cannot be read."""
+    """Stage from whose weights this stage started, or None if the stage has no parent or the parent cannot be read."""
     before: Totals | None
-    """Cost of the lineage at the start of the stage, or None if it cannot be determined."""
+    """Cumulative cost of all ancestors at the start of the stage, or None if it cannot be determined."""
     finished: bool
     result: Result | None
     busy: bool
-    """True while a live process works on the stage."""
+    """True if a running process was working on the stage when the folder was read."""
     bad_steps: frozenset[int]
     """Numbers of the steps that had a non-finite loss or gradient."""
 
 
 def begun(path: Path) -> bool:
-    """Return whether a stage's folder exists and contains files. A process that is killed at its start leaves an empty
-    folder."""
+    """Return whether a stage's folder exists and contains files other than hidden files. A process that is killed at
+    its start leaves an empty folder."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
@@ -76,8 +77,8 @@ def begun(path: Path) -> bool:
 def costs_of(
     what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
 ) -> Check[None]:
-    """Check that the tokens and FLOPs in `totals` are those of `step` steps after `before`, and that the times have not
-    decreased. `what` is the file, or part of a file, that findings name."""
+    """Check that the tokens, model FLOPs and optimizer FLOPs in `totals` are those in `before` plus the cost of `step`
+    steps, and that the times have not decreased. `what` is the file, or part of a file, that findings name."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -92,7 +93,8 @@ def costs_of(
 
 
 def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
-    """Check that the optimizer's FLOPs are those of one update per step, except for up to `bad` non-finite steps."""
+    """Check that the optimizer's FLOPs have increased by one update per step. Up to `bad` steps with a non-finite loss
+    or gradient may have skipped the update."""
     there, at_first = totals.spent_on_updates, before.spent_on_updates
     if there is None or at_first is None:
         return  # a part of the lineage was imported, or recorded by a version without this count
@@ -103,7 +105,7 @@ def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
 
 
 def words(totals: Totals) -> str:
-    """Return the tokens, FLOPs and times in `totals` as text for a finding."""
+    """Return the tokens, FLOPs and times in `totals` as text for findings."""
     known = "" if totals.optimizer_flops is None else f", {totals.optimizer_flops:,} optimizer FLOPs"
     return (
         f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs{known}, {totals.seconds} s, {totals.device_seconds} device-s"

@@ -1,4 +1,4 @@
-"""Verification of metrics.jsonl, whose events must be complete and lead to the result in done.json."""
+"""Verification of metrics.jsonl. Its events must be complete and agree with the result in done.json."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
@@ -12,14 +12,16 @@ from tfscale.totals import Totals
 from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
-"""Maximum number of findings reported per file, because the same error may affect every line."""
+"""Maximum number of findings that are reported for a metrics.jsonl, because the same error may affect every line."""
 _FIRST_EVENTS = ("compiled", "start", "broken_checkpoint", "end")
-"""Events that a new process may write first. Only they may follow an incomplete line of a killed process."""
+"""Events that a new process may write first. Only these events may follow a line that a killed process left
+incomplete."""
 
 
 def verify_metrics(this: StageFolder) -> Check[None]:
-    """Check that every line is an event or was left incomplete by a killed process, that totals increase by the cost of
-    the steps, and that the last evaluation equals the evaluation in done.json."""
+    """Check that every line is an event or was left incomplete by a killed process, and that totals increase by the
+    cost of the steps. For a finished stage, check that the last evaluation equals the evaluation in done.json. For an
+    unfinished stage, check that the latest checkpoint exists."""
     file = this.path / METRICS_FILE
     if not file.exists():
         if this.finished:
@@ -43,7 +45,8 @@ def _events(this: StageFolder, file: Path) -> Check[None]:
 
 
 def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
-    """Return the readable events, each with its line number in the field `line`. Yield findings on other lines."""
+    """Return the valid events, each with its line number in the field `line`. Yield a finding for each line that has no
+    step although its event requires one, or that is incomplete for another reason than a killed process."""
     events: list[Event] = []
     torn: list[int] = []
     for number, line in enumerate(read_lines(file), start=1):

@@ -1,4 +1,5 @@
-"""Verification of a whole plan: its stages, cumulative costs, corpora, and folders of stages outside of the plan."""
+"""Verification of a whole plan: its stages, their cumulative costs, its corpora, and the folders of stages that are not
+part of the plan."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,18 +26,18 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Amount:
-    """Numbers of stages, checkpoints, bytes and events that a verification reads."""
+    """Amount of data that a verification reads: numbers of stages, checkpoints, bytes and events."""
 
     stages: int
     checkpoints: int
     bytes: int
-    """Size of the checkpoints and the corpus in bytes."""
+    """Total size of the checkpoints and the corpora in bytes."""
     events: int
 
 
 def verify_plan(plan: Plan) -> list[str]:
-    """Return the faults in the stages of all arms of a plan, one sentence per fault. An unfinished stage is not a
-    fault."""
+    """Return the faults in the stages and corpora of a plan, and in the folders of other stages in the same runs
+    folder, one sentence per fault. An unfinished stage is not a fault."""
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
     for check in (_data(plan), _unplanned(plan)):
@@ -45,7 +46,8 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`, which is not a fault."""
+    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`. Such checkpoints are not
+    faults."""
     return [
         f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
@@ -54,7 +56,7 @@ def set_aside(plan: Plan) -> list[str]:
 
 
 def amount(plan: Plan) -> Amount:
-    """Return the numbers of stages, checkpoints, bytes and events that `verify_plan` reads."""
+    """Return the amount of data that `verify_plan` reads."""
     stages = [stage.path for stage in plan.stages if begun(stage.path)]
     checkpoints = [folder for path in stages for folder in (path / CHECKPOINTS).glob("step-*")]
     return Amount(
@@ -67,7 +69,7 @@ def amount(plan: Plan) -> Amount:
 
 def verify_lineages(stages: Sequence[Stage]) -> list[str]:
     """Return the faults in the totals of finished stages, one sentence per fault. The totals of a stage must be the
-    sums over the stage and its ancestors. `stages` must include all ancestors of each stage."""
+    sums of the costs of the stage and its ancestors. `stages` must include all ancestors of each stage."""
     known = {stage.key: stage for stage in stages}
     done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
@@ -98,7 +100,8 @@ def _data(plan: Plan) -> Check[None]:
 
 
 def _corpora(plan: Plan) -> dict[Path, str]:
-    """Return the folder and the expected fingerprint of each corpus of the stages that have begun."""
+    """Return a mapping from the folder of each corpus that the begun stages use to the expected fingerprint of the
+    corpus."""
     corpora = {}
     for stage in plan.stages:
         if not begun(stage.path):

@@ -51,8 +51,8 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
 
 
 def _growth(this: StageFolder) -> Check[None]:
-    """Check that the recorded parent, recipe and sizes match the specs of the stages, and that a function-preserving
-    growth changed the logits by no more than the tolerance."""
+    """Check that the recorded parent, recipe, sizes and optimizers match the specs of the stage and its parent, and
+    that a function-preserving growth changed the logits by no more than the tolerance."""
     file, spec = this.path / GROWTH_FILE, this.spec
     if spec.growth is None:
         return
@@ -73,7 +73,8 @@ def _growth(this: StageFolder) -> Check[None]:
 
 def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
     """Check that the recorded optimizers match the specs, and that the optimizer state was carried over only if the
-    parent and the stage have the same optimizer. Records of older versions do not name the optimizers."""
+    parent and the stage have the same optimizer. Records of older versions do not contain the names of the optimizers,
+    and are not checked."""
     if state is None:
         return
     file, child = this.path / GROWTH_FILE, this.spec.optimizer.name
@@ -119,8 +120,8 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _with_actual_end(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the number of tokens after which the stage actually ends, by a stopping rule or because its
-    growth was rejected. The number follows from the recorded evaluations."""
+    """Return the spec with the actual number of tokens of a finished stage, which may have been ended early by a
+    stopping rule or because its growth was rejected. The number is computed from the recorded evaluations."""
     if not spec.may_end_early:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
