@@ -138,7 +138,7 @@ def test_the_mixing_time_is_where_the_curve_from_scratch_is_met() -> None:
     from_scratch = np.stack([tokens + 1, np.full(21, 2.0)], axis=1)
     grown = np.stack([tokens[:10], 2.5 - tokens[:10] / 500], axis=1)
     assert mixing_time(grown, from_scratch, 500, 0.0).tokens == pytest.approx(250)
-    assert mixing_time(grown, from_scratch, 500, 0.1).tokens == pytest.approx(200)
+    assert mixing_time(grown, from_scratch, 500, 0.05).tokens == pytest.approx(200)
     not_met = mixing_time(grown[:4], from_scratch, 500, 0.0)
     assert (not_met.tokens, not_met.measured) == (None, 150)
     assert mixing_time(grown, from_scratch, 5000, 0.0).measured == 0

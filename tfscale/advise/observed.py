@@ -109,7 +109,8 @@ def _frontier(points: Array) -> Array:
 
 def mixing_times(scratch: Sequence[Run], grown: Sequence[Run], within: float) -> tuple[Mixing, ...]:
     """Return the mixing times of growths to one size. Each grown trunk is compared with the longest trunk from scratch
-    that has the same seed. Losses count as equal if they differ by at most `within` nats."""
+    that has the same seed. Losses count as equal if they differ by at most the fraction
+    `within`."""
     found = []
     for run in _longest(grown):
         assert run.origin is not None, "a grown run has an origin"
@@ -127,13 +128,13 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
         grown: tokens since the growth and loss of each evaluation of the grown run [evaluations, 2].
         scratch: tokens and loss of each evaluation of the run from scratch [evaluations, 2].
         base_tokens: tokens before the growth.
-        within: largest difference in nats at which two losses count as equal.
+        within: largest difference at which two losses count as equal, as a fraction of the loss from scratch.
     """
     both = grown[(grown[:, 0] + base_tokens >= scratch[0, 0]) & (grown[:, 0] + base_tokens <= scratch[-1, 0])]
     if not len(both):
         return Mixing(base_tokens, None, 0.0)
     total = np.log(both[:, 0] + base_tokens)
-    excess = both[:, 1] - np.interp(total, np.log(scratch[:, 0]), scratch[:, 1]) - within
+    excess = both[:, 1] - (1 + within) * np.interp(total, np.log(scratch[:, 0]), scratch[:, 1])
     last = float(both[-1, 0])
     if not (excess <= 0).any():
         return Mixing(base_tokens, None, last)
