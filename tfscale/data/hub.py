@@ -42,7 +42,7 @@ def reporting_download_errors(what: str, fix: str, first: Exception | None = Non
     message states that `what` could not be downloaded, and ends with `fix`.
 
     Args:
-        first: error to report instead of the one that is raised in the block.
+        first: error to report instead of the error that is raised in the `with` block.
     """
     try:
         yield
@@ -55,7 +55,8 @@ def reporting_download_errors(what: str, fix: str, first: Exception | None = Non
 
 
 def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
-    """Return the path of a tokenizer.json that has been downloaded, or None. No request is sent to the Hub."""
+    """Return the path of a downloaded tokenizer.json, or None if it has not been downloaded. No request is sent to the
+    Hub."""
     path = _tokenizer_path(name, root) if root else None
     return path if path and path.exists() else None
 
@@ -72,7 +73,7 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
     """Copy a tokenizer.json from the cache of the Hub, or download it, unless a copy exists already.
 
     Raises:
-        DataError: the Hub cannot be reached. The message explains how to copy the file manually.
+        DataError: the tokenizer cannot be downloaded. The message explains how to copy the file manually.
     """
     if fetched_tokenizer(name, root):
         return

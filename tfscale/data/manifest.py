@@ -8,7 +8,8 @@ from tfscale.files import read_object, write_json
 from tfscale.untrusted import check_file_name, from_known
 
 FORMAT = 1
-"""Version of the format, which is part of every fingerprint and increases when the same text gives different tokens."""
+"""Version of the format of prepared corpora. The version is part of every fingerprint. It increases when a new version
+of tfscale creates different tokens from the same text."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
