@@ -16,7 +16,8 @@ from tfscale.data.errors import DataError
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Names of the end-of-text token, which follows each document. The first that a vocabulary has is used."""
+"""Possible names of the end-of-text token, which follows each document. The first name that is in the vocabulary is
+used."""
 
 BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
@@ -25,7 +26,7 @@ PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
 per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut for the training of a tokenizer, because its time grows with the
+"""Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
 square of the length of a word."""
 FIX_UNKNOWN = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
@@ -146,7 +147,7 @@ class Tokenizer:
         return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens.
+        """Return the token ids of each text, without adding special tokens.
 
         Raises:
             DataError: the tokenizer has no tokens for a text.
@@ -186,7 +187,7 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 def _for_whole_texts(tokenizer: Any) -> Any:
     """Return a tokenizer of the library, set to encode whole documents. The name of a special token within a document
-    is ordinary text."""
+    is encoded as ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -194,7 +195,8 @@ def _for_whole_texts(tokenizer: Any) -> Any:
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:
-    """Return True for a BPE that drops unknown characters. It has no unknown token and does not fall back to bytes."""
+    """Return True for a BPE tokenizer that drops characters that are not in its vocabulary. Such a tokenizer has no
+    unknown token and cannot encode every character as bytes."""
     from tokenizers import pre_tokenizers
 
     model = document["model"]
@@ -208,7 +210,7 @@ def _drops_characters(document: dict[str, Any]) -> bool:
 
 
 def _counting_copy(document: dict[str, Any]) -> Any:
-    """Return a copy of a tokenizer with a token for each character that the original drops."""
+    """Return a copy of a tokenizer that encodes each character that the original drops as the token _SPARE_ID."""
     import tokenizers
 
     model = document["model"]

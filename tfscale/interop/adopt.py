@@ -41,13 +41,13 @@ NO_CORPUS = "none"
 
 
 def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
-    """Write a model as a finished stage, one tensor at a time.
+    """Write a model to the folder of a finished stage. To save memory, tensors are converted and written one at a time.
 
     Args:
         to: folder to create.
         found: model to write.
-        corpus: prepared corpus for evaluations and for the comparison of logits during growth, or None. If it is given,
-            the tokenizer of the corpus is used.
+        corpus: folder of a prepared corpus for evaluations and for the comparison of logits during growth, or None. If
+            a corpus is given, the stage uses the tokenizer of the corpus.
 
     Raises:
         UserFault: `to` exists, the tokenizer or corpus has tokens that the model does not have, or the validation split

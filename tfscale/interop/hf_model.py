@@ -26,7 +26,8 @@ _IMPLIED = ("cache_position",)
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model, whose field `tfscale` determines all sizes with Hugging Face names."""
+    """Config of an exported model. The field `tfscale` contains the config of the tfscale model. The sizes with Hugging
+    Face names, such as `hidden_size`, are set from this field."""
 
     model_type = "tfscale"
     keys_to_ignore_at_inference = (CACHE_NAME,)
@@ -105,8 +106,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: new tokens [batch, time].
-            attention_mask: mask [batch, all] of the cached and new positions, which is 0 at padding on either side, or
-                a mask [batch, 1, time, all] of pairs of positions.
+            attention_mask: mask [batch, all] of all positions (cached and new), which is 0 at padding on the left or
+                right, or a mask [batch, 1, time, all] of pairs of a new position and any position.
             position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.
@@ -146,7 +147,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding as a module that shares its weights. The weights are tied to the output layer."""
+        """Return an `nn.Embedding` that shares the embedding weights of the model. The output layer uses the same
+        weights."""
         return nn.Embedding(self.config.vocab_size, self.config.hidden_size, _weight=self.model.embedding.detach())
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:

@@ -1,4 +1,5 @@
-"""Tracker runs of an experiment: of its arms, of their stages, and of the comparison of the arms."""
+"""Tracker runs of an experiment: one run per arm, one run per stage of each arm, and one run for the comparison of the
+arms."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +104,8 @@ class StageRun:
 
 
 def _corpus_of(stage: Stage) -> Corpus:
-    """Return the corpus of a stage. If it is not on this host, its source and numbers of tokens are omitted."""
+    """Return the corpus of a stage. If the prepared corpus cannot be read on this host, its source and its numbers of
+    documents and tokens are omitted."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -133,8 +135,9 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ArmRun:
-    """Run with the final measurements of an arm's stages over compute. If each stage continues the previous stage, the
-    run also contains the validation perplexity during all stages."""
+    """Run of an arm, with the final measurements of the arm's stages as metrics whose x-axis is the number of model
+    FLOPs. If each stage of the arm continues the previous stage, the run also contains the validation perplexity during
+    the training of all stages."""
 
     arm: Arm
     colour: str
@@ -182,7 +185,9 @@ class ArmRun:
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return the status of an arm, which is running while a stage runs and between two stages."""
+    """Return the status of an arm from the statuses of its stages. An arm is running while a stage is running.
+    Otherwise, it is failed or killed if a stage is. Otherwise, it is running until all stages have begun, and then
+    finished."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status
@@ -191,7 +196,8 @@ def _joint(statuses: list[Status], unbegun: bool) -> Status:
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """Run with the files in the folder of a comparison, and with the comparison's table as its note."""
+    """Run of a comparison, with the files in the folder of the comparison. The note of the run is the table of the
+    comparison."""
 
     chain: Arm
     """Chain with which the other arms are compared."""
