@@ -28,10 +28,11 @@ MASK = (1 << 64) - 1
 class Batches:
     """An infinite series of training sequences, whose indices start at 0.
 
-    Each epoch divides the split into non-overlapping windows of `context` tokens and visits each window once, in random
-    order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the windows differ
-    between epochs, and so do the remaining tokens, fewer than `context`, that no window contains. All epochs have the
-    same number of windows, so the epoch and the position of a sequence can be computed from its index.
+    Each epoch divides the training split into non-overlapping windows of `context` tokens and visits each window once,
+    in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the
+    windows differ between epochs. In each epoch, fewer than `context` tokens are not part of any window. These tokens
+    also differ between epochs. All epochs have the same number of windows, so the epoch and the position of a sequence
+    can be computed from its index.
 
     Raises:
         DataError: the split has fewer than `context` + 1 tokens.

@@ -16,7 +16,7 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 RANGE_DOCUMENTS = 1 << 20
-"""Approximate number of documents that are compared at once. The comparison needs about 100 MB of memory."""
+"""Approximate maximum number of documents that are compared at once. The comparison needs about 100 MB of memory."""
 
 
 class DocumentTotals(NamedTuple):
@@ -41,8 +41,8 @@ class Duplicates:
     totals: DocumentTotals
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the indices of the duplicates in the part with the index `part`. Only non-empty documents are
-        counted."""
+        """Return the indices of the duplicates in the part with the index `part`. The indices count only the non-empty
+        documents."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)

@@ -19,7 +19,7 @@ from tfscale.files import write_atomically
 FETCHED = ".hub"
 """Name of the folder, next to the prepared corpora, with tokenizers and records of downloaded datasets."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
-"""Names of the repositories of tokenizers on the Hub, by short name."""
+"""Mapping from the short name of a tokenizer to the name of its repository on the Hub."""
 
 
 def client() -> Any:
@@ -102,7 +102,7 @@ def shown(path: str | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name in which characters that may be invalid in file names are replaced."""
+    """Return `name` with all characters that may be invalid in file names replaced by `--`."""
     return re.sub(r"[^\w.-]", "--", name)
 
 

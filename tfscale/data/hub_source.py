@@ -25,7 +25,7 @@ from tfscale.untrusted import from_known
 
 CARD = "README.md"
 DOWNLOADS = 4
-"""Number of files that are downloaded at the same time."""
+"""Maximum number of files that are downloaded at the same time."""
 
 
 @dataclass(frozen=True)

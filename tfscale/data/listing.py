@@ -6,7 +6,7 @@ The extension of a file, in any case, indicates the kind of text file:
 |---|---|
 | .txt | one per file |
 | .jsonl, .ndjson | one per line: a JSON object with the text under a key |
-| .json | JSON lines, an array of such objects, or one such object |
+| .json | JSON lines, or an array of JSON objects with the text under a key, or one such object |
 | .parquet | one per row: the text is in a column of strings; null is an empty document |
 
 All files except Parquet may be compressed (`compression`).

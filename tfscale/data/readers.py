@@ -22,7 +22,7 @@ ROWS = 512
 """Number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
-"""White-space characters. Lines of JSON lines that contain only these characters are skipped."""
+"""White-space characters. In files of JSON lines, a line that contains only these characters is skipped."""
 NOT_TEXT = " If the file contains no documents, remove it from the folder."
 ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or one object."
 

@@ -24,7 +24,8 @@ BYTES_ONLY = 257
 
 PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
-per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
+per character. A piece ends at the first single space between words after this length, and has at most twice this
+length."""
 LONGEST_WORD = 1000
 """Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
 square of the length of a word."""
@@ -150,7 +151,7 @@ class Tokenizer:
         """Return the token ids of each text, without adding special tokens.
 
         Raises:
-            DataError: the tokenizer has no tokens for a text.
+            DataError: the tokenizer cannot encode a text.
         """
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -160,7 +161,7 @@ class Tokenizer:
         unknown characters, return the number of dropped characters.
 
         Raises:
-            DataError: the tokenizer has no tokens for a text.
+            DataError: the tokenizer cannot encode a text.
         """
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
             if self._counting_copy is not None:
@@ -233,7 +234,8 @@ def _faults_of_the_library(what: str) -> Iterator[None]:
 
 def pieces(text: str) -> Iterator[str]:
     """Yield a text in pieces small enough to be tokenized in memory. The text is cut before a single space between
-    words, where tokenizers also separate words. It is cut within a word only if the word is very long."""
+    words, where tokenizers also separate words. If there is no such space between PIECE_CHARACTERS and twice this
+    length, the text is cut at twice this length, possibly within a word."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         longest = start + 2 * PIECE_CHARACTERS

@@ -43,7 +43,7 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Yield a writer of the piece, whose `path` is set when the `with` block ends without an error."""
+        """Yield a writer for the piece. The `path` of the writer is set when the `with` block ends without an error."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:

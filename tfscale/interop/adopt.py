@@ -3,9 +3,9 @@
 DIR/
     stage.yaml       the model; `init_from` is the hash of the weights
     checkpoints/     one checkpoint with the imported weights
-    done.json        the training cost of the imported model, if known
+    done.json        the training cost of the imported model (zero if unknown)
     import.json      the origin of the weights
-    data/            tokenizer.json, if no prepared corpus was given
+    data/            tokenizer.json, if the model has a tokenizer and no prepared corpus was given
 """
 
 from collections.abc import Mapping

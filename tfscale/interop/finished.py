@@ -71,8 +71,8 @@ def open_finished(folder: Path) -> FinishedStage:
 
 
 def with_groups(stages: Iterable[FinishedStage], groups: int | None) -> list[FinishedStage]:
-    """Return copies of the stages whose models use only the first `groups` groups of parameter tokens. If `groups` is
-    None, return the stages unchanged.
+    """Return copies of the stages with `groups` set, so that their models use only the first `groups` groups of
+    parameter tokens. If `groups` is None, return the stages unchanged.
 
     Raises:
         UserFault: a model has not grown by groups, or has fewer than `groups` groups; the error contains the faults of

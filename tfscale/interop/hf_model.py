@@ -22,7 +22,8 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Redundant arguments that only older releases of transformers pass. The cache stores the positions."""
+"""Names of arguments that only older releases of transformers pass. They are ignored, because the cache stores the
+positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):

@@ -55,7 +55,7 @@ class HeldPast:
 
     @property
     def is_plain(self) -> bool:
-        """True if attention is only causal, because nothing is cached, padded or packed."""
+        """True if there is no cache, padding or packing, so that attention requires only the causal mask."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:

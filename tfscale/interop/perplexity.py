@@ -98,7 +98,8 @@ class Score:
     tokens: int
     """Number of predicted tokens. The end of a document counts as one token."""
     bytes: float
-    """Number of UTF-8 bytes of the text that the tokens encode. The end of a document counts as one byte."""
+    """Number of UTF-8 bytes that the predicted tokens encode. The end of a document counts as one byte. For validation
+    tokens, the number is estimated from the average number of bytes per token of the validation split."""
     context: int
     """Number of tokens per window."""
     stride: int

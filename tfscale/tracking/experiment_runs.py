@@ -136,8 +136,8 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 @dataclass(frozen=True)
 class ArmRun:
     """Run of an arm, with the final measurements of the arm's stages as metrics whose x-axis is the number of model
-    FLOPs. If each stage of the arm continues the previous stage, the run also contains the validation perplexity during
-    the training of all stages."""
+    FLOPs. If each stage of the main line (`Arm.main_line`) continues the previous stage, the run also contains the
+    validation perplexity during the training of these stages."""
 
     arm: Arm
     colour: str
@@ -186,8 +186,8 @@ class ArmRun:
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
     """Return the status of an arm from the statuses of its stages. An arm is running while a stage is running.
-    Otherwise, it is failed or killed if a stage is. Otherwise, it is running until all stages have begun, and then
-    finished."""
+    Otherwise, the arm has failed or was killed if this is true of one of its stages. Otherwise, the arm is running
+    until all stages have begun, and then finished."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status

@@ -27,8 +27,8 @@ Stamp = tuple[str, int, int]
 
 
 class Session:
-    """Synchronization of one experiment, named after its schedule, with one tracker. The session connects to the
-    tracker only if there is data to send.
+    """Synchronization of one experiment with one tracker. The experiment has the name of its schedule. The session
+    connects to the tracker only if there is data to send.
 
     Syncs are idempotent, even after a crash or if the cursor file or the tracker's data has been lost.
     """
