@@ -59,8 +59,8 @@ def check_file_name(name: str) -> None:
 
 
 def _from_json(kind: Any, value: Any) -> Any:
-    """Return a JSON value as an instance of an annotated type, or unchanged if the type is not made from the value. A
-    type may be a dataclass, `tuple[X, ...]`, or a union with one dataclass."""
+    """Convert a JSON value to an annotated type, which may be a dataclass, `tuple[X, ...]`, or a union with one
+    dataclass. Values of other types are returned unchanged."""
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)

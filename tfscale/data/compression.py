@@ -1,4 +1,4 @@
-"""Functions that read compressed files, which are recognised by their content."""
+"""Functions that read compressed files. The compression format is recognised by the content of a file."""
 
 import bz2
 import gzip

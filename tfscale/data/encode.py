@@ -74,7 +74,8 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the SHA-256 digests of the distinct documents, 32 bytes each, in the order of the part."""
+        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in the order of the
+        part."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 

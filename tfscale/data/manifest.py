@@ -43,7 +43,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """The tokenizer of the corpus, as recorded in the manifest. Its file is next to the manifest."""
+    """The tokenizer of the corpus, as recorded in the manifest. The file of the tokenizer is next to the manifest."""
 
     kind: str
     vocab_size: int

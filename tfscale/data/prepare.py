@@ -45,7 +45,7 @@ from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
-"""Version of the intermediate results of a preparation, which increases when their content changes."""
+"""Version of the format of intermediate results. It increases when a new version of tfscale changes their content."""
 TOKENIZER_SAMPLE_BYTES = 1 << 30
 """Approximate maximum size in bytes of the text that a tokenizer is trained on. If the training split is larger, a
 random sample of about this size is used."""

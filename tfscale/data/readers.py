@@ -16,10 +16,10 @@ from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
 UNIT_BYTES = 1 << 26
-"""Approximate size in bytes of a unit of work. A unit is large enough that the time to start it is small in comparison,
-and small enough to be repeated after an interruption."""
+"""Approximate size in bytes of a unit of work. A unit is large enough for the time to start it to be negligible, and
+small enough to be repeated after an interruption."""
 ROWS = 512
-"""Number of Parquet rows that are read at once."""
+"""Maximum number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
 """White-space characters. In files of JSON lines, a line that contains only these characters is skipped."""

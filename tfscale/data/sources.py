@@ -191,7 +191,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Return the path in the settings of a corpus, which must be set."""
+    """Return the setting `path` of a corpus as a Path. The setting must not be None."""
     assert spec.path is not None
     return Path(spec.path)
 

@@ -20,7 +20,7 @@ from tfscale.files import CachedDigest, sha256_of_all
 @dataclass(frozen=True)
 class TextSource(Source):
     """A source with the text of one file, or of all text files in a folder and its subfolders, in the order of their
-    names (`listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
+    names (`listing`). Text must be UTF-8. The text is read unchanged, except that a byte-order mark is removed."""
 
     path: Path
     text_key: str = "text"

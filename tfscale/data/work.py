@@ -70,7 +70,7 @@ class PieceWriter:
 
 
 class Pieces:
-    """The pieces of a preparation by name, including those that earlier attempts left in the folder."""
+    """Mapping from names to the pieces of a preparation, including pieces that earlier attempts left in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

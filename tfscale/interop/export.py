@@ -174,7 +174,8 @@ def _model_card(stages: Sequence[FinishedStage]) -> str:
 
 
 def sources() -> dict[str, str]:
-    """Return the source text of all modules that the exported model needs, by file name, with relative imports."""
+    """Return a mapping from file names to the source text of all modules that the exported model needs. Imports in the
+    source text are relative."""
     found: dict[str, str] = {}
     waiting = [_ENTRY]
     while waiting:

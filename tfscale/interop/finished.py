@@ -56,7 +56,8 @@ class FinishedStage:
 
     @property
     def data(self) -> Path:
-        """Folder of the stage's corpus, or of the tokenizer if the stage was imported without a corpus."""
+        """Folder of the prepared corpus of the stage. If the stage was imported without a corpus, folder of its
+        tokenizer."""
         return self.folder / self.spec.run.data_dir
 
 

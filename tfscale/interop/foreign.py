@@ -28,7 +28,7 @@ class Foreign:
     settings: Mapping[str, Any]
     """Settings from the files of the model, such as the config, which are recorded in import.json."""
     totals: Totals | None = None
-    """Cost of training the model, including its parents, or None if unknown."""
+    """Cost of training the model, including the cost of its parents, or None if the cost is unknown."""
     tokenizer: bytes | None = None
     """Content of the tokenizer.json of the model, or None if there is no tokenizer."""
 

@@ -173,7 +173,8 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """Collect the input of each block during a forward pass, or nothing if there is no model."""
+    """Yield a list to which the input of each block is appended during a forward pass. If `model` is None, the list
+    stays empty."""
     states: list[Tensor] = []
     with ExitStack() as hooks:
         for block in model.blocks if model is not None else ():

@@ -1,4 +1,4 @@
-"""Reading and writing of files in a store, which can have any URI that fsspec supports."""
+"""Reading and writing of files in a store. A store can have any URI that fsspec supports."""
 
 import errno
 import hashlib

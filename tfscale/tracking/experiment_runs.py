@@ -26,13 +26,14 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Files in a stage's folder that are mirrored, with the fields that are removed from each file."""
+"""Mapping from the name of each mirrored file in a stage's folder to the fields that are removed from the mirrored
+copy."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """Run of a stage, which is a child of the run of its arm."""
+    """Tracker run of a stage. It is a child of the tracker run of the stage's arm."""
 
     arm: Arm
     stage: Stage
@@ -122,7 +123,7 @@ def _status_of(done: bool, events: list[Event]) -> Status:
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted name and the text of each nested value that is not None."""
+    """Yield the dotted name and the string form of each nested value that is not None."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
@@ -135,9 +136,9 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ArmRun:
-    """Run of an arm, with the final measurements of the arm's stages as metrics whose x-axis is the number of model
-    FLOPs. If each stage of the main line (`Arm.main_line`) continues the previous stage, the run also contains the
-    validation perplexity during the training of these stages."""
+    """Tracker run of an arm, with the final measurements of the arm's stages as metrics whose x-axis is the number of
+    model FLOPs. If each stage of the main line (`Arm.main_line`) continues the previous stage, the run also contains
+    the validation perplexity during the training of these stages."""
 
     arm: Arm
     colour: str
@@ -196,8 +197,8 @@ def _joint(statuses: list[Status], unbegun: bool) -> Status:
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """Run of a comparison, with the files in the folder of the comparison. The note of the run is the table of the
-    comparison."""
+    """Tracker run of a comparison, with the files in the folder of the comparison. The note of the run is the table of
+    the comparison."""
 
     chain: Arm
     """Chain with which the other arms are compared."""

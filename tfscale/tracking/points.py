@@ -28,7 +28,7 @@ class Point(NamedTuple):
     """Position on the x-axis: the cumulative number of training tokens or model FLOPs, including parent stages."""
     value: float
     time: int
-    """Time in milliseconds since 1970."""
+    """Time of the measurement, in milliseconds since 1970."""
 
     @property
     def is_of_model(self) -> bool:
@@ -83,7 +83,7 @@ def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]])
 
 
 def milliseconds(seconds: float) -> int:
-    """Convert a time in seconds to whole milliseconds."""
+    """Convert a time in seconds to whole milliseconds, rounded down."""
     return int(seconds * 1000)
 
 

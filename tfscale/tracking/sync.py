@@ -165,7 +165,7 @@ def _stamp(path: Path) -> Stamp | None:
 class _Sent:
     run_id: str
     mark: str
-    """Digest of the source files of the run when it was sent."""
+    """Value of `_Candidate.mark` when the run was sent."""
 
 
 class _Cursor:
@@ -197,14 +197,15 @@ class _Cursor:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Run to sync."""
+    """Run of an experiment, with the data that determine whether the run must be sent."""
 
     run: Run
     about: About
     parent: str | None
     """ID of the parent run, or None if there is no parent or the parent has not been sent."""
     mark: str | None
-    """Digest of the run's description and of the stamps of its files, or None before the run starts."""
+    """Digest of the run's description, its parent ID, and the stamps (`Stamp`) of its source files. None before the run
+    starts. If the digest changes, the run is sent again."""
 
 
 def _candidate(run: Run, parent: str | None) -> _Candidate:

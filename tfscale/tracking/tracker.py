@@ -66,7 +66,7 @@ class Sink(ABC):
 
     @abstractmethod
     def stored_counts(self, run_id: str) -> Counter[Hashable]:
-        """Return the number of values that the tracker has stored for a run, by the key that `point_key` returns."""
+        """Return, for each key of metric values (`point_key`), how many values the tracker has stored for a run."""
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:
