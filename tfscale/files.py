@@ -22,15 +22,16 @@ HASHED_AT_ONCE = 8
 LARGE = 1 << 26
 """Minimum total size in bytes of files whose hash is cached."""
 SETTLED_SECONDS = 2.0
-"""Minimum age in seconds of files whose hash is cached. A more recent file may still change without a new modification
-time, because some file systems store times in whole seconds."""
+"""Minimum age in seconds of files whose hash is cached. A file that was modified more recently may change again without
+a new modification time, because some file systems store times in whole seconds."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, sync it, and rename it. A missing folder is created.
 
     Raises:
-        OSError: the file cannot be written; an existing file is unchanged. The attribute `filename` is the given path.
+        OSError: the file cannot be written; an existing file is unchanged. The attribute `filename` of the error is
+            `path`.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -101,27 +102,30 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 digest of a file's content as hexadecimal text."""
+    """Return the SHA-256 digest of a file's content as a hexadecimal string."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 digests of files as hexadecimal text, computed in threads that release the GIL."""
+    """Return the SHA-256 digests of files as hexadecimal strings, in the order of `paths`. Up to HASHED_AT_ONCE files
+    are hashed in parallel, in threads that release the GIL."""
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))
 
 
 class CachedDigest:
-    """A cached SHA-256 of a list of files, valid while their paths, sizes, modification times and inodes stay the same.
+    """A cached hash of a list of files, which is valid until the path, size, modification time or inode of a file
+    changes.
 
-    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that large corpora are not
-    hashed again each time a plan is shown. Nothing is stored if `folder` is None or the files are smaller than 64 MiB
-    in total.
+    The hash is stored in `folder`, in a file whose name is derived from these attributes. Because of this cache, large
+    corpora are not hashed again each time a plan is shown. Nothing is stored if `folder` is None or the files are
+    smaller than 64 MiB in total.
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
-        """Read the attributes of the files. The `kind` distinguishes several hashes of the same files.
+        """Read the attributes of the files. The argument `kind` distinguishes different kinds of hashes of the same
+        files.
 
         Raises:
             OSError: a file does not exist.
@@ -144,7 +148,8 @@ class CachedDigest:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash, unless the files were younger than SETTLED_SECONDS or the folder is not writable."""
+        """Store the hash, unless a file was modified less than SETTLED_SECONDS before, or the folder is not
+        writable."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

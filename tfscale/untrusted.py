@@ -14,19 +14,20 @@ from tfscale.ranges import Range
 
 T = TypeVar("T")
 LARGEST: float = 2**63 - 1
-"""Largest allowed absolute value of an integer, which is the limit of torch and safetensors. The metadata of a field
-can set another limit as `largest`; math.inf also allows non-finite floats."""
+"""Largest allowed absolute value of an integer, which is the maximum of int64 in PyTorch and safetensors. A dataclass
+field can set another limit under the key `largest` in its metadata. The limit math.inf also allows non-finite
+floats."""
 LONGEST_NAME = 255
 """Maximum length of a file name in bytes."""
 
 
 def check_fields(value: Any) -> None:
     """Check every field of a dataclass, and of nested dataclasses, against the annotated type and range
-    (`tfscale.ranges`). Numbers must also be finite and not exceed the limit (`LARGEST`).
+    (`tfscale.ranges`). Floats must also be finite, and the absolute value of an integer must not exceed LARGEST.
 
     Raises:
-        ValueError: fields have another type or are out of range; the message names all such fields, as in
-            `model.qkv[0].n`.
+        ValueError: fields have another type or are out of range; the message lists all such fields by dotted names,
+            such as `model.qkv[0].n`.
     """
     faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
@@ -34,9 +35,9 @@ def check_fields(value: Any) -> None:
 
 
 def from_known(kind: type[T], values: Any) -> T:
-    """Return a dataclass of type `kind` from the values of a JSON object, with every field checked (`check_fields`).
-    Objects and lists in the values become dataclasses and tuples. Values of unknown fields, which another version may
-    have written, are ignored.
+    """Return an instance of the dataclass `kind`, created from the values of a JSON object, and check every field
+    (`check_fields`). Objects and lists in the values become dataclasses and tuples. Values of unknown fields, which
+    another version may have written, are ignored.
 
     Raises:
         ValueError: a field without a default is missing, has another type or is out of range, or `values` is not a
@@ -58,8 +59,8 @@ def check_file_name(name: str) -> None:
 
 
 def _from_json(kind: Any, value: Any) -> Any:
-    """Return a JSON value as an instance of an annotated type, or unchanged if the type is not made from the value. A
-    type may be a dataclass, `tuple[X, ...]`, or a union with one dataclass."""
+    """Convert a JSON value to an annotated type, which may be a dataclass, `tuple[X, ...]`, or a union with one
+    dataclass. Values of other types are returned unchanged."""
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -98,7 +99,8 @@ def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
 
 
 def _outside(value: Any, kind: Any) -> str | None:
-    """Return the rule of an annotated range that a number violates, or None. The annotation may be `X | None`."""
+    """Return a description of the annotated range if a number is outside this range, and None otherwise. The annotation
+    may be `X | None`."""
     for each in (kind, *typing.get_args(kind)):
         if typing.get_origin(each) is typing.Annotated and value is not None:
             return next((item.fault(value) for item in each.__metadata__ if isinstance(item, Range)), None)

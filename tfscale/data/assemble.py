@@ -54,7 +54,8 @@ class ShardTask:
 def divide_shards(
     pieces: Pieces, label: ShardLabel, dtype: np.dtype[Any], files: Sequence[tuple[Path, int]]
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards `<split>-00000.safetensors` etc., which are full except the last."""
+    """Divide the tokens of one split into shards `<split>-00000.safetensors` etc. All shards except the last contain
+    SHARD_TOKENS tokens."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -81,9 +82,10 @@ def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
-    """Write the validation tokens of all parts to one file, sorted by the random draws of the documents, and return a
-    record of the totals, without shards. Because of this order, any prefix of the file is a random sample. The function
-    needs about 50 bytes of memory per validation document, plus the validation tokens of one part."""
+    """Write the validation tokens of all parts to one file, and return a record with the totals and without shards. The
+    documents are sorted by their random numbers (`Document.lot`), so that any prefix of the file is a random sample of
+    the validation documents. The function needs about 50 bytes of memory per validation document, plus the validation
+    tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes

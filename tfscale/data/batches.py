@@ -5,9 +5,10 @@ state between calls. Therefore a run can resume from any step on any number of d
 read the same text in the same order.
 
 The order is a pseudo-random permutation that is computed instead of stored: a Feistel network with cycle walking (Black
-and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). An item is computed from its position with a few integer
-operations, so billions of sequences need no memory and no initial shuffle, and every rank computes its own slice.
-Unlike an order from a library's random generator, it cannot change between versions of a library.
+and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). The sequence at a position is computed with a few integer
+operations, so billions of sequences need no memory and no initial shuffle, and every rank computes only the sequences
+that it reads. Unlike an order from the random generator of a library, this order cannot change between versions of the
+library.
 """
 
 import math
@@ -27,10 +28,11 @@ MASK = (1 << 64) - 1
 class Batches:
     """An infinite series of training sequences, whose indices start at 0.
 
-    Each epoch divides the split into non-overlapping windows of `context` tokens and visits each window once, in random
-    order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the windows differ
-    between epochs, and so do the remaining tokens, fewer than `context`, that no window contains. All epochs have the
-    same number of windows, so the epoch and the position of a sequence can be computed from its index.
+    Each epoch divides the training split into non-overlapping windows of `context` tokens and visits each window once,
+    in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the
+    windows differ between epochs. In each epoch, fewer than `context` tokens are not part of any window. These tokens
+    also differ between epochs. All epochs have the same number of windows, so the epoch and the position of a sequence
+    can be computed from its index.
 
     Raises:
         DataError: the split has fewer than `context` + 1 tokens.
@@ -47,8 +49,8 @@ class Batches:
         """Number of training sequences per epoch."""
 
     def sequences(self, first: int, count: int) -> torch.Tensor:
-        """Return inputs and targets, int64 [2, count, context], of the sequences `first` to `first + count - 1`. Each
-        target is the token after its input."""
+        """Return the inputs and the targets of the sequences `first` to `first + count - 1`, stacked in one int64
+        tensor [2, count, context]. Each target is the token that follows its input token."""
         rows = np.empty((count, self._context + 1), np.int64)
         for row, start in zip(rows, self._starts(first, count), strict=True):
             piece = self._tokens[start : start + len(row)]
@@ -72,12 +74,12 @@ class Batches:
 def heldout_batches(
     tokens: Tokens, context: int, n_tokens: int, batch: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Return an iterator over validation batches: inputs and targets, int64 [up to batch, context].
+    """Return an iterator over validation batches: pairs of inputs and targets, both int64 [up to `batch`, context].
 
-    The sequences are consecutive windows of the validation split, starting at token `start`. Their number is the
-    largest that does not exceed `n_tokens` tokens, and they are the same in every call. Each target is the token after
-    its input. The loss is computed on the targets, each of which encodes `SplitRecord.bytes_per_token` UTF-8
-    bytes on average.
+    The sequences are consecutive windows of the validation split, starting at token `start`. There are as many windows
+    as fit in `n_tokens` tokens, and they are the same in every call. Each target is the token that follows its input
+    token. The loss is computed on the targets, each of which encodes `SplitRecord.bytes_per_token` UTF-8 bytes on
+    average.
 
     Raises:
         DataError: `n_tokens` is less than `context`, or the split has too few tokens for the windows and the last
@@ -111,8 +113,8 @@ def mix(value: int) -> int:
 
 
 def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
-    """Return the items at the positions `places` of the permutation of n items that is selected by the 64-bit `key`.
-    All positions must be below n."""
+    """Return the elements at the positions `places` of a pseudo-random permutation of the integers 0 to n - 1. The
+    64-bit `key` selects the permutation. All positions must be less than n."""
     side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side >= n items
     keys = [np.uint64(mix(key + turn)) for turn in range(ROUNDS)]
     items = _encipher(places, side, keys)

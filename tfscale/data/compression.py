@@ -1,4 +1,4 @@
-"""Functions that read compressed files, which are recognised by their content."""
+"""Functions that read compressed files. The compression format is recognised by the content of a file."""
 
 import bz2
 import gzip
@@ -56,7 +56,7 @@ def unpacked(file: Path, compression: Compression | None) -> Iterator[IO[bytes]]
     """Open a file for reading its decompressed content.
 
     Raises:
-        DataError: the content is damaged or truncated.
+        DataError: the content is damaged or truncated, or pyarrow, which reads zstd, is not installed.
     """
     with _open(file, compression) as content, reporting_damage(file):
         yield content

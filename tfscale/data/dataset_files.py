@@ -1,4 +1,4 @@
-"""Selection of the files of a subset and split of a Hub dataset, by the dataset card or by file names.
+"""Functions that select the files of one subset and split of a Hub dataset, based on the dataset card or on file names.
 
 The rules are documented by the Hub for datasets without a loading script: the YAML header of the card lists `configs`,
 each with `data_files`. If there are no `configs`, a word in the path of a file indicates its split.
@@ -21,7 +21,7 @@ _OF = re.compile(r"(.*?)-?(\d{5,})-of-(\d{5,})(.*)")
 
 
 def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: str | None, split: str) -> list[str]:
-    """Return the sorted paths of the files of a split of a subset.
+    """Return the sorted paths of the text files that belong to one split of one subset of a dataset.
 
     Args:
         names: paths of all files in the repository.
@@ -80,7 +80,8 @@ def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, sp
 
 
 def _splits(files: Any) -> dict[str, list[str]]:
-    """Return the file patterns of each split from `data_files` in any documented form."""
+    """Return the file patterns of each split. `files` is the value of `data_files` in any form that the Hub
+    documents."""
     if isinstance(files, dict):
         return {str(split): _paths(paths) for split, paths in files.items()}
     entries = files if isinstance(files, list) else [files]

@@ -24,26 +24,28 @@ PACKAGES = (
 )  # fmt: skip
 """Import names of direct and indirect dependencies of tfscale that have long docstrings."""
 _DISTRIBUTIONS = {"PIL": "pillow", "fontTools": "fonttools", "sklearn": "scikit-learn"}
-"""Distribution names that differ from import names."""
+"""Mapping from the import name of a package to the name of its distribution, for packages whose names differ."""
 
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class DocstringSource(Source):
-    """A source with one document per docstring of the installed packages, by package, file and position."""
+    """A source with one document per docstring of the installed packages. The documents are sorted by package and file.
+    Within a file, docstrings of outer definitions precede docstrings of nested definitions."""
 
     packages: tuple[str, ...] = PACKAGES
     min_characters: int = 200
-    """Minimum length of a docstring. Shorter ones are usually fragments rather than text."""
+    """Minimum length of a docstring in characters. Shorter docstrings are skipped, because they are usually
+    fragments."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
         return cls()
 
     def identity(self) -> dict[str, str]:
-        """Return the versions and settings that determine the text, without reading the files. They include the
-        version of Python, because files that it cannot parse are skipped."""
+        """Return the versions and settings that determine the text, without reading the files. The values include the
+        version of Python, because files that this version cannot parse are skipped."""
         installed = self._installed()
         if not installed:
             packages = ", ".join(self.packages)

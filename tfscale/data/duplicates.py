@@ -1,4 +1,4 @@
-"""Detection of duplicate documents, in one range of their digests at a time to limit memory use."""
+"""Detection of duplicate documents by their digests. Ranges of digests are processed separately to limit memory use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 RANGE_DOCUMENTS = 1 << 20
-"""Approximate number of documents that are compared at once. The comparison needs about 100 MB of memory."""
+"""Approximate maximum number of documents that are compared at once. The comparison needs about 100 MB of memory."""
 
 
 class DocumentTotals(NamedTuple):
-    """Number of duplicate documents, and numbers and sizes in bytes of the distinct documents."""
+    """Number of duplicate documents, and the numbers and total sizes in UTF-8 bytes of the distinct documents of both
+    splits."""
 
     duplicates: int = 0
     train: int = 0
@@ -40,14 +41,16 @@ class Duplicates:
     totals: DocumentTotals
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the indices of the duplicates among the non-empty documents of the part with the index `part`."""
+        """Return the indices of the duplicates in the part with the index `part`. The indices count only the non-empty
+        documents."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)
 
 
 def ranges(documents: int) -> list[tuple[int, int]]:
-    """Divide the buckets of digests into ranges (first, stop) with about RANGE_DOCUMENTS documents each."""
+    """Divide the buckets of digests (`scan.BUCKETS`) into ranges (first, stop) of at most about RANGE_DOCUMENTS
+    documents each. The bucket `stop` is not in the range."""
     number = min(BUCKETS, 1 + documents // RANGE_DOCUMENTS)
     return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
 

@@ -25,9 +25,11 @@ from tfscale.data.work import Piece
 from tfscale.data.workers import count
 
 BATCH_CHARACTERS = 1 << 18
-"""Number of characters that are tokenized at once. Tokenizers need about 200 bytes of memory per character."""
+"""Minimum number of characters that are tokenized at once, except in the last batch of a part. Tokenizers need about
+200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Columns of the validation documents: random number for sorting, number of tokens, and UTF-8 bytes."""
+"""Names of the columns that are stored for the validation documents: the random number by which the documents are
+sorted, the number of tokens, and the number of UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Distinct:
     heldout_limit: int
 
     def documents(self) -> Iterator["Document"]:
-        """Yield the distinct documents in the order of the part.
+        """Yield the distinct non-empty documents in their order in the part.
 
         Raises:
             DataError: the text has changed since it was scanned.
@@ -72,7 +74,8 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the SHA-256 digests of the distinct documents, 32 bytes each, in the order of the part."""
+        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in the order of the
+        part."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 
@@ -97,7 +100,7 @@ class Encoded:
     """The tokens of a part of a corpus, which are stored in two files."""
 
     train: Path
-    """File that contains only the tokens of all training documents."""
+    """File that contains the concatenated tokens of all training documents, without a header."""
     train_tokens: int
     train_documents: int
     train_bytes: int
@@ -105,10 +108,11 @@ class Encoded:
     unknown: int
     """Number of unknown tokens in all documents (`Tokenizer.count_unknown`)."""
     heldout: Path
-    """File with the COLUMNS and the `tokens` of the validation documents."""
+    """Safetensors file with the COLUMNS and the `tokens` of the validation documents."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """Return one of the COLUMNS, [validation documents], or the `tokens` of all validation documents."""
+        """Return one of the COLUMNS, [validation documents], or `tokens`, [tokens], the tokens of all validation
+        documents."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column

@@ -8,4 +8,5 @@ class DataError(InvalidInput):
 
 
 class Unfinished(DataError):
-    """Error raised when a preparation or download fails. Running it again resumes it."""
+    """Error raised when a preparation or download fails. Running the same command again resumes the preparation or
+    download."""

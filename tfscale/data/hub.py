@@ -19,7 +19,7 @@ from tfscale.files import write_atomically
 FETCHED = ".hub"
 """Name of the folder, next to the prepared corpora, with tokenizers and records of downloaded datasets."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
-"""Names of the repositories of tokenizers on the Hub, by short name."""
+"""Mapping from the short name of a tokenizer to the name of its repository on the Hub."""
 
 
 def client() -> Any:
@@ -42,7 +42,7 @@ def reporting_download_errors(what: str, fix: str, first: Exception | None = Non
     message states that `what` could not be downloaded, and ends with `fix`.
 
     Args:
-        first: error to report instead of the one that is raised in the block.
+        first: error to report instead of the error that is raised in the `with` block.
     """
     try:
         yield
@@ -55,7 +55,8 @@ def reporting_download_errors(what: str, fix: str, first: Exception | None = Non
 
 
 def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
-    """Return the path of a tokenizer.json that has been downloaded, or None. No request is sent to the Hub."""
+    """Return the path of a downloaded tokenizer.json, or None if it has not been downloaded. No request is sent to the
+    Hub."""
     path = _tokenizer_path(name, root) if root else None
     return path if path and path.exists() else None
 
@@ -72,7 +73,7 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
     """Copy a tokenizer.json from the cache of the Hub, or download it, unless a copy exists already.
 
     Raises:
-        DataError: the Hub cannot be reached. The message explains how to copy the file manually.
+        DataError: the tokenizer cannot be downloaded. The message explains how to copy the file manually.
     """
     if fetched_tokenizer(name, root):
         return
@@ -101,7 +102,7 @@ def shown(path: str | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name in which characters that may be invalid in file names are replaced."""
+    """Return `name` with all characters that may be invalid in file names replaced by `--`."""
     return re.sub(r"[^\w.-]", "--", name)
 
 

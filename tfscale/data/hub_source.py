@@ -25,7 +25,7 @@ from tfscale.untrusted import from_known
 
 CARD = "README.md"
 DOWNLOADS = 4
-"""Number of files that are downloaded at the same time."""
+"""Maximum number of files that are downloaded at the same time."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class HubFile:
     name: str
     size: int
     sha256: str
-    """SHA-256 of the file, as returned by `tfscale.data.text.digests_of`."""
+    """Hash of the file from `tfscale.data.text.digests_of`, which is the SHA-256 except for some .txt files."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class HubSource(Source):
 
     @classmethod
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
-        """Download the files that are not in the cache of the Hub, unless `path` exists. If the Hub cannot be reached,
-        the error explains how to copy the files manually."""
+        """Download the files of the dataset that are not in the cache of the Hub. Nothing is downloaded if `path`
+        exists. If a download fails, the error explains how to copy the files manually."""
         if exists(spec.path):
             return
         known = fetched(spec, root)
@@ -118,7 +118,7 @@ class HubSource(Source):
 
 
 def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
-    """Return the source for a dataset that has been downloaded, or None, without a request to the Hub.
+    """Return the source for a downloaded dataset, or None if it has not been downloaded. No request is sent to the Hub.
 
     Raises:
         DataError: the record of the dataset is damaged.

@@ -6,7 +6,7 @@ The extension of a file, in any case, indicates the kind of text file:
 |---|---|
 | .txt | one per file |
 | .jsonl, .ndjson | one per line: a JSON object with the text under a key |
-| .json | JSON lines, an array of such objects, or one such object |
+| .json | JSON lines, or an array of JSON objects with the text under a key, or one such object |
 | .parquet | one per row: the text is in a column of strings; null is an empty document |
 
 All files except Parquet may be compressed (`compression`).
@@ -104,7 +104,8 @@ def list_text(path: Path) -> Listing:
     """List the files of a folder, or a single text file, without opening them.
 
     Raises:
-        DataError: there are no text files, or files or folders are not accessible. The error contains up to 10 faults.
+        DataError: there are no text files, or files or folders are not accessible. The error contains at most 10 faults
+            and the number of the other faults.
     """
     try:
         state = path.stat()
@@ -152,7 +153,9 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return the faults of files that cannot be read or whose first bytes show that they contain no text."""
+    """Return messages for files that cannot be read, and for files whose first bytes show that they are pointer files,
+    are encoded in UTF-16 or UTF-32, or are not compressed although their names indicate compression. After 10 messages,
+    one more message states the number of the other files."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 

@@ -8,7 +8,8 @@ from tfscale.files import read_object, write_json
 from tfscale.untrusted import check_file_name, from_known
 
 FORMAT = 1
-"""Version of the format, which is part of every fingerprint and increases when the same text gives different tokens."""
+"""Version of the format of prepared corpora. The version is part of every fingerprint. It increases when a new version
+of tfscale creates different tokens from the same text."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -42,7 +43,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """The tokenizer of the corpus, as recorded in the manifest. Its file is next to the manifest."""
+    """The tokenizer of the corpus, as recorded in the manifest. The file of the tokenizer is next to the manifest."""
 
     kind: str
     vocab_size: int

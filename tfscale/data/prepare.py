@@ -1,4 +1,4 @@
-"""Preparation of a corpus: its documents are split, tokenized and written once to a folder named by the fingerprint.
+"""Preparation of a corpus: its documents are split, tokenized and written once to a folder named after the fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -6,10 +6,10 @@
     train-00000.safetensors ...
     heldout-00000.safetensors ...
 
-The text is read twice: first to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Both
-passes are divided into parts, each of which is processed by one process. Intermediate results are kept in a hidden
-folder of `root` until the corpus is complete. Therefore a preparation that was killed resumes where it stopped. The
-prepared corpus does not depend on such interruptions or on the number of processes.
+The text is read twice: first to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Each
+step is divided into tasks that run in several processes. Intermediate results are kept in a hidden folder of `root`
+until the corpus is complete. Therefore a preparation that was killed resumes with the unfinished tasks. The prepared
+corpus does not depend on such interruptions or on the number of processes.
 """
 
 import hashlib
@@ -45,16 +45,17 @@ from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
-"""Version of the intermediate results of a preparation, which increases when their content changes."""
+"""Version of the format of intermediate results. It increases when a new version of tfscale changes their content."""
 TOKENIZER_SAMPLE_BYTES = 1 << 30
-"""Size in bytes of the text that a tokenizer is trained on. A larger training split is sampled to about this size."""
+"""Approximate maximum size in bytes of the text that a tokenizer is trained on. If the training split is larger, a
+random sample of about this size is used."""
 
 
 def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
-    """Prepare a corpus, unless `root` contains it already, and open it.
+    """Prepare a corpus, unless `root` contains it already, and return the opened and verified corpus.
 
     If two processes prepare the same corpus at the same time, the second process waits for the first. During the
-    preparation, `root` contains the tokens twice and about 60 bytes per document.
+    preparation, `root` needs disk space for two copies of the tokens and for about 60 bytes per document.
 
     Args:
         workers: number of processes; 0: one per core.
@@ -92,7 +93,8 @@ class _Preparation:
         self._work = root / f".{key}-{self._version()}"
 
     def _version(self) -> str:
-        """Return a hash, 8 hex digits, of everything other than the corpus that determines the intermediate results."""
+        """Return a hash, 8 hex digits, of everything except the fingerprint that determines the intermediate
+        results."""
         settings = (WORK, version("tokenizers"), self._parts)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 

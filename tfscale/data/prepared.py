@@ -44,8 +44,8 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     """Check that the files of a prepared corpus match the SHA-256 hashes in its manifest.
 
     Args:
-        known: folder that caches one hash of all files of a large corpus, or None. No file is read if its files are
-            unchanged since the hash was cached (`CachedDigest`).
+        known: folder in which one hash of all files of a large corpus is cached, or None to disable the cache. If no
+            file has changed since the hash was cached, the files are not read (`CachedDigest`).
 
     Raises:
         DataError: a file cannot be read or has changed since it was written.

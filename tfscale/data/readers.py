@@ -16,22 +16,22 @@ from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
 UNIT_BYTES = 1 << 26
-"""Approximate size in bytes of a unit of work. A unit is large enough that the time to start it is small in comparison,
-and small enough to be repeated after an interruption."""
+"""Approximate size in bytes of a unit of work. A unit is large enough for the time to start it to be negligible, and
+small enough to be repeated after an interruption."""
 ROWS = 512
-"""Number of Parquet rows that are read at once."""
+"""Maximum number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
-"""White-space characters. A line or file that contains only these characters is skipped."""
+"""White-space characters. In files of JSON lines, a line that contains only these characters is skipped."""
 NOT_TEXT = " If the file contains no documents, remove it from the folder."
 ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
 class Span:
-    """A file or part of a file. For uncompressed JSON lines, `start` and `stop` are byte positions, and the span
-    contains the lines that begin between these positions. For Parquet, `start` and `stop` are indices of row groups.
-    Other files are read whole (start 0, stop None)."""
+    """A file or part of a file. For uncompressed .jsonl and .ndjson files, `start` and `stop` are byte positions, and
+    the span contains the lines that begin between these positions. For Parquet, `start` and `stop` are indices of row
+    groups. Other files are read whole (start 0, stop None)."""
 
     file: Path
     kind: Kind
@@ -40,7 +40,7 @@ class Span:
     stop: int | None = None
 
     def documents(self, text_key: str) -> Iterator[str]:
-        """Yield the documents in order.
+        """Yield the documents of the span in their order in the file.
 
         Raises:
             DataError: the file is damaged, is not UTF-8, or contains an entry without text under `text_key`.
@@ -74,8 +74,9 @@ class TextPart:
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """Divide files into parts of about UNIT_BYTES each, in order. Small files are grouped, and large files of
-    uncompressed JSON lines or Parquet are cut. Other files cannot be cut.
+    """Divide files into parts of at most about UNIT_BYTES each, in order. Small files are grouped. Large Parquet files
+    and large uncompressed .jsonl and .ndjson files are cut. Other files are not cut, even if they are larger than
+    UNIT_BYTES.
 
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
@@ -164,8 +165,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
 
 
 def _is_lines(file: Path, content: IO[bytes]) -> bool:
-    """Return True if the first line of a .json file that is not blank is a complete JSON object, or if all are
-    blank."""
+    """Return True if the first non-blank line of a .json file is a complete JSON object, or if all lines are blank."""
     position = 0
     for line in content:
         text = decode(file, line, position).strip(BLANK)

@@ -17,7 +17,8 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Number of buckets of digests by their first twelve bits. A range of buckets is one slice of a scan."""
+"""Number of buckets into which digests are divided by their first twelve bits. The records of consecutive buckets are
+one contiguous slice of a scan."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Scan:
 
 @dataclass(frozen=True)
 class Scanned:
-    """Records of n documents, sorted by digest. Equal digests are in the order of their positions."""
+    """Records of n documents, sorted by digest. Records with equal digests are in the order of the documents in the
+    part."""
 
     digest: NDArray[np.uint8]
     """SHA-256 of the text of each document: [n, 32]."""
     draw: NDArray[np.uint64]
-    """Random number that decides whether each document is for validation: [n]."""
+    """Random number of each document, which decides whether the document is used for validation: [n]."""
     place: NDArray[np.uint32]
     """Index of each document among the non-empty documents of the part: [n]."""
     bytes: NDArray[np.uint64]
@@ -65,13 +67,14 @@ def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
 
 def draw(seed: int, digest: bytes) -> int:
     """Return a pseudo-random number below 2^64 that depends only on the seed of the split and the SHA-256 of a
-    document's text. Documents whose draw is below `limit` are for validation."""
+    document's text. Documents whose number is below the threshold (`limit`) are used for validation."""
     return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + digest).digest()[:8], "big")
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the limit below which about a fraction `heldout_fraction` of all draws are. The documents that a smaller
-    fraction selects are a subset of the documents that a larger fraction selects."""
+    """Return the threshold for the random numbers of documents (`draw`). About a fraction `heldout_fraction` of all
+    random numbers is below the threshold. The documents that a smaller fraction selects are a subset of the documents
+    that a larger fraction selects."""
     return math.ceil(heldout_fraction * 2**64)
 
 
@@ -109,7 +112,8 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the first 16 bytes of each digest, which identify a document, as two arrays [n] of 64-bit integers. The
-    order of the digests [n, 32] is the order of the pairs of integers."""
+    """Return the first 16 bytes of each of the digests [n, 32] as two arrays [n] of unsigned 64-bit integers, with the
+    more significant integers in the first array. Digests are sorted by these pairs of integers, and documents with
+    equal pairs are considered equal."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]

@@ -50,7 +50,7 @@ def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
 
 
 def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArray:
-    """Return the tokens [tokens] of a shard as a read-only memory map.
+    """Return the tokens of a shard, [tokens], as a read-only memory map.
 
     Raises:
         DataError: the file is missing, is not a token shard, is truncated, or has a different label or token type.

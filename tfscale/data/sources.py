@@ -20,11 +20,12 @@ from tfscale.faults import Fault, InvalidInput
 from tfscale.registry import Registry
 
 KNOWN = ".known"
-"""Name of the folder, next to the prepared corpora, in which the hashes of large files are cached."""
+"""Name of the folder, next to the prepared corpora, in which the hashes of large corpora are cached."""
 
 
 class Part(Protocol):
-    """A part of a corpus, which must be picklable and is read more than once, by any process."""
+    """A part of a corpus. Parts must be picklable, because they are sent to other processes. Each part is read more
+    than once, possibly by different processes."""
 
     @property
     def size(self) -> int:
@@ -37,7 +38,8 @@ class Part(Protocol):
 
 
 class Source(ABC):
-    """Base class of text sources, which `data.source` selects and the other `data` settings describe."""
+    """Base class of text sources. The setting `data.source` selects the text source, and other `data` settings
+    configure it."""
 
     tokenized: ClassVar[bool] = False
     """True if the text is already tokenized, so that the source includes a tokenizer."""
@@ -170,7 +172,8 @@ def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
 
 
 def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
-    """Return the tokenizer of a corpus, of kind `bpe` or `file`.
+    """Return the settings of the tokenizer of a corpus. For a tokenizer from the Hub, return settings of kind `file`
+    with the path of the local copy, so that the kind is always `bpe` or `file`.
 
     Raises:
         DataError: the tokenizer must be downloaded first.
@@ -188,7 +191,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Return the path in the settings of a corpus, which must be set."""
+    """Return the setting `path` of a corpus as a Path. The setting must not be None."""
     assert spec.path is not None
     return Path(spec.path)
 
@@ -213,14 +216,14 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
 
 
 def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
-    """Return the fingerprint of a corpus: 16 hex digits that change whenever the tokens would change. The tokenizer
-    need not be trained.
+    """Return the fingerprint of a corpus: 16 hex digits that change whenever the tokens would change. The fingerprint
+    can be computed before the tokenizer is trained.
 
     Args:
-        root: folder of the prepared corpora, in which hashes of large files may be cached.
+        root: folder of the prepared corpora, in which the hash of a large text may be cached.
 
     Raises:
-        DataError: the source or the tokenizer is missing.
+        DataError: the text or the tokenizer is missing or cannot be read.
     """
     if spec.tokenizer is None:
         return read_manifest(local_path(spec)).fingerprint
@@ -237,8 +240,8 @@ def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
 
 
 def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
-    """Return the vocabulary size of the tokenizer of a corpus. A model may have a larger vocabulary. The corpus need
-    not be prepared, unless its source is already tokenized.
+    """Return the vocabulary size of the tokenizer of a corpus. The vocabulary of a model may be larger. The corpus does
+    not have to be prepared yet, unless its source is already tokenized.
 
     Raises:
         DataError: the file of the tokenizer or the prepared folder is missing.

@@ -1,4 +1,4 @@
-"""Folders of stored corpora, and a source that reads the tokens of a prepared corpus."""
+"""Functions that find the folders of stored corpora, and a source that reads the tokens of a prepared corpus."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def size_of(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """A source with the tokens of a corpus that has been prepared, possibly elsewhere. They are not copied."""
+    """A source with the tokens of a corpus that has been prepared, possibly elsewhere. The tokens are not copied."""
 
     path: Path
 

@@ -20,12 +20,12 @@ from tfscale.files import CachedDigest, sha256_of_all
 @dataclass(frozen=True)
 class TextSource(Source):
     """A source with the text of one file, or of all text files in a folder and its subfolders, in the order of their
-    names (`listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
+    names (`listing`). Text must be UTF-8. The text is read unchanged, except that a byte-order mark is removed."""
 
     path: Path
     text_key: str = "text"
     known: Path | None = None
-    """Folder in which the hashes of large files are cached. None disables the cache."""
+    """Folder in which one hash of all files is cached if the files are large. None disables the cache."""
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
@@ -65,7 +65,7 @@ class TextSource(Source):
 
 
 def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
-    """Return a hash, 64 hex digits, of the names and digests of files."""
+    """Return one SHA-256, 64 hex digits, of the names and digests of all files."""
     whole = hashlib.sha256()
     for pair in zip(names, digests, strict=True):
         whole.update(json.dumps(pair).encode())
@@ -73,8 +73,8 @@ def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
 
 
 def digests_of(files: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file, or another hash for a .txt file with a byte-order mark. Earlier versions of
-    tfscale treated the mark as text, and corpora that they prepared must not be reused.
+    """Return the SHA-256 of each file. For a .txt file with a byte-order mark, return a different hash, because earlier
+    versions of tfscale treated the mark as text, and corpora that those versions prepared must not be reused.
 
     Raises:
         OSError: a file cannot be read. The error names the file.

@@ -16,16 +16,18 @@ from tfscale.data.errors import DataError
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Names of the end-of-text token, which follows each document. The first that a vocabulary has is used."""
+"""Possible names of the end-of-text token, which follows each document. The first name that is in the vocabulary is
+used."""
 
 BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
 
 PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
-per character. A piece ends at the first end of a word after this length, and has at most twice this length."""
+per character. A piece ends at the first single space between words after this length, and has at most twice this
+length."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut for the training of a tokenizer, because its time grows with the
+"""Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
 square of the length of a word."""
 FIX_UNKNOWN = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
@@ -146,10 +148,10 @@ class Tokenizer:
         return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens.
+        """Return the token ids of each text, without adding special tokens.
 
         Raises:
-            DataError: the tokenizer has no tokens for a text.
+            DataError: the tokenizer cannot encode a text.
         """
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -159,7 +161,7 @@ class Tokenizer:
         unknown characters, return the number of dropped characters.
 
         Raises:
-            DataError: the tokenizer has no tokens for a text.
+            DataError: the tokenizer cannot encode a text.
         """
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
             if self._counting_copy is not None:
@@ -186,7 +188,7 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 def _for_whole_texts(tokenizer: Any) -> Any:
     """Return a tokenizer of the library, set to encode whole documents. The name of a special token within a document
-    is ordinary text."""
+    is encoded as ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
@@ -194,7 +196,8 @@ def _for_whole_texts(tokenizer: Any) -> Any:
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:
-    """Return True for a BPE that drops unknown characters. It has no unknown token and does not fall back to bytes."""
+    """Return True for a BPE tokenizer that drops characters that are not in its vocabulary. Such a tokenizer has no
+    unknown token and cannot encode every character as bytes."""
     from tokenizers import pre_tokenizers
 
     model = document["model"]
@@ -208,7 +211,7 @@ def _drops_characters(document: dict[str, Any]) -> bool:
 
 
 def _counting_copy(document: dict[str, Any]) -> Any:
-    """Return a copy of a tokenizer with a token for each character that the original drops."""
+    """Return a copy of a tokenizer that encodes each character that the original drops as the token _SPARE_ID."""
     import tokenizers
 
     model = document["model"]
@@ -231,7 +234,8 @@ def _faults_of_the_library(what: str) -> Iterator[None]:
 
 def pieces(text: str) -> Iterator[str]:
     """Yield a text in pieces small enough to be tokenized in memory. The text is cut before a single space between
-    words, where tokenizers also separate words. It is cut within a word only if the word is very long."""
+    words, where tokenizers also separate words. If there is no such space between PIECE_CHARACTERS and twice this
+    length, the text is cut at twice this length, possibly within a word."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         longest = start + 2 * PIECE_CHARACTERS

@@ -12,7 +12,8 @@ _NAMES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UT
 
 
 def decode(file: Path, content: bytes, position: int) -> str:
-    """Decode `content`, which begins at byte `position` of the (decompressed) file. A byte-order mark is removed.
+    """Decode `content`, which begins at byte `position` of the (decompressed) file. A byte-order mark at the beginning
+    of `content` is removed.
 
     Raises:
         DataError: the content is not UTF-8.

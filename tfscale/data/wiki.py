@@ -24,7 +24,8 @@ INSTALL = "pip install 'tfscale[corpus]'"
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """A source with one document per article, sorted by title. The source is not divided; it is its own only part."""
+    """A source with one document per article, sorted by title. The source is not divided into parts. It implements
+    `Part` itself and is the only part."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""

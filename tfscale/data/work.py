@@ -23,15 +23,16 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece, which is an intermediate result of a preparation that may not be finished yet."""
+    """A piece: an intermediate result of a preparation, which may not have been written yet."""
 
     folder: Path
     name: str
     found: str | None = None
-    """Name of the file of an earlier attempt, or None."""
+    """Name of the file that an earlier attempt wrote, or None if there is no such file."""
 
     def whole(self) -> Path | None:
-        """Return the path of the piece if an earlier attempt finished it, or None. A damaged piece is deleted."""
+        """Return the path of the file if an earlier attempt finished the piece, and otherwise None. A damaged file is
+        deleted."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -42,7 +43,7 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Yield a writer of the piece, whose `path` is set when the `with` block ends without an error."""
+        """Yield a writer for the piece. The `path` of the writer is set when the `with` block ends without an error."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:
@@ -69,7 +70,7 @@ class PieceWriter:
 
 
 class Pieces:
-    """The pieces of a preparation by name, including those that earlier attempts left in the folder."""
+    """Mapping from names to the pieces of a preparation, including pieces that earlier attempts left in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

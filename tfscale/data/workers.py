@@ -19,11 +19,12 @@ from tfscale.data.errors import Unfinished
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
-"""Arguments of one call."""
+"""Arguments of one call of the function that the pool runs."""
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22
-"""Size in bytes below which tasks run in this process, because starting others would take longer."""
+"""Total size of the tasks in bytes below which the tasks run in this process, because starting other processes would
+take longer."""
 
 
 class Counts(NamedTuple):
@@ -33,7 +34,7 @@ class Counts(NamedTuple):
     bytes: int = 0
     tokens: int = 0
     found: int = 0
-    """Number of bytes that an earlier attempt had processed, whose results were reused."""
+    """Number of bytes that an earlier attempt had processed. The results of that attempt were reused."""
 
     def plus(self, more: "Counts") -> "Counts":
         return Counts(*map(add, self, more))

@@ -1,1 +1,1 @@
-"""Exchange of models with other software: released TokenFormer weights, Hugging Face, and EleutherAI's harness."""
+"""Exchange of models with other software: released TokenFormer weights, Hugging Face, and lm-evaluation-harness."""

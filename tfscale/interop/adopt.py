@@ -3,9 +3,9 @@
 DIR/
     stage.yaml       the model; `init_from` is the hash of the weights
     checkpoints/     one checkpoint with the imported weights
-    done.json        the training cost of the imported model, if known
+    done.json        the training cost of the imported model (zero if unknown)
     import.json      the origin of the weights
-    data/            tokenizer.json, if no prepared corpus was given
+    data/            tokenizer.json, if the model has a tokenizer and no prepared corpus was given
 """
 
 from collections.abc import Mapping
@@ -41,13 +41,13 @@ NO_CORPUS = "none"
 
 
 def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
-    """Write a model as a finished stage, one tensor at a time.
+    """Write a model to the folder of a finished stage. To save memory, tensors are converted and written one at a time.
 
     Args:
         to: folder to create.
         found: model to write.
-        corpus: prepared corpus for evaluations and for the comparison of logits during growth, or None. If it is given,
-            the tokenizer of the corpus is used.
+        corpus: folder of a prepared corpus for evaluations and for the comparison of logits during growth, or None. If
+            a corpus is given, the stage uses the tokenizer of the corpus.
 
     Raises:
         UserFault: `to` exists, the tokenizer or corpus has tokens that the model does not have, or the validation split

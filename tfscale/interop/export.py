@@ -1,6 +1,7 @@
 """Export of a finished stage as a folder that the libraries of Hugging Face can read.
 
-transformers loads the model's code, which is generated from this package, with `trust_remote_code`, without tfscale.
+transformers loads the code of the model from the folder with `trust_remote_code`. The code is generated from this
+package and does not require tfscale.
 """
 
 import re
@@ -149,7 +150,7 @@ def _record(stage: FinishedStage) -> dict[str, Any]:
 
 
 def _model_card(stages: Sequence[FinishedStage]) -> str:
-    """Return the README.md of the last stage. The stages before it are its ancestors, oldest first."""
+    """Return the README.md for the last of the given stages. The other stages are its ancestors, oldest first."""
     stage = stages[-1]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -173,7 +174,8 @@ def _model_card(stages: Sequence[FinishedStage]) -> str:
 
 
 def sources() -> dict[str, str]:
-    """Return the source text of all modules that the exported model needs, by file name, with relative imports."""
+    """Return a mapping from file names to the source text of all modules that the exported model needs. Imports in the
+    source text are relative."""
     found: dict[str, str] = {}
     waiting = [_ENTRY]
     while waiting:

@@ -17,7 +17,8 @@ from tfscale.untrusted import check_fields, check_file_name, from_known
 
 MODEL_TYPE = "tfscale"
 PREFIX = "model."
-"""Prefix of the names of weights, because the Hugging Face model has the tfscale model as its attribute `model`."""
+"""Prefix of the names of weights in exported files. The Hugging Face model stores the tfscale model in its attribute
+`model`, so the names of weights begin with this prefix."""
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 LINEAGE_FILE = "lineage.json"
 
@@ -34,8 +35,8 @@ def read_exported(folder: Path) -> Foreign:
     """Read the model in a folder that `tfscale export` or `save_pretrained` wrote.
 
     Raises:
-        UserFault: the config does not describe a tfscale model, or tensors are missing, unexpected or of the wrong
-            shape. The error lists all faults.
+        UserFault: a file is missing or damaged, the config does not describe a tfscale model, or tensors are missing,
+            unexpected or of the wrong shape. The error lists all faulty tensors.
     """
     model = _model(folder / CONFIG_FILE)
     files = _weight_files(folder)
@@ -85,7 +86,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _totals(path: Path) -> Totals | None:
-    """Return the training cost of the model, or None if the folder does not contain a lineage."""
+    """Return the training cost of the model, or None if the folder does not contain lineage.json."""
     if not path.is_file():
         return None
     try:

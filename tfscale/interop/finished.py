@@ -56,7 +56,8 @@ class FinishedStage:
 
     @property
     def data(self) -> Path:
-        """Folder of the stage's corpus, or of the tokenizer if the stage was imported without a corpus."""
+        """Folder of the prepared corpus of the stage. If the stage was imported without a corpus, folder of its
+        tokenizer."""
         return self.folder / self.spec.run.data_dir
 
 
@@ -71,11 +72,12 @@ def open_finished(folder: Path) -> FinishedStage:
 
 
 def with_groups(stages: Iterable[FinishedStage], groups: int | None) -> list[FinishedStage]:
-    """Return the stages with models that consist of the first `groups` groups of parameter tokens, or of all groups if
-    `groups` is None.
+    """Return copies of the stages with `groups` set, so that their models use only the first `groups` groups of
+    parameter tokens. If `groups` is None, return the stages unchanged.
 
     Raises:
-        UserFault: a model has not grown by groups, or has fewer groups; the error contains the faults of all stages.
+        UserFault: a model has not grown by groups, or has fewer than `groups` groups; the error contains the faults of
+            all stages.
     """
     found = list(stages)
     if groups is None:
@@ -97,7 +99,7 @@ def model_of(stage: FinishedStage) -> LanguageModel:
     """Return the model of a stage, in float32 on the CPU.
 
     Raises:
-        UserFault: the checkpoint is incomplete.
+        UserFault: the checkpoint is incomplete or damaged.
     """
     with user_faults(BrokenCheckpoint):
         verify(stage.checkpoint)
@@ -109,7 +111,7 @@ def tokenizer_of(stage: FinishedStage) -> Tokenizer:
     """Return the tokenizer of a stage.
 
     Raises:
-        UserFault: there is no tokenizer, or the tokenizer has more entries than the model.
+        UserFault: there is no tokenizer, or the tokenizer has more entries than the vocabulary of the model.
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():

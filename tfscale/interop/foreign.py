@@ -19,15 +19,16 @@ class Foreign:
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
-    """Every weight, by its name in the tfscale model, in any floating-point type, mapped from the files."""
+    """Mapping from the name of each weight in the tfscale model to the weight, which has any floating-point type and
+    may be memory-mapped from a file."""
     format: str
     """Name of the format: `gpt-neox` or `hugging-face`."""
     files: tuple[Path, ...]
     """Files of the model, whose hashes are recorded in import.json."""
     settings: Mapping[str, Any]
-    """Metadata from the files of the model, which are recorded in import.json."""
+    """Settings from the files of the model, such as the config, which are recorded in import.json."""
     totals: Totals | None = None
-    """Cost of training the model, including its parents, or None if unknown."""
+    """Cost of training the model, including the cost of its parents, or None if the cost is unknown."""
     tokenizer: bytes | None = None
     """Content of the tokenizer.json of the model, or None if there is no tokenizer."""
 

@@ -1,4 +1,4 @@
-"""Evaluation of the model of a stage with EleutherAI's lm-evaluation-harness (the extra `eval`)."""
+"""Evaluation of the model of a stage with EleutherAI's lm-evaluation-harness, which the extra `eval` installs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """ID of the end-of-text token, which also precedes a text without context."""
+        """ID of the end-of-text token. If a text has no context, this token is used as the context."""
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
@@ -104,8 +104,9 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Return, per request, the log-probability of the continuation in nats, and True if each of its tokens is the
-        most likely one. Texts longer than the context of the model are truncated at the beginning."""
+        """Return, for each request, the log-probability of the continuation in nats, and True if every token of the
+        continuation is the token with the highest probability. Texts longer than the context of the model are truncated
+        at the beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}

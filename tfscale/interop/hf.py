@@ -1,4 +1,4 @@
-"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`, which happens on import."""
+"""Registration of tfscale models with `AutoConfig` and `AutoModelForCausalLM`. Importing this module registers them."""
 
 try:
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -22,11 +22,13 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Redundant arguments that only older releases of transformers pass. The cache stores the positions."""
+"""Names of arguments that only older releases of transformers pass. They are ignored, because the cache stores the
+positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model, whose field `tfscale` determines all sizes with Hugging Face names."""
+    """Config of an exported model. The field `tfscale` contains the config of the tfscale model. The sizes with Hugging
+    Face names, such as `hidden_size`, are set from this field."""
 
     model_type = "tfscale"
     keys_to_ignore_at_inference = (CACHE_NAME,)
@@ -105,8 +107,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: new tokens [batch, time].
-            attention_mask: mask [batch, all] of the cached and new positions, which is 0 at padding on either side, or
-                a mask [batch, 1, time, all] of pairs of positions.
+            attention_mask: mask [batch, all] of all positions (cached and new), which is 0 at padding on the left or
+                right, or a mask [batch, 1, time, all] of pairs of a new position and any position.
             position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.
@@ -146,7 +148,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding as a module that shares its weights. The weights are tied to the output layer."""
+        """Return an `nn.Embedding` that shares the embedding weights of the model. The output layer uses the same
+        weights."""
         return nn.Embedding(self.config.vocab_size, self.config.hidden_size, _weight=self.model.embedding.detach())
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
@@ -170,7 +173,8 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """Collect the input of each block during a forward pass, or nothing if there is no model."""
+    """Yield a list to which the input of each block is appended during a forward pass. If `model` is None, the list
+    stays empty."""
     states: list[Tensor] = []
     with ExitStack() as hooks:
         for block in model.blocks if model is not None else ():

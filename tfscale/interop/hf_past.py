@@ -14,7 +14,8 @@ CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ e
 
 
 class HeldPast:
-    """Positions in a cache, and the mask of the positions that new positions attend to."""
+    """Adapter that gives a Hugging Face cache and attention mask the interface `tfscale.models.cache.Past`, and
+    computes the mask of the positions that new positions attend to."""
 
     def __init__(
         self,
@@ -24,11 +25,11 @@ class HeldPast:
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
     ) -> None:
-        """Prepare the mask of the new tokens [batch, time]. Each layer extends the cache, if there is one. The
-        arguments `attention_mask` and `position_ids` are those of `TfscaleForCausalLM.forward`.
+        """Prepare the mask of the new tokens [batch, time]. If there is a cache, each layer appends its keys and values
+        to the cache. The arguments `attention_mask` and `position_ids` are described in `TfscaleForCausalLM.forward`.
 
         Raises:
-            ValueError: the `attention_mask` has a different shape.
+            ValueError: the `attention_mask` does not have one of the shapes that `forward` describes.
         """
         self.length = int(cache.get_seq_length()) if cache is not None else 0
         self._cache = cache
@@ -54,7 +55,7 @@ class HeldPast:
 
     @property
     def is_plain(self) -> bool:
-        """True if attention is only causal, because nothing is cached, padded or packed."""
+        """True if there is no cache, padding or packing, so that attention requires only the causal mask."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:

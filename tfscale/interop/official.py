@@ -1,8 +1,8 @@
 """Import of released TokenFormer checkpoints, which consist of weights and a YAML file of options as in GPT-NeoX.
 
 The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
-writes. They are read with the weights-only reader of torch, which creates only tensors and plain containers and runs no
-other code. The files are mapped into memory, so that a model of any size is converted one tensor at a time.
+writes. The files are read with `torch.load(weights_only=True)`, which creates only tensors and plain containers and
+runs no code from the files. The files are memory-mapped, so that a model of any size is converted one tensor at a time.
 """
 
 import re
@@ -165,7 +165,8 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def our_name(official: str) -> str:
-    """Convert the official name of a parameter, `sequential.N.*`, to its name in `LanguageModel` if it is known."""
+    """Convert the official name of a parameter, `sequential.N.*`, to its name in `LanguageModel`. Unknown names are
+    returned unchanged."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official

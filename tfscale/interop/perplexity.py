@@ -1,4 +1,4 @@
-"""Reading of the texts on which a model is evaluated, and its loss on them, measured in sliding windows."""
+"""Functions that read the texts on which a model is evaluated, and measure the loss of the model in sliding windows."""
 
 import math
 from collections.abc import Iterator
@@ -31,13 +31,13 @@ class EncodedText:
 
     path: Path
     sha256: str
-    """SHA-256 of the names and contents of the files."""
+    """One SHA-256 of the names and contents of all files."""
     tokens: NDArray[np.uint32]
     """Tokens of the documents in sequence, with an end-of-text token after each document and one before the first."""
     bytes: int
     """Number of UTF-8 bytes of the text. The end of a document counts as one byte."""
     unknown: int
-    """Number of tokens for which the tokenizer has no entry."""
+    """Number of unknown tokens (`Tokenizer.count_unknown`)."""
     left_out: str
     """Summary of the skipped files of the folder, or an empty string."""
 
@@ -54,7 +54,7 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
     """Read a text file or a folder of text files, and convert the text to tokens.
 
     Args:
-        max_unknown: maximum fraction of tokens for which the tokenizer has no entry.
+        max_unknown: maximum fraction of unknown tokens (`Tokenizer.count_unknown`).
 
     Raises:
         UserFault: there is no text, the text is faulty, or the fraction of unknown tokens exceeds `max_unknown`.
@@ -98,12 +98,14 @@ class Score:
     tokens: int
     """Number of predicted tokens. The end of a document counts as one token."""
     bytes: float
-    """Number of UTF-8 bytes of the text that the tokens encode. The end of a document counts as one byte."""
+    """Number of UTF-8 bytes that the predicted tokens encode. The end of a document counts as one byte. For validation
+    tokens, the number is estimated from the average number of bytes per token of the validation split."""
     context: int
     """Number of tokens per window."""
     stride: int
-    """Number of tokens per window whose losses count. Except at the beginning of the text, the model sees at least
-    context - stride tokens before each of these tokens."""
+    """Number of tokens by which each window is shifted from the previous window. In each window after the first, only
+    the losses of the last `stride` tokens count (fewer in the last window), so that the model sees at least context -
+    stride tokens before each of these tokens."""
 
     @property
     def perplexity(self) -> float:
@@ -112,12 +114,13 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits per byte, which are comparable between tokenizers."""
+        """Loss in bits per UTF-8 byte of the text, which is comparable between models with different tokenizers."""
         return self.loss * self.tokens / self.bytes / math.log(2)
 
 
 def score_heldout(stage: FinishedStage, model: LanguageModel, stride: int) -> Score:
-    """Measure the loss on the validation tokens that the stage evaluates during training.
+    """Measure the loss of `model` on the validation tokens that are used for evaluations during the training of the
+    stage.
 
     Raises:
         UserFault: the corpus of the stage is missing.

@@ -8,5 +8,6 @@
 Each folder `done` or `step-*` is a snapshot (`tfscale.store.snapshot`): files that are named by the SHA-256 of their
 content, and a manifest with their paths, which is written last. A snapshot never changes once it has a manifest.
 
-Functions raise StoreError if the store cannot be read or written to. An upload or download that is repeated resumes.
+The functions of this package raise StoreError if the store cannot be read or written to. An interrupted upload or
+download resumes when it is repeated.
 """

@@ -1,4 +1,5 @@
-"""Listing of the stages and corpora in a store, search for files that it no longer needs, and verification."""
+"""Functions that list the stages and corpora in a store, find files that the store no longer needs, and verify
+snapshots."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,22 +12,23 @@ from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
 STAGES = "stages"
 DATA = "data"
 DONE = "done"
-"""Name of the snapshot of a finished stage or a corpus. The snapshot of an unfinished stage has the name of the
-checkpoint, `step-*`."""
+"""Name of the snapshot of a finished stage or a corpus. The snapshot of an unfinished stage is named after the
+checkpoint that it contains, `step-*`."""
 SPARED = timedelta(days=1)
 """Minimum age at which a file that no manifest names is removed. Younger files may belong to an upload in progress."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of a stage or corpus in a store, as they were at one time."""
+    """Listing of a snapshot in a store, which contains the files of a stage or corpus as they were at one point in
+    time."""
 
     item: str
-    """Stage or corpus, as `stages/<name>` or `data/<fingerprint>`."""
+    """Folder of the stage or corpus in the store: `stages/<name>` or `data/<fingerprint>`."""
     name: str
     """Name of the snapshot, which is `done` or `step-*`."""
     files: dict[str, int]
-    """Sizes in bytes by name."""
+    """Mapping from the name of each file in the snapshot to the size of the file in bytes."""
 
     @property
     def path(self) -> str:
@@ -50,7 +52,8 @@ class Snapshot:
 
 
 def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
-    """Return the snapshots in a store, or in one of its folders, in the order of their paths."""
+    """Return the snapshots in `folder`, by default in the whole store, sorted by path. Incomplete snapshots are
+    included."""
     found = sorted(store.files(folder).items())
     parts = [(tuple(f"{folder}/{path}".lstrip("/").split("/")), size) for path, size in found]
     ours = [each for each in parts if len(each[0]) == 4 and each[0][0] in (STAGES, DATA)]
@@ -87,8 +90,10 @@ class Waste:
 
 
 def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
-    """Return the files that a store no longer needs, in an order in which they can be removed: outdated snapshots of
-    stages, and files of incomplete uploads that are older than a day.
+    """Return the files that a store no longer needs: the files of outdated snapshots of stages, and files of incomplete
+    uploads that are older than one day. Files of incomplete uploads are omitted if the store does not record
+    modification times. The files can be removed in the returned order: the manifest of a snapshot comes before its
+    other files.
 
     Args:
         now: current time, or None for the time of this machine.

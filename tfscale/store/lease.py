@@ -2,7 +2,7 @@
 
     URI/leases/<stage>    JSON: the owner, which is a random name, and the time at which the lease ends
 
-A lease is advisory. If it is lost, two machines train the same stage, and the work of one of them is wasted.
+A lease is advisory. If a lease is lost, two machines may train the same stage, and the work of one machine is wasted.
 """
 
 import json
@@ -26,7 +26,7 @@ LEASE_SECONDS = 120.0
 """Time in seconds from the last renewal to the end of a lease."""
 RENEW_SECONDS = 30.0
 POLL_SECONDS = 10.0
-"""Time in seconds between two checks of a stage that another machine trains."""
+"""Minimum time in seconds between two checks of the store for a stage whose lease this machine does not hold."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class Lease:
 
 
 class Leases:
-    """Leases that a runs folder holds. A background thread renews them until `close` is called."""
+    """Leases of the stages that are trained in one runs folder. A background thread renews the leases until `close` is
+    called."""
 
     def __init__(self, store: Store, runs: Path) -> None:
-        """Create the leases and start the thread.
+        """Start the thread that renews the leases. No lease is taken yet.
 
         Raises:
             OSError: the runs folder cannot be written.
@@ -55,12 +56,14 @@ class Leases:
         self._thread.start()
 
     def claim(self, stage: Stage) -> str | None:
-        """Take the lease of a stage, and download its newest snapshot if there is one. A stage that is finished in the
-        store is only downloaded. Errors of the store do not prevent training.
+        """Take the lease of a stage, and download the newest snapshot of the stage if the snapshot is more advanced
+        than the stage on this machine. If the stage is finished in the store, it is downloaded and no lease is taken.
+        Errors of the store are ignored, because they must not prevent training. For each stage, the store is checked at
+        most once per POLL_SECONDS. Calls in between return the previous result.
 
         Returns:
-            None if the stage can be trained here or is finished, and otherwise a description of the machine that holds
-            its lease.
+            None if this machine can train the stage or the stage is finished. Otherwise, a description of the other
+            machine that holds the lease.
         """
         name = stage.path.name
         if name in self._held:
@@ -126,7 +129,8 @@ class Leases:
 
 
 def _owner(runs: Path) -> str:
-    """Return the stored owner name of a runs folder, so that a command that is started again keeps its leases."""
+    """Return the owner name of a runs folder, which is created at random and stored in the folder. Because the name is
+    stored, a command that is started again keeps the leases."""
     path = runs / WORK / "owner"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

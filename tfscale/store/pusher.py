@@ -19,8 +19,8 @@ LAST_WAITS = (0, 1, 2, 4)
 class Pusher:
     """Background thread that uploads finished stages, new checkpoints of unfinished stages, and the corpus.
 
-    The thread reads the folders of the stages and does not run in the processes that train. Each error is reported
-    once, and the upload is tried again at increasing intervals.
+    The thread finds new files by reading the folders of the stages, and does not run in the processes that train. After
+    an error, the upload is tried again at increasing intervals. If the same error repeats, it is reported only once.
 
     Args:
         stages: folders of the stages, which may not exist yet.
@@ -38,7 +38,7 @@ class Pusher:
         seconds: float = POLL_SECONDS,
     ) -> None:
         self.fault: str | None = None
-        """Reason why the store is not up to date, or None."""
+        """Error of the last attempt to upload all new files, or None if there was no error."""
         self._store, self._stages, self._corpus, self._say, self._seconds = store, stages, corpus, say, seconds
         self._pushed: dict[Path, str] = {}
         self._stopping = Event()
@@ -48,7 +48,8 @@ class Pusher:
         self._thread.start()
 
     def finish(self) -> str | None:
-        """Wait for the last uploads and return the reason why the store is not up to date, or None."""
+        """Upload all remaining files, wait until the thread ends, and return the reason why the store is not up to
+        date, or None if it is up to date."""
         self._stopping.set()
         self._thread.join()
         return self.fault
@@ -63,8 +64,8 @@ class Pusher:
                 return
 
     def _push(self) -> bool:
-        """Upload all changed stages and corpora. If an upload fails, the others continue. Return True if no upload
-        failed."""
+        """Upload all changed stages, and the corpus if it has not been uploaded. If an upload fails, the other uploads
+        continue. Return True if no upload failed."""
         try:
             faults = [fault for fault in map(self._push_one, self._new()) if fault]
         except OSError as error:  # the runs folder cannot be read

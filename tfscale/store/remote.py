@@ -1,4 +1,4 @@
-"""Reading and writing of files in a store, which can have any URI that fsspec supports."""
+"""Reading and writing of files in a store. A store can have any URI that fsspec supports."""
 
 import errno
 import hashlib
@@ -14,9 +14,10 @@ import fsspec
 from tfscale.faults import Fault, InvalidInput, without_password
 
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"})
-"""Protocols of object stores, in which files appear only when complete. In others, files are renamed."""
+"""URI schemes of object stores, in which a file appears only when it is complete. In stores with other schemes, a file
+is written under a temporary name and then renamed."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-"""Package to install for the driver of each protocol."""
+"""Mapping from a URI scheme to the package to install for its fsspec driver."""
 
 
 class StoreError(Exception):
@@ -34,7 +35,7 @@ class Store:
     """
 
     def __init__(self, uri: str) -> None:
-        """Open a store without connecting to it. The driver finds the credentials by its own rules.
+        """Open a store without connecting to it. The fsspec driver looks up the credentials itself.
 
         Raises:
             InvalidInput: the kind of URI is unknown, or its driver is not installed.
@@ -53,8 +54,8 @@ class Store:
         """URI without its password, for messages."""
 
     def files(self, folder: str = "") -> dict[str, int]:
-        """Return the size in bytes of every file below a folder, by path in this folder, or nothing if it is
-        missing."""
+        """Return a mapping from the path of every file below a folder, relative to the folder, to the size of the file
+        in bytes. The mapping is empty if the folder does not exist."""
         root = self._path(folder)
         with self._faults(folder):
             self._files.invalidate_cache()
@@ -74,7 +75,7 @@ class Store:
         return content
 
     def sha256(self, path: str) -> str:
-        """Read a file and return the SHA-256 digest of its content as hexadecimal text."""
+        """Read a file and return the SHA-256 digest of its content as a hexadecimal string."""
         with self._faults(path), self._files.open(self._path(path), "rb") as content:
             digest = hashlib.file_digest(content, "sha256")
         return digest.hexdigest()
@@ -90,8 +91,9 @@ class Store:
             self._files.put_file(str(file), target)
 
     def create(self, path: str, content: bytes) -> None:
-        """Write a file atomically. If several machines write the file at the same time, the first one succeeds in
-        stores that support conditional writes, and the last one in other stores."""
+        """Write a file atomically. Object stores that support conditional writes keep an existing file. Other stores
+        replace an existing file. Therefore, if several machines create the file at the same time, the content from the
+        first machine is kept in the former stores, and the content from the last machine in the latter."""
         target = self._path(path)
         with self._faults(path):
             if self._atomic:
@@ -112,7 +114,8 @@ class Store:
             self._files.pipe_file(target, content)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files in the given order. Files that do not exist are ignored."""
+        """Remove files in the given order. Files that do not exist are ignored. Folders that become empty are also
+        removed."""
         for path in paths:
             target = self._path(path)
             with self._faults(path), suppress(FileNotFoundError):

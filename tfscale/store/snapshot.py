@@ -20,16 +20,17 @@ from tfscale.untrusted import check_file_name, from_known
 
 MANIFEST_FILE = "manifest.json"
 WORK = ".store"
-"""Name of the folder in the runs folder in which uploads and downloads are in progress."""
+"""Name of the folder in the runs folder that contains the files of uploads and downloads in progress, and the owner
+name of leases."""
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """File of a snapshot, with its size in bytes and its SHA-256."""
+    """Entry of a manifest: a file of the snapshot, with its size in bytes and its SHA-256."""
 
     path: str
-    """Path in the folder of the stage or corpus, with `/` between its parts."""
+    """Path of the file relative to the folder of the stage or corpus, with `/` between its parts."""
     bytes: Natural
     sha256: str
 
@@ -50,12 +51,14 @@ def push(
 
     Args:
         snapshot: folder of the snapshot in the store.
-        files: files of this machine, which must not change, by path in the snapshot.
-        recorded: expected SHA-256 of files, by path in the snapshot. Files without an entry are not checked.
+        files: mapping from the path in the snapshot to the file on this machine. The files must not change during the
+            upload.
+        recorded: mapping from the path in the snapshot to the expected SHA-256 of the file. Files without an entry are
+            not checked.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file differs from its record.
+        ValueError: the SHA-256 of a file differs from the expected one in `recorded`.
     """
     there = store.files(snapshot)
     if MANIFEST_FILE in there:
@@ -75,10 +78,10 @@ def push(
 
 def pull(store: Store, snapshot: str, to: Path) -> None:
     """Download a snapshot into a folder, which then contains exactly the files of the snapshot, synced to disk. Files
-    that an interrupted download has left are checked and kept.
+    that an interrupted download has left in the folder are kept if they match their checksums.
 
     Raises:
-        Damaged: a file differs from its checksum.
+        Damaged: a file in the store differs from its checksum, or the manifest is invalid.
         OSError: a file cannot be written.
     """
     manifest = read_manifest(store, snapshot)
@@ -133,8 +136,8 @@ def _check(manifest: Manifest) -> None:
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder for an upload or download, which the caller creates and removes and no other process
-    uses at the same time. It contains the files of an interrupted process, if any.
+    """Yield the path of a folder for an upload or download. No other process uses the folder at the same time. The
+    caller creates and removes the folder. It may exist and contain files that an interrupted process has left.
 
     Args:
         what: `push` or `pull`.

@@ -21,12 +21,13 @@ from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.snapshot import pull, push, work_folder
 
 PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, HELDOUT_FILE, DONE_FILE)
-"""Files of a stage that are uploaded, in addition to one checkpoint."""
+"""Names of the files of a stage that are uploaded if they exist, in addition to one checkpoint."""
 
 
 def state_of(stage_dir: Path) -> str | None:
-    """Return the name that a snapshot of a stage's current files has: `done`, or the name of the newest checkpoint.
-    Return None if there is nothing to upload, for example while a growth has not been verified."""
+    """Return the name for a snapshot of the current files of a stage: `done` if the stage is finished, and otherwise
+    the name of its newest complete checkpoint. Return None if there is nothing to upload, for example as long as the
+    growth of the stage has not been verified."""
     if has_result(stage_dir):
         return DONE
     begun = any((stage_dir / name).exists() for name in (METRICS_FILE, GROWTH_FILE, IMPORT_FILE))
@@ -40,7 +41,8 @@ def push_stage(store: Store, stage_dir: Path) -> None:
 
     Raises:
         StageHeld: another process uploads the stage.
-        OSError, ValueError: the files of the stage are damaged, or a newer checkpoint has replaced them meanwhile.
+        OSError, ValueError: the files of the stage are damaged, or a newer checkpoint has replaced the checkpoint to
+            upload in the meantime.
     """
     state, item = state_of(stage_dir), f"{STAGES}/{stage_dir.name}"
     if state is None:
@@ -58,7 +60,7 @@ def push_stage(store: Store, stage_dir: Path) -> None:
 @contextmanager
 def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
     """Yield the files to upload, by path in the stage's folder, as copies that do not change while training continues.
-    Checkpoints are copied by hard links, which take no time or space."""
+    The files of the checkpoint are hard links if the file system supports them, which need no time or space."""
     checkpoint = Path(CHECKPOINTS, read_result(stage_dir).checkpoint if state == DONE else state)
     with work_folder(stage_dir.parents[1], "push", stage_dir.name) as aside:
         shutil.rmtree(aside, ignore_errors=True)
@@ -76,7 +78,8 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
 
 
 def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file of the checkpoint, as its manifest states it."""
+    """Return the SHA-256 of each file of the checkpoint as stated in the manifest of the checkpoint, by path in the
+    stage's folder."""
     (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
     entries = read_object(files[str(manifest)])
     return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
@@ -95,13 +98,14 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
     """Download the newest snapshot of a stage, unless the stage is at least as advanced on this machine.
 
     Args:
-        spec: spec of the stage on this machine, whose paths replace those of the machine that uploaded the stage.
+        spec: spec of the stage on this machine. Its paths replace the paths in the downloaded spec, which are valid on
+            the machine that uploaded the stage. If None, the downloaded spec is not changed.
 
     Returns:
         The name of the snapshot, `done` or `step-*`, or None if nothing was downloaded.
 
     Raises:
-        Damaged: the files are not those of the stage.
+        Damaged: the files in the store are damaged or belong to another stage.
         StageHeld: another process works on the stage or downloads it.
         OSError: the files cannot be written.
     """
@@ -180,7 +184,7 @@ def pull_corpus(store: Store, folder: Path) -> bool:
     was downloaded.
 
     Raises:
-        Damaged: the files are not those of the corpus.
+        Damaged: the files in the store are damaged or belong to another corpus.
         StageHeld: another process downloads the corpus.
         OSError: the files cannot be written.
     """

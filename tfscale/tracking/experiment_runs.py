@@ -1,4 +1,5 @@
-"""Tracker runs of an experiment: of its arms, of their stages, and of the comparison of the arms."""
+"""Tracker runs of an experiment: one run per arm, one run per stage of each arm, and one run for the comparison of the
+arms."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +26,14 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Files in a stage's folder that are mirrored, with the fields that are removed from each file."""
+"""Mapping from the name of each mirrored file in a stage's folder to the fields that are removed from the mirrored
+copy."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """Run of a stage, which is a child of the run of its arm."""
+    """Tracker run of a stage. It is a child of the tracker run of the stage's arm."""
 
     arm: Arm
     stage: Stage
@@ -103,7 +105,8 @@ class StageRun:
 
 
 def _corpus_of(stage: Stage) -> Corpus:
-    """Return the corpus of a stage. If it is not on this host, its source and numbers of tokens are omitted."""
+    """Return the corpus of a stage. If the prepared corpus cannot be read on this host, its source and its numbers of
+    documents and tokens are omitted."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -120,7 +123,7 @@ def _status_of(done: bool, events: list[Event]) -> Status:
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted name and the text of each nested value that is not None."""
+    """Yield the dotted name and the string form of each nested value that is not None."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
@@ -133,8 +136,9 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ArmRun:
-    """Run with the final measurements of an arm's stages over compute. If each stage continues the previous stage, the
-    run also contains the validation perplexity during all stages."""
+    """Tracker run of an arm, with the final measurements of the arm's stages as metrics whose x-axis is the number of
+    model FLOPs. If each stage of the main line (`Arm.main_line`) continues the previous stage, the run also contains
+    the validation perplexity during the training of these stages."""
 
     arm: Arm
     colour: str
@@ -182,7 +186,9 @@ class ArmRun:
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return the status of an arm, which is running while a stage runs and between two stages."""
+    """Return the status of an arm from the statuses of its stages. An arm is running while a stage is running.
+    Otherwise, the arm has failed or was killed if this is true of one of its stages. Otherwise, the arm is running
+    until all stages have begun, and then finished."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status
@@ -191,7 +197,8 @@ def _joint(statuses: list[Status], unbegun: bool) -> Status:
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """Run with the files in the folder of a comparison, and with the comparison's table as its note."""
+    """Tracker run of a comparison, with the files in the folder of the comparison. The note of the run is the table of
+    the comparison."""
 
     chain: Arm
     """Chain with which the other arms are compared."""

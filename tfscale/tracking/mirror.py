@@ -12,11 +12,11 @@ _LONGEST_WAIT = 300.0
 
 class Mirror:
     """Background thread that mirrors arms to a tracker every `seconds` seconds, or at increasing intervals while the
-    tracker is unreachable, until it is stopped. Missing data is sent by a later sync."""
+    tracker is unreachable, until `stop` is called. If a sync fails, a later sync sends the missing data."""
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
         self.fault: str | None = None
-        """Reason why the last sync failed, or None."""
+        """Reason why the last sync failed, or None if it succeeded."""
         self._tracker = tracker
         self._session = Session(tracker, experiment)
         self._arms = tuple(arms)

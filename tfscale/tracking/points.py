@@ -1,4 +1,5 @@
-"""Conversion of a stage's events to metric values over tokens or over compute."""
+"""Conversion of a stage's events to values of metrics whose x-axis is either training tokens or compute (model
+FLOPs)."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -18,30 +19,34 @@ Over = Literal["tokens", "flops"]
 
 
 class Point(NamedTuple):
-    """Value of a metric at a number of tokens or FLOPs."""
+    """Value of a metric at one position on the x-axis. `over` states whether the x-axis is the number of tokens or
+    FLOPs."""
 
     name: str
     over: Over
     at: float
-    """Number of tokens or model FLOPs of the lineage up to this point, depending on `over`."""
+    """Position on the x-axis: the cumulative number of training tokens or model FLOPs, including parent stages."""
     value: float
     time: int
-    """Time in milliseconds since 1970."""
+    """Time of the measurement, in milliseconds since 1970."""
 
     @property
     def is_of_model(self) -> bool:
-        """True if the point is a measurement of a finished stage's model, over tokens."""
+        """True if the point is a measurement of the model of a finished stage and the x-axis is the number of
+        tokens."""
         return self.name.startswith((_FINAL, _EVALUATED)) and self.over == "tokens"
 
 
 def is_evaluation(name: str) -> bool:
-    """Return whether `tfscale eval` measures a metric, which can then have several values for one model."""
+    """Return True if the metric `name` is measured by `tfscale eval`. Such a metric can have several values for one
+    model."""
     return name.startswith(_EVALUATED)
 
 
 def stage_points(events: Iterable[Event]) -> list[Point]:
-    """Return the metric values of a stage: train/*, heldout/*, total/* and system/* over tokens, then validation
-    perplexity over compute."""
+    """Return the metric values of a stage: first train/*, heldout/*, total/* and system/*, whose x-axis is the number
+    of training tokens, and then the validation perplexity, whose x-axis is the number of model FLOPs
+    (`curve_points`)."""
     points: dict[tuple[str, float], Point] = {}
     for event in events:
         if event["event"] in _PREFIXES:
@@ -52,21 +57,24 @@ def stage_points(events: Iterable[Event]) -> list[Point]:
 
 
 def curve_points(events: Iterable[Event]) -> list[Point]:
-    """Return the validation perplexity of a stage over cumulative model FLOPs, one point per evaluation."""
+    """Return the validation perplexity of a stage as a function of cumulative model FLOPs, one point per evaluated
+    step."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
     return [_point(PERPLEXITY, "flops", event["perplexity"], event) for event in evaluations.values()]
 
 
 def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield the final validation perplexity of a finished stage and the results of `tfscale eval`, over compute."""
+    """Yield the final validation perplexity of a finished stage and the results of `tfscale eval`, except standard
+    errors, as metrics whose x-axis is the number of model FLOPs."""
     for event in _last(events):
         yield _point(FINAL_PERPLEXITY, "flops", event["perplexity"], event)
         yield from (point for point in _evaluated("flops", event, evaluations) if not point.name.endswith("_stderr"))
 
 
 def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield the final measurements of a finished stage over tokens: the results of the last evaluation and the total
-    cost, including that of the parents, as final/*, and the results of `tfscale eval` as eval/NAME/MEASURE."""
+    """Yield the final measurements of a finished stage as metrics whose x-axis is the number of training tokens. The
+    results of the last evaluation and the total cost, which includes the cost of the parents, are named final/*. The
+    results of `tfscale eval` are named eval/NAME/MEASURE."""
     for event in _last(events):
         for name, value in event.items():
             if (name in MEASURES or name.startswith("total_")) and value is not None:
@@ -75,7 +83,7 @@ def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]])
 
 
 def milliseconds(seconds: float) -> int:
-    """Convert a time in seconds to whole milliseconds."""
+    """Convert a time in seconds to whole milliseconds, rounded down."""
     return int(seconds * 1000)
 
 
@@ -96,8 +104,8 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield the total tokens per second of all devices, and per device the peak memory in GB, the speed in TFLOP/s and
-    the power in watts. Speed and power are averages between consecutive `train` events."""
+    """Yield the tokens per second of all devices together, and for one device the peak memory in GB, the average speed
+    in TFLOP/s and the average power in watts. Speed and power are averages between consecutive `train` events."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

@@ -1,4 +1,5 @@
-"""Data model of tracker runs: one run per arm, with a child run per stage, and one for the comparison of all arms."""
+"""Data model of tracker runs: one run per arm, with a child run per stage, and one run for the comparison of all
+arms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ ROLE, ARM, ARM_KEY, KEY = "tfscale.role", "tfscale.arm", "tfscale.arm_key", "tfs
 
 
 def identity(tags: Mapping[str, str]) -> str:
-    """Return the text that identifies a run within its experiment, made from the run's identifying tags."""
+    """Return the string that identifies a run within its experiment, which joins the values of the identifying tags."""
     return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
 
 
@@ -36,7 +37,7 @@ class About:
 
     @property
     def identity(self) -> str:
-        """Text that identifies the run within its experiment."""
+        """String that identifies the run within its experiment."""
         return identity(self.tags)
 
 
@@ -62,7 +63,7 @@ class Model:
     """Tags for finding the model, including the key of the stage."""
     params: dict[str, str]
     step: int
-    """Number of training tokens of the lineage."""
+    """Number of tokens that the model was trained on, including the training of parent stages."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Artifact:
 
     path: Path
     kept_back: Sequence[str] = ()
-    """Fields to remove from the JSON object in the file. If there are none, the file is mirrored unchanged."""
+    """Fields to remove from the JSON object in the file. If no fields are given, the file is mirrored unchanged."""
 
     def content(self) -> bytes:
         """Return the content of the file to mirror.
@@ -90,7 +91,7 @@ class Contents:
 
     status: Status
     start: int
-    """Start time in milliseconds since 1970. All times of a run have this unit."""
+    """Start time in milliseconds since 1970. `end` and the times of the points have the same unit."""
     end: int
     points: list[Point] = field(default_factory=list)
     files: Sequence[Artifact] = ()
@@ -112,7 +113,7 @@ class Run(Protocol):
         """Return the existing files from which the run is read. The list is empty before the run starts."""
 
     def contents(self) -> Contents | None:
-        """Return the contents of the run, or None if it has no complete event yet.
+        """Return the contents of the run, or None if no complete event or file of the run exists yet.
 
         Raises:
             UserFault: a file in the run's folder does not have the format that tfscale writes.

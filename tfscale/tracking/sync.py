@@ -27,8 +27,8 @@ Stamp = tuple[str, int, int]
 
 
 class Session:
-    """Synchronization of one experiment, named after its schedule, with one tracker. The session connects to the
-    tracker only if there is data to send.
+    """Synchronization of one experiment with one tracker. The experiment has the name of its schedule. The session
+    connects to the tracker only if there is data to send.
 
     Syncs are idempotent, even after a crash or if the cursor file or the tracker's data has been lost.
     """
@@ -38,7 +38,8 @@ class Session:
         self._cursor = _Cursor(tracker, experiment)
         self._sink: Sink | None = None
         self._stored: dict[str, Counter[Hashable]] = {}
-        """Number of stored values of each run that was sent over this connection, by their keys."""
+        """Number of values that the tracker has stored, by run ID and key of the value (`Sink.point_key`). Only runs
+        that were sent over this connection are included."""
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
@@ -97,7 +98,8 @@ class Session:
         return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
     def _send(self, sink: Sink, candidate: "_Candidate", faults: list[TrackingError]) -> int:
-        """Send a run and return the number of values sent. Errors in its contents or files do not affect other runs."""
+        """Send a run and return the number of values sent. Errors in the contents or files of the run are added to
+        `faults`, so that other runs are still sent."""
         if candidate.mark is None or self._has_arrived(candidate):
             return 0
         try:
@@ -163,13 +165,13 @@ def _stamp(path: Path) -> Stamp | None:
 class _Sent:
     run_id: str
     mark: str
-    """Digest of the source files of the run when it was sent."""
+    """Value of `_Candidate.mark` when the run was sent."""
 
 
 class _Cursor:
-    """Record of the runs of one experiment that one tracker has received completely, by the identity of the run. It is
-    kept in a file in the runs folder, so that the tracker need not be queried. The tracker is authoritative: a missing
-    or outdated file only makes the next sync slower."""
+    """Record of the runs of one experiment that one tracker has received completely, by the identity of the run. The
+    record is kept in a file in the runs folder, so that the tracker need not be queried. The tracker is authoritative:
+    a missing or outdated file only makes the next sync slower."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
@@ -195,14 +197,15 @@ class _Cursor:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Run to sync."""
+    """Run of an experiment, with the data that determine whether the run must be sent."""
 
     run: Run
     about: About
     parent: str | None
-    """ID of the parent run, or None if there is no parent or it has not been sent."""
+    """ID of the parent run, or None if there is no parent or the parent has not been sent."""
     mark: str | None
-    """Digest of the run's description and of the stamps of its files, or None before the run starts."""
+    """Digest of the run's description, its parent ID, and the stamps (`Stamp`) of its source files. None before the run
+    starts. If the digest changes, the run is sent again."""
 
 
 def _candidate(run: Run, parent: str | None) -> _Candidate:

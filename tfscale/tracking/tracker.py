@@ -45,8 +45,8 @@ class Sink(ABC):
 
     @abstractmethod
     def open(self, about: About, contents: Contents, parent: str | None) -> str:
-        """Find or create the run with the identity `about.identity`, and update all its data except points, files and
-        status.
+        """Find or create the run with the identity `about.identity`, and update its description, settings and corpus.
+        Other methods send its points, files, status and model.
 
         Args:
             parent: ID of the parent run, or None if there is no parent.
@@ -56,17 +56,17 @@ class Sink(ABC):
         """
 
     def point_key(self, point: Point) -> Hashable:
-        """Return the key that identifies a metric value within a run. Values with the same key are identified by their
-        order.
+        """Return the key that identifies a metric value within a run. Several values with the same key are
+        distinguished by their order.
 
-        Steps that are repeated after a resume have the same keys as before. Repeated evaluations of a finished model
-        have different keys.
+        Values of steps that are repeated after a resume have the same keys as before. Repeated evaluations of a
+        finished model have different keys.
         """
         return point.name, point.over, point.at, point.time if is_evaluation(point.name) else 0
 
     @abstractmethod
     def stored_counts(self, run_id: str) -> Counter[Hashable]:
-        """Return the number of values that the tracker has stored for a run, by the key that `point_key` returns."""
+        """Return, for each key of metric values (`point_key`), how many values the tracker has stored for a run."""
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:
@@ -78,7 +78,8 @@ class Sink(ABC):
 
     @abstractmethod
     def finish(self, run_id: str, contents: Contents) -> None:
-        """Set the status and end time of a run whose points have all been sent, and add a finished stage's model."""
+        """Set the status and end time of a run whose points have all been sent, and add the model if the stage is
+        finished."""
 
 
 class Tracker(ABC):
@@ -118,8 +119,9 @@ class Tracker(ABC):
         return True
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """Return True if runs that were sent are known to have been deleted. This method is called before each sync and
-        must be fast; a tracker that can only be queried over a network returns False."""
+        """Return True if any of the runs `run_ids`, which were sent earlier, is known to be missing from the store.
+        This method is called before each sync and must be fast; a tracker that can only be queried over a network
+        returns False."""
         return False
 
     def unreachable(self) -> str | None:

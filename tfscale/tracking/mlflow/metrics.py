@@ -1,7 +1,8 @@
 """Conversion of points to MLflow metrics, which have restricted names and integer steps.
 
-The step of a metric over tokens is the cumulative number of training tokens. The step of a metric over compute is the
-cumulative number of model GFLOPs. Parent stages are included. MLflow can plot steps on a logarithmic axis.
+The step of an MLflow metric is its position on the x-axis. For metrics whose x-axis is the number of training tokens,
+the step is the cumulative number of tokens. For metrics whose x-axis is compute, the step is the cumulative number of
+model GFLOPs. Both numbers include parent stages. MLflow can plot steps on a logarithmic axis.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ class MlflowSink(Sink):
     """Connection to an MLflow experiment, which is created if missing and restored if deleted.
 
     Args:
-        artifacts: URI for the artifacts of a new experiment, or None if the server decides.
+        artifacts: URI for the artifacts of a new experiment, or None to let the MLflow server choose the URI.
     """
 
     def __init__(self, client: "MlflowClient", experiment: str, artifacts: str | None) -> None:
@@ -91,7 +91,7 @@ class MlflowSink(Sink):
 
     def _search(self) -> dict[str, "Run"]:
         """Return the runs of the experiment by identity, including deleted runs. If several runs have the same
-        identity, an active run takes precedence, then the run with the largest ID."""
+        identity, runs that are not deleted take precedence, and among these the run with the largest ID."""
         from mlflow.entities import ViewType
 
         found = list(self._client.search_runs([self._experiment_id], "", ViewType.ALL, _RUNS_AT_MOST))
@@ -164,7 +164,8 @@ def _send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequen
 
 
 def _find_model(client: "MlflowClient", run: "Run", model: Model) -> "LoggedModel | None":
-    """Return the stored model of the same stage, or None. Of several, the one with the smallest ID is returned."""
+    """Return the stored model of the same stage as `model`, or None if no such model is stored. If several models are
+    stored, return the model with the smallest ID."""
     found = client.search_logged_models([run.info.experiment_id], f"tags.`{KEY}` = '{model.tags[KEY]}'")
     return min(found, key=lambda each: each.model_id, default=None)
 

@@ -25,12 +25,12 @@ class MlflowTracker(Tracker):
     `mlartifacts`.
 
     Args:
-        uri: any MLflow tracking URI except that of a file store. A relative SQLite path is relative to the current
+        uri: any MLflow tracking URI except the URI of a file store. A relative SQLite path is relative to the current
             folder, and `~` is the home folder.
 
     Raises:
-        ValueError: the URI is malformed or that of a file store, its database driver is not installed, or MLflow cannot
-            store artifacts under the path.
+        ValueError: the URI is malformed or names a file store, the driver of the database is not installed, or MLflow
+            cannot store artifacts under the path because it is not valid UTF-8.
     """
 
     title = "MLflow"
@@ -40,7 +40,7 @@ class MlflowTracker(Tracker):
         self.database: Path | None = None
         """File of a SQLite store, or None for other stores."""
         self.artifacts: str | None = None
-        """URI for the artifacts of new experiments, or None if the server decides."""
+        """URI for the artifacts of new experiments, or None for an MLflow server, which chooses the URI itself."""
         if uri is None or uri.partition(":")[0] in ("sqlite", "sqlite+pysqlite"):
             self.database, query = sqlite_file(uri) if uri else (runs / "mlflow.db", {})
             self.artifacts = _artifacts(self.database.parent)
@@ -77,8 +77,8 @@ class MlflowTracker(Tracker):
         return self.database is None or self.database.exists()
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """Return whether any of the given runs is missing from a SQLite store. For other stores, return False. The
-        query does not import MLflow and takes milliseconds."""
+        """Return True if any of the given runs is missing from a SQLite store or has been deleted. For other stores,
+        return False. The query does not import MLflow and takes milliseconds."""
         if self.database is None:
             return False
         try:
@@ -89,8 +89,8 @@ class MlflowTracker(Tracker):
             return bool(run_ids)
 
     def unreachable(self) -> str | None:
-        """Return the reason why the store cannot be reached, or None. This method does not import MLflow. A missing
-        SQLite file is not an error, and database servers are not contacted."""
+        """Return the reason why the store cannot be reached, or None if no problem is found. This method does not
+        import MLflow. A missing SQLite file is not an error, and database servers are not contacted."""
         try:
             if self.database is not None and self.database.exists():
                 _try_sqlite(self.database)
@@ -102,7 +102,8 @@ class MlflowTracker(Tracker):
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return the default environment variables that disable the telemetry, log output and retries of MLflow."""
+    """Return default values of environment variables that disable the telemetry, informational log output and HTTP
+    retries of MLflow, and that limit the duration of requests and the reuse of database connections."""
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -134,13 +135,15 @@ def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the variables of this process, and those that disable MLflow's telemetry and jobs unless they are set."""
+    """Return the environment for the command of `ui_command`: the environment of this process, with variables that
+    disable the telemetry and background jobs of MLflow unless these variables are already set."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 
 
 def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
-    """Return the ID of an experiment in a SQLite store, or None if there is no such store or experiment."""
+    """Return the ID of an experiment in a SQLite store. Return None if the store is of another kind, does not exist or
+    cannot be read, or does not contain the experiment."""
     if tracker.database is None or not tracker.exists() or tracker.unreachable():
         return None
     found = tracker.client().get_experiment_by_name(name)

@@ -15,7 +15,7 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
 """Pattern of paths that need no quoting, so that all three libraries read them in the same way."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Packages of database drivers by module name, for packages whose name differs from the module's."""
+"""Mapping from the module name of a database driver to the name of its package, for packages whose names differ."""
 
 
 def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
@@ -64,7 +64,7 @@ def is_server(uri: str) -> bool:
     database.
 
     Raises:
-        ValueError: the URI is neither that of a server nor that of a database, or its port is not a number.
+        ValueError: the URI names neither an MLflow server nor a database, or the port in the URI is not a number.
     """
     scheme = uri.partition(":")[0]
     if scheme in ("http", "https"):

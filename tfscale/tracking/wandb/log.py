@@ -18,12 +18,14 @@ _WHOLE, _FIRST, _LAST = 1, 2, 4
 
 
 def logs(folder: Path, run_id: str = "*") -> list[Path]:
-    """Return the logs of a run, one per process that has written to it, or of all runs, in order of creation."""
+    """Return the log files of a run, or by default of all runs, in order of creation. A run has a separate log for each
+    process that has written to the run."""
     return sorted(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
 
 
 def rows(log: Path) -> Iterator[dict[str, Any]]:
-    """Yield the complete rows of the history in a log. A row that a killed process left incomplete is skipped."""
+    """Yield the complete rows of metric values (the W&B history) in a log. A row that a killed process left incomplete
+    is skipped."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for content in _records(log.read_bytes()):

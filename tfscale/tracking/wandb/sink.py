@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import wandb
 
 OVER_FLOPS = "by_flops/"
-"""Prefix of metrics over FLOPs. W&B allows one x-axis per metric. The x-axis of all other metrics is tokens."""
+"""Prefix of the names of metrics whose x-axis is the number of model FLOPs. The x-axis of all other metrics is the
+number of training tokens. The prefix is needed because W&B allows only one x-axis per metric."""
 _PARTS = ("train", "heldout", "total", "system", "final", "eval")
 """Prefixes of the names of metrics whose x-axis is the number of training tokens (`tfscale.tracking.points`)."""
 _FLUSH_SECONDS = 0.05
