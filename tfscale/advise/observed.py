@@ -109,8 +109,7 @@ def _frontier(points: Array) -> Array:
 
 def mixing_times(scratch: Sequence[Run], grown: Sequence[Run], within: float) -> tuple[Mixing, ...]:
     """Return the mixing times of growths to one size. Each grown trunk is compared with the longest trunk from scratch
-    that has the same seed. Losses count as equal if they differ by at most the fraction
-    `within`."""
+    that has the same seed. Losses count as equal if they differ by at most the fraction `within`."""
     found = []
     for run in _longest(grown):
         assert run.origin is not None, "a grown run has an origin"
