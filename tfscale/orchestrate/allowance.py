@@ -22,11 +22,13 @@ class Allowance:
 
     def __init__(self, budget: Budget) -> None:
         self.trained = 0.0
-        """Model FLOPs that stages have spent."""
+        """Model FLOPs of the steps that stages have trained with this allowance, without stages that are still
+        running."""
         self._flops, self._seconds = budget.flops, budget.seconds
         self._ends_at: float | None = None
         self._grants: dict[str, range] = {}
-        """Steps of each running stage whose cost is reserved: those after `start`, up to `stop`."""
+        """Steps of each running stage, by key, for which the cost is reserved: the steps after `start`, up to and
+        including `stop`."""
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
     def start_clock(self) -> None:
@@ -34,7 +36,7 @@ class Allowance:
             self._ends_at = time.monotonic() + self._seconds
 
     def allows(self, stage: Stage) -> bool:
-        """Return whether the budget covers at least one more step of a stage."""
+        """Return whether the budget covers at least one more step of a stage. Imported stages need no budget."""
         return stage.spec.init_from is not None or self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
@@ -55,7 +57,7 @@ class Allowance:
         return last if last < stage.spec.steps else None
 
     def release(self, stage: Stage) -> None:
-        """Return the cost of reserved but untrained steps to the budget, after the process of a stage has ended."""
+        """Add the cost of reserved but untrained steps back to the budget, after the process of a stage has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None and stage.spec.init_from is None:
             reached = min(max(reached_step(stage.path), grant.start), grant.stop)
