@@ -24,7 +24,8 @@ def until_input_ends(command: Sequence[str]) -> list[str]:
 
 
 def end_with_input() -> None:
-    """Start a thread that kills this process, and its process group if it leads one, when standard input ends."""
+    """Start a thread that kills this process when standard input ends. If this process is the leader of a process
+    group, the thread kills the whole group."""
     _when_input_ends(_kill)
 
 

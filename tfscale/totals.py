@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Totals:
-    """Training cost of a stage including all parents, or a part of this cost."""
+    """Training cost of a stage including all of its ancestors, or a part of this cost."""
 
     tokens: int = 0
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits

@@ -8,9 +8,9 @@ weight update, which starts after both.
 - Communication: number of bytes divided by the full bandwidth of the slowest link on the path, which gives a lower
   bound.
 - Update: sum of the times for memory traffic (weights, gradients and optimizer state are read, weights and optimizer
-  state are written), for the optimizer's FLOPs at the speed of arithmetic, and for communication between ranks. In Muon,
-  these three parts follow one another. In AdamW, FLOPs and memory traffic overlap, but the FLOPs are so few that the sum
-  is hardly larger.
+  state are written), for the optimizer's FLOPs at the speed of arithmetic, and for communication between ranks. In
+  Muon, these three parts follow one another. In AdamW, FLOPs and memory traffic overlap, but the FLOPs are so few that
+  the sum is hardly larger.
 """
 
 import socket

@@ -55,8 +55,8 @@ def planned_machine(experiment: Experiment) -> Machine:
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `tfscale run` would use. On a Slurm cluster, these are the devices named by `device=`.
-    Without `device=`, the memory and speed of the cluster's devices are unknown.
+    """Return the devices that `tfscale run` would use, on this machine or on a Slurm cluster. The devices of a cluster
+    are those named by `device=`. Without `device=`, their memory and speed are unknown.
 
     Args:
         timed: True to measure the peak of a CPU, which imports torch; False to set this peak to None.
