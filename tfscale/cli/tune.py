@@ -79,7 +79,8 @@ def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: st
 
 
 def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
-    """Return the names of the files that the new files extend, by group."""
+    """Return the names of the chosen schedule and baseline files, by group. The files that `--write` creates extend
+    them."""
     chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
     return {group: names for group, names in chosen.items() if names != ("none",)}
 
