@@ -1,7 +1,7 @@
 """Processes that end together with the process that started them.
 
 `python -m tfscale.end_with_input COMMAND...` runs any command. When standard input ends, the command is interrupted and
-then killed with its process group, which includes child processes. The exit code is that of the command.
+then killed with its process group, which includes child processes. The exit code of the command is returned.
 """
 
 import os

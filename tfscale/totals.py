@@ -15,7 +15,8 @@ class Totals:
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy in joules during `seconds`, as measured by the devices; None if it is unknown for a stage."""
+    """Energy in joules during `seconds`, as measured by the devices; None if the energy of any of the stages is
+    unknown."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
     """FLOPs of optimizer updates, which `flops` does not include. None if a stage was imported, or was recorded by a
     version that did not count them."""

@@ -1,5 +1,5 @@
 """Measurement of contestants, the implementations that a benchmark compares, in alternating turns. A matrix product is
-measured in the same rounds, and its speed is taken as the peak."""
+measured in the same rounds, and the speed of this product is taken as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -109,7 +109,8 @@ def _texts(
 
 
 def _kept(stage: FinishedStage, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record the evaluations if they used all groups. Return them with the fields that identify the stage."""
+    """Record the evaluations of a stage if they used all groups of parameter tokens. Return the evaluations together
+    with the fields that identify the stage."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{**stage.record, **entry} for entry in made]

@@ -100,7 +100,8 @@ def _work_left(stage: Stage) -> tuple[int, int]:
 
 
 def check(plan: Plan) -> None:
-    """Print notes about running a plan on this machine, or raise UserFault if it cannot be run."""
+    """Print notes about running a plan on this machine, or raise UserFault if the plan cannot be run on this
+    machine."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)

@@ -1,5 +1,5 @@
-"""Messages about finished stages that differ from those of a plan: the output of `tfscale plan --why`, and a note on
-stages that are no longer part of a plan."""
+"""Messages about finished stages that differ from the stages of a plan: the output of `tfscale plan --why`, and a note
+on stages that are no longer part of a plan."""
 
 import shlex
 from collections.abc import Iterable, Sequence

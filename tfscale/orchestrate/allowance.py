@@ -15,9 +15,9 @@ ENDING_SECONDS = 2.0
 class Allowance:
     """The part of a budget that is neither spent nor reserved for a running stage.
 
-    Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
-    after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`, including
-    growth, evaluations and checkpoints.
+    Compute is counted as in a plan, in model FLOPs of training, without the FLOPs of optimizer updates. Steps that are
+    repeated after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`,
+    including growth, evaluations and checkpoints.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -52,7 +52,8 @@ class Allowance:
         return True
 
     def stop_at(self, stage: Stage) -> int | None:
-        """Return the step after which the process of a stage must stop, or None if it may train to the end."""
+        """Return the step after which the process of a stage must stop, or None if the process may train to the end of
+        the stage."""
         last = self._grants[stage.key].stop
         return last if last < stage.spec.steps else None
 
@@ -84,5 +85,5 @@ def step_flops(stage: Stage) -> int:
 
 
 def reached_step(stage_dir: Path) -> int:
-    """Return the last step that a stage has recorded, or 0 if there is none."""
+    """Return the last step that a stage has recorded, or 0 if the stage has recorded no step."""
     return max((int(event["step"]) for event in read_events(stage_dir) if "step" in event), default=0)

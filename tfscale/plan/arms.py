@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage, lineage
 
 Role = Literal["model", "trunk", "reading", "rejected", "continued"]
 """Role of a stage in an arm. `model`: the stage ends with a model that is compared. `trunk`: branches start from the
-stage. `reading`: the stage is a branch that ends at another budget than that of its size, so that costs at equal
+stage. `reading`: the stage is a branch that ends at a budget other than the budget of its size, so that costs at equal
 perplexity can be computed. `rejected`: the growth of the stage was rejected. `continued`: the stage trains the parent
 further after a rejected growth."""
 GROUPS = ("stages", "trunk", "readings", "detours", "planned")
@@ -33,7 +33,8 @@ class Arm:
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches that end at other budgets than that of their size. Costs at equal perplexity are computed from them."""
+    """Branches that end at budgets other than the budget of their size. Costs at equal perplexity are computed from
+    these branches."""
     detours: tuple[Stage, ...] = ()
     """Stages whose growth was rejected, each followed by the stage that trains the parent further
     (`tfscale.plan.rejection`)."""
@@ -86,7 +87,7 @@ class Arm:
         return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
 
     def detour_of(self, stage: Stage) -> list[Stage]:
-        """Return the detour before the growth to the size of a stage, or an empty list if no growth to it was
+        """Return the detour before the growth to the size of a stage, or an empty list if no growth to this size was
         rejected."""
         return self._with_detour(self.run_of(stage)[0])[:-1]
 

@@ -66,5 +66,5 @@ class Chain:
         return cumulative_flops(self.arm, model)
 
     def spent_after_base(self, target: Stage) -> int:
-        """Return the model FLOPs of `spent` without those of the chain's first stage."""
+        """Return the model FLOPs of `spent` without the model FLOPs of the chain's first stage."""
         return self.spent(target) - cumulative_flops(self.arm, self.base)

@@ -18,7 +18,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Recorded:
-    """A chain and the baselines that have been run or compared with it."""
+    """A chain, and the baselines that have been trained or compared together with this chain."""
 
     name: str
     """Name of the schedule."""

@@ -21,8 +21,8 @@ EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
-    """Return the experiment with `STEPS` steps per stage on embedded text, with one seed and a separate runs folder,
-    and without branches, rejected growths, tracking and store."""
+    """Return the experiment with `STEPS` steps per stage on the text of `EMBEDDED`, with one seed and a separate runs
+    folder, and without branches, rejected growths, tracking and store."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}

@@ -114,7 +114,7 @@ class Specs:
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
         """Return the spec of a model that is trained from scratch, with `tokens` rounded to at least one whole step and
-        the peak learning rate `rate`, or optim.lr if it is None."""
+        the peak learning rate `rate` or, if `rate` is None, optim.lr."""
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
@@ -185,8 +185,8 @@ def _differences(spec: StageSpec, imported: StageSpec, totals: Totals) -> Iterat
 
 
 def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
-    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or optim.lr if it is None. Raise
-    ValueError if the optimizer or an option is unknown."""
+    """Return the optimizer that `optim` names, with the peak learning rate `rate` or, if `rate` is None, optim.lr.
+    Raise ValueError if the optimizer or an option is unknown."""
     names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip", "embedding_ratio")
     shared = {name: getattr(optim, name) for name in names}
     return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)

@@ -56,7 +56,8 @@ class Unreached:
 def unreached_stages(plan: Plan) -> list[Unreached]:
     """Return the most similar former version of each unfinished stage of a plan, in the order of the plan. Stages
     without a former version are left out, and a finished stage counts as a former version only of the stage that it is
-    most similar to. The list is empty if the corpus is missing, because stage keys depend on it."""
+    most similar to. Stages that differ in more than `MOST_FIELDS` fields do not count. The list is empty if the corpus
+    is missing, because stage keys depend on it."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)

@@ -217,8 +217,9 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
-    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for
-    each pass, the embedding and final norm once in float32, and all gradients in float32."""
+    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: the blocks twice, for the forward and
+    the backward pass, in the precision of the run, the embedding and the final norm once in float32, and all gradients
+    in float32."""
     everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
     width = 2 if machine.precision == "bf16" else 4
     return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything

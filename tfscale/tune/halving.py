@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Position, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
-"""Loss in nats per token of a candidate value in a rung: inf if training diverged, None if it is not known yet."""
+"""Loss in nats per token of a candidate value in a rung: inf if training diverged, None if the loss is not known
+yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
@@ -55,7 +56,8 @@ def _climb(
 
 
 def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
-    """Search with all tokens among neighbours of the best value, which differ from it by a factor of sqrt(2).
+    """Return the best value of a finer search with all tokens, which starts with the neighbours of `best` at a distance
+    of a factor of sqrt(2). Return None if a loss that the search needs is not known yet.
 
     While the best value is at an edge, the range is extended, first by a factor of sqrt(2) and then by factors of 2,
     because rungs with few tokens can prefer rates that are much too low or too high.
@@ -86,5 +88,5 @@ def _request(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float,
 
 
 def _almost(value: float, tried: Collection[float]) -> float:
-    """Return a tried value within 1% of `value`, or `value` rounded if there is none."""
+    """Return a tried value within 1% of `value`, or `value` rounded if no tried value is that close."""
     return next((each for each in tried if max(each / value, value / each) < CLOSEST), rounded(value))

@@ -36,7 +36,8 @@ class Sweep:
     refine: bool = False
     """True to also try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
     ratios: tuple[float, ...] = ()
-    """Candidate values of optim.embedding_ratio in ascending order, or an empty tuple if it is not tuned."""
+    """Candidate values of optim.embedding_ratio in ascending order, or an empty tuple if optim.embedding_ratio is not
+    tuned."""
 
     def fraction(self, rung: int) -> float:
         """Return the number of tokens in a rung, as a fraction of all tokens of a stage."""

@@ -55,7 +55,7 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
     """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`, for the stages of the
-    given arms and those of the chain from which they grow."""
+    given arms and the stages of the chain from which they grow."""
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
