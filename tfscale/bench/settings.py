@@ -38,7 +38,7 @@ class Settings:
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Return whether the name of a case contains the text in `case`, ignoring case."""
+        """Return whether the given name of a case contains the setting `case`, in upper or lower case."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:

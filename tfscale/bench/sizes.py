@@ -61,7 +61,7 @@ PAPER = {
     "757M": (tokenformer(4850), transformer(24, 1536, 16)),
     "1.4B": (tokenformer(8620), transformer(24, 2048, 16)),
 }
-"""Configs (TokenFormer, Transformer) of the stages of conf/schedule/progressive_1b4.yaml."""
+"""Configs (TokenFormer, Transformer) of the stages of conf/schedule/progressive_1b4.yaml, by size."""
 ON_CPU = (TINY_1, TINY_4, PROGRESSIVE_1, PROGRESSIVE_4, Size("124M", *PAPER["124M"], 4, 512))
 ON_CUDA = tuple(
     Size(name, *PAPER[name], sequences, 1024)

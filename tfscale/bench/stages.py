@@ -1,5 +1,5 @@
 """Small stages on a synthetic corpus, and processes that train and grow stages, with the formats and commands of
-`tfscale data prepare` and of the orchestrator, but without the libraries that these need."""
+`tfscale data prepare` and of the orchestrator, but without the libraries that these commands need."""
 
 import hashlib
 from dataclasses import dataclass, replace

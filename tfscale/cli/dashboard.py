@@ -26,7 +26,7 @@ _NARROW = 60
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return the character that represents each stage state in the console's encoding."""
+    """Return, for each state of a stage, the character that represents the state in the console's encoding."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 

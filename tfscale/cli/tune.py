@@ -137,7 +137,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
 
 
 def _run(tuning: Tuning) -> int:
-    """Train until every learning rate is chosen, and return the exit code."""
+    """Train until a value is chosen for every setting that is tuned, and return the exit code."""
     tracker, store = tracker_of(tuning.experiment), store_of(tuning.experiment)
     check(tuning.planned)
     prepare(tuning.planned, store)

@@ -40,7 +40,8 @@ class Claims(Protocol):
     """Interface of leases, with which machines that share a store avoid training the same stage."""
 
     def claim(self, stage: Stage) -> str | None:
-        """Return None if the stage can be started here or is finished, and otherwise the holder of its lease."""
+        """Return None if the stage can be started here or is finished, or otherwise the name of the holder of the
+        stage's lease."""
 
 
 class StageFailed(Exception):

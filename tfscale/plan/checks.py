@@ -1,4 +1,5 @@
-"""Rules that involve several settings; `tfscale.config.schema` declares the allowed values of a single setting."""
+"""Rules that mostly involve several settings; `tfscale.config.schema` declares the allowed values of single
+settings."""
 
 import re
 from collections.abc import Iterator

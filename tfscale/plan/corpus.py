@@ -66,7 +66,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the corpus's fingerprint, its manifest if it is prepared, and the faults that prevent its preparation."""
+    """Return the fingerprint of the corpus, or `UNKNOWN` if there are faults, the manifest if the corpus is prepared,
+    and the faults that prevent the preparation."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)

@@ -102,8 +102,8 @@ def _kind(spec: StageSpec) -> tuple[object, ...]:
 
 
 def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
-    """Return the fields in which the keys of two stages differ, without those that follow from the parent. If only such
-    fields differ, return the field `parent`."""
+    """Return the fields in which the keys of two stages differ, without fields that follow from the parent. If only
+    such fields differ, return the field `parent`."""
     found = list(_differences((), _readable(finished), _readable(planned)))
     own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
     return tuple(own or [each for path, each in found if path == ("parent",)])

@@ -138,7 +138,7 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
     """Return the median FLOP/s per device of similar finished stages, or None if there are none. Similar stages have
-    the same model family and precision, half to twice as many parameters, and the same device (on a CPU: the same
+    the same model family and precision, half to twice as many parameters, and the same device (on a CPU: also the same
     host). The optimizer's FLOPs are included, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = sorted(

@@ -119,7 +119,8 @@ def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the candidate value with the lowest loss. Of several such values, the lowest is returned."""
+    """Return the choice of the candidate value with the lowest loss. If several values have the lowest loss, the
+    smallest of them is chosen."""
     values = sorted(losses)
     best = min(values, key=lambda value: (losses[value], value))
     place: Position = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
