@@ -54,7 +54,8 @@ def environment(
 
 
 def shell_lines() -> list[str]:
-    """Return shell commands, one per line, that change the environment of this process to that of a child process."""
+    """Return a list of shell commands that change the environment of this process to the environment of a child
+    process."""
     child = environment()
     gone = [f"unset {name}" for name in sorted(os.environ.keys() - child.keys()) if name.isidentifier()]
     changed = sorted(name for name, value in child.items() if os.environ.get(name) != value)
@@ -73,9 +74,9 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a child process in the environment `env`, by default `environment()`. Its standard input is a pipe from
-    this process. The command must exit when its standard input ends, so that it ends with this process even if this
-    process is killed. The child has its own session, so Ctrl-C does not reach it."""
+    """Start a child process in the environment `env`, by default `environment()`. The standard input of the child is a
+    pipe from this process. The command must exit when this pipe is closed, so that the child ends with this process
+    even if this process is killed. The child has its own session, so Ctrl-C does not reach it."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

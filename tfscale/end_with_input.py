@@ -1,7 +1,7 @@
 """Processes that end together with the process that started them.
 
 `python -m tfscale.end_with_input COMMAND...` runs any command. When standard input ends, the command is interrupted and
-then killed with its process group, which includes child processes. The exit code is that of the command.
+then killed with its process group, which includes child processes. The exit code of the command is returned.
 """
 
 import os
@@ -24,7 +24,8 @@ def until_input_ends(command: Sequence[str]) -> list[str]:
 
 
 def end_with_input() -> None:
-    """Start a thread that kills this process, and its process group if it leads one, when standard input ends."""
+    """Start a thread that kills this process when standard input ends. If this process is the leader of a process
+    group, the thread kills the whole group."""
     _when_input_ends(_kill)
 
 

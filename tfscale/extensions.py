@@ -1,7 +1,7 @@
 """Import of extensions, which are modules outside of this package that register classes (`tfscale.registry`).
 
-Entry points of installed packages and `extensions=[module]` in the user's configuration name them. A stage's folder,
-which may be untrusted, never names a module to import.
+Extensions are named by entry points of installed packages and by `extensions=[module]` in the user's configuration. A
+stage's folder, which may be untrusted, never names a module to import.
 """
 
 from argparse import ArgumentParser
@@ -18,7 +18,7 @@ GROUP = "tfscale.extensions"
 
 @dataclass(frozen=True)
 class Extension:
-    """Imported extension."""
+    """Extension that this process has imported."""
 
     module: str
     version: str
@@ -37,8 +37,8 @@ def installed_extensions() -> tuple[str, ...]:
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import the given extensions, and return all imported ones. Raise InvalidInput if modules cannot be imported, have
-    no version, or register a name that is taken."""
+    """Import the given extensions, and return all extensions that this process has imported. Raise InvalidInput if
+    modules cannot be imported, have no version, or register a name that is taken."""
     faults = []
     for module in modules:
         if module not in _loaded:

@@ -18,17 +18,17 @@ class Fault:
     """A fault in the user's input, with the setting at fault and a suggested fix."""
 
     key: str
-    """Setting, group or option at fault; empty if there is none."""
+    """Setting, group or option at fault, or an empty string if the fault has none."""
     value: object | None
-    """Value of the key to show; None: no value is shown."""
+    """Value of `key` that the message shows, or None to show no value."""
     rule: str
     """Condition that the value must meet, or description of the fault."""
     hint: str = ""
-    """Suggested fix; empty if there is none."""
+    """Suggested fix, or an empty string if there is none."""
     reads: tuple[str, ...] = ()
     """Other keys that the rule reads, whose faults may be the cause of this fault."""
     location: str = ""
-    """File and line of the value; empty if unknown."""
+    """File and line of the value, or an empty string if they are unknown."""
 
     def __str__(self) -> str:
         """Return the message, `key=value: must be ...; try ...`, without passwords."""
@@ -81,7 +81,7 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
-    """Return the faults as a list. Each text is converted to a fault without a key."""
+    """Return the faults as a list. Each string is converted to a fault without a key."""
     return [Fault("", None, fault) if isinstance(fault, str) else fault for fault in faults]
 
 

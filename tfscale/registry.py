@@ -22,8 +22,8 @@ class Registry(Generic[T]):
     """Registry of classes of one kind, such as optimizers.
 
     Args:
-        key: configuration key that names a class, for messages, such as `optim.name`.
-        shipped: `module:class` of each class in this package, by name.
+        key: configuration key whose value is the name of a class, such as `optim.name`, for messages.
+        shipped: location of each class in this package, in the form `module:class`, by the name of the class.
     """
 
     def __init__(self, key: str, shipped: Mapping[str, str]) -> None:
@@ -38,7 +38,8 @@ class Registry(Generic[T]):
         return (*self._shipped, *self._registered)
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that registers a class under a name, or raises ValueError if the name is taken."""
+        """Return a decorator that registers a class under a name. The decorator raises ValueError if the name is
+        taken."""
 
         def decorate(cls: T) -> T:
             if name in self.names:
@@ -53,7 +54,8 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> T:
-        """Return the class registered under a name, or raise InvalidInput, which lists all names."""
+        """Return the class registered under a name, or raise InvalidInput with a list of all names if the name is
+        unknown."""
         if name in self._registered:
             return self._registered[name]
         if name in self._shipped:

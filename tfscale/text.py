@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 
 def count(value: float | None) -> str:
-    """Return a count in three digits, such as 850, 12.3K, 124M, 1.31B or 2.10e12; empty for None and NaN."""
+    """Return a count as text with three significant digits, such as 850, 12.3K, 124M, 1.31B or 2.10e12, or an empty
+    string for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     if abs(value) < 999.5:
@@ -17,7 +18,7 @@ def count(value: float | None) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """Return a number of FLOPs in the form 7.40e20; empty for None and NaN."""
+    """Return a number of FLOPs as text in the form 7.40e20, or an empty string for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     mantissa, exponent = f"{value:.2e}".split("e")

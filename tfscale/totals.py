@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Totals:
-    """Training cost of a stage including all parents, or a part of this cost."""
+    """Training cost of a stage including all of its ancestors, or a part of this cost."""
 
     tokens: int = 0
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
@@ -15,7 +15,8 @@ class Totals:
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy in joules during `seconds`, as measured by the devices; None if it is unknown for a stage."""
+    """Energy in joules during `seconds`, as measured by the devices; None if the energy of any of the stages is
+    unknown."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
     """FLOPs of optimizer updates, which `flops` does not include. None if a stage was imported, or was recorded by a
     version that did not count them."""

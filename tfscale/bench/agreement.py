@@ -16,9 +16,9 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.stage.run_options import Precision
 
 OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
-"""Bound on the relative error (`relative`) of logits and of losses per sequence."""
+"""Bound on the relative error (`relative`) of logits and of losses per sequence, by precision."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
-"""Bound on the largest relative error among the gradients of all parameters."""
+"""Bound on the largest relative error among the gradients of all parameters, by precision."""
 LOSS_BOUND_NATS = 5e-2
 """Bound in nats on the difference between the final validation losses of two stages with the same spec that were run
 differently. Rounding alone causes differences of 0.01 to 0.02 nats."""
@@ -53,7 +53,7 @@ WAYS = (ExecutionMode(False, False), ExecutionMode(True, False), ExecutionMode(T
 
 @dataclass(frozen=True)
 class Reference:
-    """Batch, and the losses and gradients of a model for it, computed in float64 on the CPU."""
+    """A batch, and the losses and gradients of a model for this batch, computed in float64 on the CPU."""
 
     config: ModelConfig
     inputs: Tensor
@@ -75,7 +75,8 @@ class Errors:
     worst_gradient: str
     """Name of the parameter whose gradient has the largest error."""
     unequal: tuple[str, ...]
-    """Names of the parameters whose gradients differ when the step is repeated, and `loss` if the loss differs."""
+    """Names of the parameters whose gradients are not bit-equal when the step is repeated, and `loss` if the loss
+    differs."""
 
     def within(self, precision: Precision) -> bool:
         """Return True if the bounds for a precision hold. NaN exceeds every bound."""
@@ -83,7 +84,8 @@ class Errors:
 
 
 def make_reference(config: ModelConfig) -> Reference:
-    """Return a random batch, and the losses and gradients of a new model for it in float64."""
+    """Return a random batch, and the losses and gradients of a newly initialized model for this batch in float64. Every
+    call returns the same batch and model for the same config."""
     shape = (SEQUENCES, config.context + 1)
     tokens = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(1))
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
@@ -95,7 +97,8 @@ def make_reference(config: ModelConfig) -> Reference:
 
 
 def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cpu", "cuda"]) -> Errors:
-    """Return the errors of a training step on a device, which runs twice to check whether its results are bit-equal."""
+    """Compute the losses and gradients of a training step on a device, and return their errors. The step runs twice, to
+    check whether the results are bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
     model.recompute = way.recompute

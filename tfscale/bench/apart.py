@@ -17,7 +17,7 @@ KNOWN = sys.platform == "linux"
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Run a function of a module's top level in a separate process, and return its result."""
+    """Run a top-level function of a module in a separate process, and return the result of the function."""
     # Children of a fork server start with everything imported and without the memory of other children.
     server = get_context("forkserver")
     server.set_forkserver_preload(["tfscale.bench.step"])
@@ -27,8 +27,8 @@ def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
     """Call `run` and return the increase of this process's resident memory in bytes, from before the call to the peak.
-    `warm_up` is called before, so that persistent buffers are not counted. The process should not be used for other
-    work, because glibc is set to return freed memory immediately."""
+    `warm_up`, if given, is called first, so that persistent buffers are not counted. The process should not be used for
+    other work, because glibc is set to return freed memory immediately."""
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:
         warm_up()

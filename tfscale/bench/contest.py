@@ -1,5 +1,5 @@
 """Measurement of contestants, the implementations that a benchmark compares, in alternating turns. A matrix product is
-measured in the same rounds, and its speed is taken as the peak."""
+measured in the same rounds, and the speed of this product is taken as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ training step."""
 
 @dataclass(frozen=True)
 class Contestant:
-    """Function to measure, with the FLOPs and tokens of one run."""
+    """Implementation to measure, with the FLOPs and tokens of one run."""
 
     name: str
     turn: Callable[[], float]
@@ -36,8 +36,8 @@ class Contestant:
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case in at least `least` rounds for `seconds` seconds (`take_turns`). Yield one row
-    per contestant, and one row for the matrix product."""
+    """Measure the contestants of a case for at least `seconds` seconds and at least `least` rounds, or for two rounds
+    with `settings.quick` (`take_turns`). Yield one row per contestant, and one row for the matrix product."""
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)
@@ -69,8 +69,8 @@ def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float
 
 def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
     """Call each function in `turns` once per round, after a warm-up call that is not counted, and return the values
-    that each function returned. There are at least `least` rounds, which take `seconds` seconds. The order is reversed
-    after every round, so that other load on the machine affects all functions equally."""
+    that each function returned. Rounds begin until `seconds` seconds have passed and at least `least` rounds have
+    begun. The order is reversed after every round, so that other load on the machine affects all functions equally."""
     found: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():
         turn()

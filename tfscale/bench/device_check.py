@@ -39,7 +39,8 @@ class Outcome:
 
 
 def check_device(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
-    """Yield the outcome of each part of the check. On a CPU, models are smaller and nothing is compiled."""
+    """Yield the outcome of each part of the check. On a CPU, models are smaller, nothing is compiled, and the peak
+    memory is not checked."""
     yield from _agreement(device)
     yield _resume(device)
     if device == "cuda":  # the memory of a CPU process is not counted exactly
@@ -85,8 +86,9 @@ class Resumed:
 
 
 def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
-    """Train a small stage twice in processes like those of `tfscale run`, once with a stop in the middle, and compare
-    the results. Raise StageFailed if a process fails or the stage is done before it can be stopped."""
+    """Train a small stage twice in processes like those of `tfscale run`, once without interruption and once with a
+    stop and a resumption, and compare the results. Raise StageFailed if a process fails, or if in `STOPS` attempts the
+    stage is done before it can be stopped."""
     spec = small_stage(RunSpec(data_dir="../data", device=device, threads=1), STEPS[device])
     with TemporaryDirectory() as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"
@@ -127,7 +129,8 @@ def weights(stage: Path) -> dict[str, torch.Tensor]:
 
 
 def _memory() -> Outcome:
-    """Compare the peak memory of a step, with the gradients of an earlier micro-batch, with the planned memory."""
+    """Compare the measured peak memory of a training step with the planned memory. As in gradient accumulation, the
+    gradients of an earlier micro-batch are in memory when the measured step starts."""
     config = tokenformer(576)
     size = Size("124M", config, transformer(), sequences=8, time=config.context)
     made = OURS.build(size, resolve_settings("cuda", quick=False, threads=0))

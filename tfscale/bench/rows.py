@@ -26,7 +26,8 @@ class Row:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Lower and upper quartiles of the time per run in seconds, or the extremes of fewer than three rounds."""
+        """Lower and upper quartiles of the time per run in seconds, or the minimum and maximum if there are fewer than
+        three rounds."""
         if len(self.seconds) < 3:
             return min(self.seconds), max(self.seconds)
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")

@@ -1,4 +1,4 @@
-"""Runner of the parts of a benchmark, which are modules with a function `measure`, one after another.
+"""Runner of the parts of a benchmark, one after another. A part is a module with a function `measure`.
 
 `python -m tfscale.bench.run MODULE SETTINGS` runs one part, and prints its results as lines of JSON.
 """
@@ -50,8 +50,9 @@ def run(
     tell: Callable[[Found], None],
     variables: Mapping[str, str] = children.NO_VARIABLES,
 ) -> Result:
-    """Run the parts of a benchmark, by name, each in a separate process with additional environment variables. Pass
-    each row or note to `tell`, and return all measurements, or those so far after Ctrl-C or SIGTERM."""
+    """Run each part of a benchmark in a separate process. `parts` contains the module of each part by name, and
+    `variables` are added to the environment of the processes. Pass each row or note to `tell`, and return all rows and
+    notes. After Ctrl-C or SIGTERM, return the rows and notes found so far."""
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
     def take(found: Found) -> None:

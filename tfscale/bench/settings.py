@@ -12,7 +12,8 @@ import torch
 from tfscale.host import cores
 
 TURN_SECONDS = 0.5
-"""Minimum time of a turn. Its first run is slow, because the previous contestant has replaced the caches' contents."""
+"""Minimum time of a turn in seconds. The first run of a turn is slow, because the previous contestant has replaced the
+contents of the caches."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Settings:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of matrix products in training: bf16 on CUDA and float32 on a CPU."""
+        """Data type of matrix products in training: bf16 on CUDA and float32 on a CPU."""
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Return whether the name of a case contains the text in `case`, ignoring case."""
+        """Return whether the given name of a case contains the setting `case`, in upper or lower case."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
@@ -57,7 +58,8 @@ class Settings:
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
     def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
-        """Call a function for at least `at_least` seconds, and return the seconds per call with the device's work."""
+        """Call a function repeatedly for at least `at_least` seconds, and at least once. Return the mean seconds per
+        call, including the work on the device."""
         started, runs = perf_counter(), 0
         while runs == 0 or perf_counter() - started < at_least:
             run()
@@ -67,7 +69,7 @@ class Settings:
         return (perf_counter() - started) / runs
 
     def take_turn(self, run: Callable[[], object]) -> float:
-        """Run a function repeatedly for one turn and return the seconds per run."""
+        """Run a function repeatedly for one turn, or once with `quick`, and return the mean seconds per run."""
         return self.time(run, 0.0 if self.quick else TURN_SECONDS)
 
 

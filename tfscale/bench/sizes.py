@@ -46,7 +46,7 @@ class Size:
 
 TINY_1 = Size("tiny n=24", tokenformer(24, 4, 64, 4, 128, 2048), transformer(4, 51, 3, 128, 2048), 32, 128)
 TINY_4 = Size("tiny n=360", tokenformer(360, 4, 64, 4, 128, 2048), transformer(4, 164, 4, 128, 2048), 32, 128)
-"""Size of the last stage of a chain with d = 64 and 4 layers. `TINY_1` is the size of its first stage."""
+"""Size of the last stage of a chain with d = 64 and 4 layers. `TINY_1` is the size of the first stage of this chain."""
 PROGRESSIVE_1 = Size(
     "progressive_tiny 25K", tokenformer(16, 2, 32, 2, 64, 257), transformer(2, 27, 1, 64, 257), 8, 64, 1
 )
@@ -54,14 +54,14 @@ PROGRESSIVE_4 = Size(
     "progressive_tiny 254K", tokenformer(240, 2, 32, 2, 64, 257), transformer(2, 96, 2, 64, 257), 8, 64, 1
 )
 """Size of the last stage of conf/schedule/progressive_tiny.yaml, trained with one thread as in that schedule.
-`PROGRESSIVE_1` is the size of its first stage."""
+`PROGRESSIVE_1` is the size of the first stage of this schedule."""
 PAPER = {
     "124M": (tokenformer(576), transformer(12, 768, 12)),
     "354M": (tokenformer(2140), transformer(24, 1024, 16)),
     "757M": (tokenformer(4850), transformer(24, 1536, 16)),
     "1.4B": (tokenformer(8620), transformer(24, 2048, 16)),
 }
-"""Configs (TokenFormer, Transformer) of the stages of conf/schedule/progressive_1b4.yaml."""
+"""Configs (TokenFormer, Transformer) of the stages of conf/schedule/progressive_1b4.yaml, by size."""
 ON_CPU = (TINY_1, TINY_4, PROGRESSIVE_1, PROGRESSIVE_4, Size("124M", *PAPER["124M"], 4, 512))
 ON_CUDA = tuple(
     Size(name, *PAPER[name], sequences, 1024)

@@ -1,5 +1,5 @@
 """Small stages on a synthetic corpus, and processes that train and grow stages, with the formats and commands of
-`tfscale data prepare` and of the orchestrator, but without the libraries that these need."""
+`tfscale data prepare` and of the orchestrator, but without the libraries that these commands need."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -22,7 +22,8 @@ from tfscale.training.allocator import allocator
 FINGERPRINT = "0" * 16
 TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
 SUCCESSORS = 4
-"""Number of random tokens that may follow a token. The first has a probability of 0.7, which a model can learn."""
+"""Number of random tokens that may follow each token of the synthetic corpus. The first of them follows with a
+probability of 0.7, so a model can learn to predict it."""
 SHARES = (0.7, 0.1, 0.1, 0.1)
 ROWS = 16
 """Number of parameter tokens of each attention projection. The feed-forward layer has four times as many."""
@@ -31,7 +32,7 @@ LOG_CHARACTERS = 600
 
 
 def write_corpus(folder: Path, vocabulary: int, train_tokens: int, heldout_tokens: int) -> None:
-    """Write a prepared corpus of synthetic tokens, which are the same in every call."""
+    """Write a prepared corpus of synthetic tokens, which depend only on the vocabulary and the numbers of tokens."""
     folder.mkdir(parents=True)
     tokens = _tokens(vocabulary, train_tokens + heldout_tokens)
     write_manifest(
@@ -72,8 +73,8 @@ def _split(folder: Path, name: Literal["train", "heldout"], tokens: TokenArray) 
 
 
 def small_stage(run: RunSpec, steps: int) -> StageSpec:
-    """Return the spec of a stage that trains a small TokenFormer from scratch. The gradient norm stays below the
-    clipping threshold, so the results are the same without clipping."""
+    """Return the spec of a stage that trains a small TokenFormer from scratch. The clipping threshold is so high that
+    gradients are never clipped."""
     model = tokenformer(ROWS, n_layer=2, d=32, heads=2, context=64, vocabulary=257)
     made = stage(replace(model, init="scaled"), run, steps, sequences=8, lr=0.01)
     return replace(made, optimizer=replace(made.optimizer, clip=UNREACHED_NORM))

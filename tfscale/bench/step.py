@@ -26,7 +26,8 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Return a contestant that runs training steps, after one that compiles the model and allocates all state."""
+    """Build a model, run one training step, which compiles the model and allocates all state, and return a contestant
+    that runs further training steps."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -39,8 +40,8 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure training steps of all model sizes for the device, and yield the results. A contestant for which `start`
-    raises ImportError or torch.OutOfMemoryError is skipped."""
+    """Measure training steps of the model sizes for the device whose names contain `settings.case`, and yield the
+    results. A contestant for which `start` raises ImportError or torch.OutOfMemoryError is skipped."""
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
             its = replace(settings, threads=size.threads or settings.threads)
@@ -74,12 +75,14 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the figure `peak_bytes` of a training step on the CPU, measured in a separate process, if it is known."""
+    """Return the figure `peak_bytes` of training steps on the CPU, measured in a separate process. Return an empty
+    dictionary if the peak memory cannot be measured on this system."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Return the peak memory in bytes of two training steps, of which the first allocates the optimizer state."""
+    """Return the peak memory in bytes of building a model and running two training steps, of which the first allocates
+    the optimizer state."""
     settings.apply()
 
     def train() -> None:

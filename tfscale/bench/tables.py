@@ -84,7 +84,8 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
 
 
 def write_files(folder: Path, device: str, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write `contents`, by suffix, to files named bench_<device><suffix>, and return their paths."""
+    """Write files named bench_<device><suffix> and return their paths. `contents` contains the content of each file by
+    suffix."""
     stem = f"bench_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}"
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, content in contents.items():

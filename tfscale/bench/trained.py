@@ -69,7 +69,7 @@ class Entry:
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """Return the config of this kind of model in a size of the benchmark."""
+        """Return the config of the model of this family in a size of the benchmark."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
@@ -77,7 +77,7 @@ class Entry:
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
-        """Return the model FLOPs of a training step with the batch shape of a size."""
+        """Return the model FLOPs of a training step at a size, with the batch shape of this size."""
         config = self.config(size)
         counted = flops(config)
         attention = counted.attention * size.time // config.context

@@ -34,8 +34,9 @@ from tfscale.text import count, duration, scientific
 def advise(
     common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
 ) -> int:
-    """Print advice on whether to grow, or the runs to train if there are not enough finished runs for advice, and
-    return the exit code. Exactly one of `amounts`, the values of `--flops`, `--hours` and `--dollars`, must be set."""
+    """Print advice on whether to grow, or list the runs to train if there are not enough finished runs for advice, and
+    return the exit code. With `run_missing`, train these runs first and then print the advice. Exactly one of
+    `amounts`, the values of `--flops`, `--hours` and `--dollars`, must be set."""
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))

@@ -1,5 +1,5 @@
-"""Definition of the commands on single stages, and of the groups `tfscale data` and `tfscale store`. Their code is
-imported on use, as in `tfscale.cli.main`."""
+"""Definition of the commands on single stages, and of the groups `tfscale data` and `tfscale store`. The code of a
+command is imported when the command is used, as in `tfscale.cli.main`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -16,7 +16,8 @@ from tfscale.faults import UserFault, user_faults
 def bench(
     common: Common, quick: bool, device: Literal["auto", "cpu", "cuda"], threads: int, case: str, out: Path | None
 ) -> int:
-    """Measure the speed and memory of training steps, print the results, and return the exit code."""
+    """Measure the speed and memory of training steps, print the results, write them to the folder `out` if it is given,
+    and return the exit code."""
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
     if out is not None:

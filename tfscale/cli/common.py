@@ -29,7 +29,8 @@ class Common:
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None
-    """Folder whose configuration groups precede conf/ in the working folder and the shipped groups, or None."""
+    """Folder with configuration groups, or None. Its files take precedence over those in conf/ in the working folder
+    and over those that are installed with tfscale."""
     as_json: bool = False
     """True if the command prints one JSON document on standard output."""
 
@@ -40,8 +41,9 @@ class Common:
         return compose(self.overrides, self.config_dir)
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
-        """Return the plan of the experiment that the overrides describe, unless `ready` yields faults that prevent the
-        command from running on this machine."""
+        """Return the plan of the experiment that the overrides describe. If settings have faults, raise UserFault with
+        all of them, and also with the faults of the corpus and those that `ready` yields for the experiment. `ready` is
+        not called if the settings have no faults."""
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
         from tfscale.faults import UserFault
@@ -117,9 +119,10 @@ SHARED = inspect.signature(_shared).parameters
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(SHARED)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that registers a function as a command of a Typer group, by default with its own name. The
-    function is called with a `Common`, whose options the command has if `takes` names them, and with its own options.
-    It returns the exit code."""
+    """Return a decorator that registers a function as a command of a Typer group, by default under the name of the
+    function. The command has the shared arguments in `takes` and the arguments of the function. The function is called
+    with the values of the shared arguments as a `Common`, followed by its own arguments, and must return the exit
+    code."""
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         @wraps(function)

@@ -31,7 +31,8 @@ from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
 
 HEADING_WIDTH = 16
-"""Maximum width of the arms' headings in characters, so that several arms fit a terminal with 80 characters."""
+"""Maximum width in characters of a line in the heading of an arm, so that several arms fit a terminal with 80
+columns."""
 
 
 def compare(
@@ -42,7 +43,7 @@ def compare(
     submit: Path | None = None,
     checkpoints: bool = False,
 ) -> int:
-    """Write the comparison of a chain with its baselines, print it, and return the exit code."""
+    """Compare a chain with its baselines, write and print the comparison, and return the exit code."""
     plan = plan_with(common, baseline)
     if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
@@ -84,7 +85,8 @@ def _command(common: Common, baseline: str) -> str:
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of the chain that the overrides describe and of the baselines, which commas separate."""
+    """Return the plan of the chain that the overrides describe and of the baselines, whose names in `baseline` are
+    separated by commas."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -92,7 +94,8 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Compare the finished stages of a plan. Print the names of the unfinished stages and how to train them."""
+    """Compare the finished stages of a plan. Print the names of the unfinished stages and how to train them. Raise
+    UserFault if no stage of the chain is finished."""
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
@@ -117,7 +120,7 @@ def compare_plan(plan: Plan) -> Comparison:
 
 def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
     """Write the files of a comparison, and return their paths. If `out` is None, write them to the runs folder, record
-    the plan there, and send its new values to the tracker."""
+    the plan there, and send new measurements to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn

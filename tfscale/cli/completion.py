@@ -16,7 +16,7 @@ from tfscale.faults import UserFault
 
 
 def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make bash complete the text after `=` when it passes `=` itself as the word to complete."""
+    """Make bash complete the text after `=` when bash passes `=` itself as the word to complete."""
     words, place = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
         environment["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
@@ -67,14 +67,15 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return the completions of the last name in a list of baselines, separated by commas."""
+    """Return the completions of the last name in a list of baselines that are separated by commas."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the completions of the last name in a list of stages in the folder runs/, separated by commas."""
+    """Return the completions of the last name in a list of stages that are separated by commas. Stages are looked up in
+    the folder runs/."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 1000
-"""Output width without a terminal, so large that log files contain no wrapped lines and all columns of tables."""
+"""Width in characters of output that does not go to a terminal. With this width, lines are not wrapped and tables have
+all columns in log files."""
 PROSE_WIDTH = 120
 """Maximum width of running text in characters."""
 _BRACKET = re.compile(r" (?=[\[(])")
@@ -23,7 +24,7 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 def leave_stdout(alone: bool) -> None:
-    """Send text and tables to standard error if `alone` is true, or to standard output otherwise."""
+    """Send text and tables to standard error if `alone` is True, or to standard output otherwise."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
         # None: the current width of the terminal.
@@ -54,11 +55,12 @@ def as_json(document: object) -> str:
 
 
 class FittedTable:
-    """Table that fits any width, with the columns in `left` aligned left and those in `right` aligned right.
+    """Table that adapts to the available width. Columns in `left` are left-aligned, and columns in `right`
+    right-aligned.
 
     If the table is too wide, text in brackets moves to a second line of the cell. If that is not enough, spare columns
-    are omitted and named in a line below the table, which says that they are `elsewhere`. If the key columns alone are
-    too wide, their text is wrapped. A spare column with only empty cells is always omitted.
+    are omitted. A line below the table names them and says, with the text `elsewhere`, where all columns are. If the
+    key columns alone are too wide, their text is wrapped. A spare column with only empty cells is always omitted.
 
     Args:
         spare: headings of columns that can be omitted, least important first. All others are key columns. If None, all

@@ -26,7 +26,7 @@ _NARROW = 60
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return the character that represents each stage state in the console's encoding."""
+    """Return, for each state of a stage, the character that represents the state in the console's encoding."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
@@ -38,7 +38,8 @@ class Dashboard:
     looks: Mapping[str, Progress]
     overall: Overview
     notes: Mapping[str, str]
-    """Notes on stages by key, with facts that the stages' folders do not contain, such as the job of a queued stage."""
+    """Notes on stages, by stage key. They contain facts that are not in the stages' folders, such as the job of a
+    queued stage."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._lineages(console, options.max_width)
@@ -107,7 +108,8 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a lineage over model FLOPs as bars, of which the highest tenth is clipped."""
+        """Draw the training losses of a stage and its ancestors over model FLOPs as bars. The highest tenth of the bars
+        is clipped."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return
@@ -124,7 +126,8 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the lineage of the first running stage, or of the last stage of the chain that has started."""
+        """Return the progress of the first running stage that has training losses or, if there is none, of the last
+        stage of the chain that has training losses, preceded by the progress of its ancestors."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None

@@ -38,13 +38,15 @@ class Finding:
 
     name: str
     state: Literal["good", "note", "broken"]
-    """`good`: no problem. `note`: an optional feature is missing. `broken`: training is impossible."""
+    """`good`: no problem. `note`: an optional feature is missing. `broken`: something that tfscale needs does not
+    work."""
     what: str
     mend: str = ""
 
 
 def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
-    """Print the results of all checks, with computations on `device` if given; return 1 if a finding is `broken`."""
+    """Print the results of all checks, including test computations on `device` if it is given. Return 1 if a finding is
+    `broken`, otherwise 0."""
     experiment = common.compose()
     findings = [
         *_software(),
@@ -199,7 +201,8 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield, for each schedule, whether all stages fit into the memory of this machine."""
+    """Yield, for each schedule that allows the overrides, whether all stages fit into the memory of the planned
+    devices."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

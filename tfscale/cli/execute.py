@@ -39,13 +39,14 @@ MOST_LISTED = 8
 
 
 def allowance_of(experiment: Experiment) -> Allowance:
-    """Return the experiment's `budget` as an allowance of which nothing has been spent."""
+    """Return a new allowance with the experiment's `budget`, or without a limit if `budget` is None."""
     return Allowance(read_budget(experiment.budget) if experiment.budget else Budget())
 
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan within the allowance, or within the whole budget of the experiment. Return
-    the exit code and the plan, updated with the stages that ended early and the growths that were rejected."""
+    """Train the unfinished stages of a plan within `allowance` or, if `allowance` is None, within the budget of the
+    experiment. Return the exit code and the plan, updated with the stages that ended early and the growths that were
+    rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pull_plan(plan, store)
@@ -93,13 +94,14 @@ def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
 
 
 def _work_left(stage: Stage) -> tuple[int, int]:
-    """Return the numbers of tokens and of model FLOPs that are left to train."""
+    """Return the number of tokens that a stage has left to train, and their model FLOPs."""
     steps = max(0, stage.spec.steps - reached_step(stage.path))
     return steps * stage.spec.batch_tokens, steps * step_flops(stage)
 
 
 def check(plan: Plan) -> None:
-    """Print notes about running a plan on this machine, or raise UserFault if it cannot be run."""
+    """Print notes about running a plan on this machine, or raise UserFault if the plan cannot be run on this
+    machine."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)

@@ -13,7 +13,8 @@ from tfscale.stage.folder import find_stage
 
 
 def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
-    """Write a stage, or the last finished one of the chain, in another library's format, and return the exit code."""
+    """Write a stage in another library's format, and return the exit code. If `name` is `chain`, the last finished
+    stage of the chain is written."""
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:

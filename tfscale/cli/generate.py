@@ -59,7 +59,7 @@ class _Writer:
     def __init__(self, stage: FinishedStage, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """Note if the text exceeded the model's context, otherwise empty."""
+        """Note that the text exceeded the model's context, or an empty string if the text did not."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():

@@ -29,7 +29,8 @@ class Choice:
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of the group with the name or plural `kind`, or all groups, and return the exit code."""
+    """Print the options of a configuration group, or of all groups if `kind` is empty, and return the exit code. `kind`
+    is the name of the group or its plural."""
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault(foreign)

@@ -1,5 +1,5 @@
-"""Definition of the `tfscale` command line. The modules of commands are imported on use, so that --help needs neither
-torch nor MLflow."""
+"""Definition of the `tfscale` command line. The module of a command is imported when the command is used, so that
+--help imports neither torch nor MLflow."""
 
 import os
 from pathlib import Path

@@ -52,7 +52,8 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of an arm's stages of the first seed, each with at most `COLUMNS` stages that fit the console."""
+    """Return tables of the stages of an arm with the first seed. Each table has at most `COLUMNS` stages, or fewer if
+    the tables would not fit the console."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -99,7 +100,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
 
 
 def _states(replicates: Sequence[Stage]) -> str:
-    """Return the state of a stage with one seed, or the number of replicates of a stage that are done."""
+    """Return the state of a stage that has a single replicate or, for several replicates, the number that are done."""
     if len(replicates) == 1:
         return _state(replicates[0])
     done = sum(status_of(stage).state == "done" for stage in replicates)

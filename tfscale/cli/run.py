@@ -45,7 +45,7 @@ def run(common: Common) -> int:
 
 
 def _amiss(experiment: Experiment) -> list[Fault | str]:
-    """Return the faults of an experiment that can be found before a plan is made."""
+    """Return the faults of the corpus, the runs folder and the launcher, which can be found before a plan is made."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]
 
 
@@ -78,7 +78,8 @@ def chain_table(plan: Plan) -> FittedTable:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """Return the perplexity of the mean loss, with the standard deviation over seeds if there are several."""
+    """Return the perplexity of the mean loss. If there are several seeds, an estimate of the standard deviation of the
+    perplexity over seeds is added."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 
@@ -93,8 +94,8 @@ def _jump(replicates: Sequence[Stage]) -> str:
 
 
 def _rehearse(plan: Plan, as_json: bool) -> int:
-    """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code. Checkpoints
-    that no later stage needs are removed, so that the checkpoints of at most two consecutive stages are on disk."""
+    """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code. The
+    checkpoints of a stage are removed as soon as no unfinished stage grows from it."""
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
     check(plan)

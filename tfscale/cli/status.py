@@ -16,8 +16,8 @@ from tfscale.text import count
 
 
 def status(common: Common, verify: bool = False, follow: bool = False) -> int:
-    """Print the state of every stage, or the problems found in their files with `verify`, and return the exit code.
-    With `follow`, first show progress until all stages are done, or until Ctrl-C."""
+    """Print the state of every stage or, with `verify`, the problems in the files of all stages, and return the exit
+    code. With `follow`, first show progress until all stages are done, or until Ctrl-C."""
     if verify and follow:
         raise UserFault(["--verify and --watch cannot be combined; use one of them"])
     plan = common.plan()

@@ -1,7 +1,8 @@
-"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora, and
-the download and upload by commands that train.
+"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora. This
+module also downloads and uploads stages and corpora for commands that train.
 
-An argument `only` contains names, or beginnings of keys, of stages and corpora, and is empty for all.
+The argument `only` of some functions selects stages and corpora by their names or by the beginnings of their keys. If
+`only` is empty, all stages and corpora are selected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +105,7 @@ def verify(common: Common, only: Sequence[str]) -> int:
 
 
 def gc(common: Common, dry_run: bool) -> int:
-    """Remove the files that a store no longer needs, or only list them, and return the exit code."""
+    """Remove the files that a store no longer needs or, with `dry_run`, only list them. Return the exit code."""
     store, _ = _opened(common)
     with _store_faults(store):
         waste = find_waste(store)
@@ -180,14 +181,14 @@ def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], 
 
 
 def store_of(experiment: Experiment) -> Store | None:
-    """Return the stage store of an experiment, or None if there is none."""
+    """Return the store that an experiment names, or None if `store` is not set."""
     with user_faults():
         return Store(experiment.store) if experiment.store else None
 
 
 def pull_plan(plan: Plan, store: Store | None) -> Plan:
-    """Download those stages of a plan that are in the store, and return the plan. If the plan of other stages depends
-    on the results of a downloaded stage, the plan is made again."""
+    """Download those stages of a plan that are in the store, and return the plan. If the plan depends on the results of
+    a downloaded stage, the plan is made again."""
     if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pull_plan(make_plan(plan.experiment), store)
@@ -208,8 +209,8 @@ def take_corpus(plan: Plan, store: Store) -> None:
 
 
 def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
-    """Download a stage or corpus, and return the name of the downloaded snapshot, or None, with a warning if the files
-    in the store are damaged or the stage is in use."""
+    """Download a stage or corpus, and return the name of the downloaded snapshot, or None if nothing was downloaded.
+    Print a warning if the files in the store are damaged or the stage is in use."""
     try:
         state = download()
     except (Damaged, StageHeld) as fault:
@@ -228,7 +229,7 @@ def _corpus_folder(plan: Plan) -> Path | None:
 
 
 def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pusher:
-    """Start uploading the stages and the corpus of a plan in the background."""
+    """Start uploading the stages and the corpus of a plan in the background, and return the uploader."""
     pusher = Pusher(store, [stage.path for stage in plan.stages], _corpus_folder(plan), tell)
     pusher.start()
     return pusher

@@ -1,7 +1,8 @@
-"""Standard output and standard error whose writes never fail, and errors in words.
+"""Streams that replace standard output and standard error and whose writes never fail, and printing of error messages.
 
-A run takes days, and its terminal, file or pipe may be full, closed or removed before it ends. Characters that the
-encoding lacks are replaced, bytes that cannot be written are dropped, and the first error is kept for the exit code.
+A run can take days, and the terminal, file or pipe to which it writes may be full, closed or removed before the run
+ends. Characters that the encoding lacks are replaced, bytes that cannot be written are dropped, and the first error is
+kept for the exit code.
 """
 
 import codecs
@@ -94,8 +95,8 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a command whose work ended with `code`, or a failure if output has been lost. The loss is
-    printed as an error unless the reader closed the pipe, as `head` does."""
+    """Return `code`, with which the work of a command ended, or `FAILURE` if `code` is 0 but output has been lost. The
+    loss is printed as an error unless the reader closed the pipe, as `head` does."""
     stream = _output()
     if stream is None or stream.lost is None:
         return code

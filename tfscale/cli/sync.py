@@ -17,8 +17,8 @@ _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send to the tracker the experiment that the overrides describe, or every experiment in the runs folder if all
-    overrides begin with a prefix in `_OF_ALL`, and return the exit code."""
+    """Send the experiment that the overrides describe to the tracker at `uri`, and return the exit code. If there is no
+    override, or if all overrides begin with a prefix in `_OF_ALL`, send every experiment in the runs folder."""
     composed = common.compose()
     runs = runs_dir(composed)
     chooses = any(not text.startswith(_OF_ALL) for text in common.overrides)

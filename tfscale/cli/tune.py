@@ -79,7 +79,8 @@ def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: st
 
 
 def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
-    """Return the names of the files that the new files extend, by group."""
+    """Return the names of the chosen schedule and baseline files, by group. The files that `--write` creates extend
+    them."""
     chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
     return {group: names for group, names in chosen.items() if names != ("none",)}
 
@@ -136,7 +137,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
 
 
 def _run(tuning: Tuning) -> int:
-    """Train until every learning rate is chosen, and return the exit code."""
+    """Train until a value is chosen for every setting that is tuned, and return the exit code."""
     tracker, store = tracker_of(tuning.experiment), store_of(tuning.experiment)
     check(tuning.planned)
     prepare(tuning.planned, store)

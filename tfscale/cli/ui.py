@@ -38,7 +38,7 @@ def ui(common: Common, port: int) -> int:
 
 
 def _check_port(port: int) -> None:
-    """Check that a server can listen on a port of this machine."""
+    """Raise UserFault if a server cannot listen on a port of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # accepts a port whose server has just ended
         try:

@@ -29,7 +29,7 @@ def make_view(plan: Plan, console: Console) -> "PlainView":
 
 
 def moves(console: Console) -> bool:
-    """Return whether the console can redraw printed output."""
+    """Return whether the console can redraw output that has already been printed."""
     return console.is_terminal and not console.is_dumb_terminal
 
 

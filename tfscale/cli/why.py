@@ -1,5 +1,5 @@
-"""Messages about finished stages that differ from those of a plan: the output of `tfscale plan --why`, and a note on
-stages that are no longer part of a plan."""
+"""Messages about finished stages that differ from the stages of a plan: the output of `tfscale plan --why`, and a note
+on stages that are no longer part of a plan."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -76,7 +76,8 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return a heading and one line for each of the first `MOST_LISTED` stages, or nothing if there are no stages."""
+    """Return a heading and one line for each of the first `MOST_LISTED` stages, or an empty list if there are no
+    stages."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_first_fields(each)}" for each in found[:MOST_LISTED]]
@@ -86,7 +87,8 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:
-    """Return one line with the number of stages and a reference to `tfscale plan`. There must be at least one stage."""
+    """Return one line with the number of stages, the fields in which the first stage differs, and a reference to
+    `tfscale plan`. There must be at least one stage."""
     shown = _first_fields(found[0])
     return f"{_number(found)} not part of the plan ({shown}); `tfscale plan` lists the fields that differ"
 

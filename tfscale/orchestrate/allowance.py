@@ -15,18 +15,20 @@ ENDING_SECONDS = 2.0
 class Allowance:
     """The part of a budget that is neither spent nor reserved for a running stage.
 
-    Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
-    after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`, including
-    growth, evaluations and checkpoints.
+    Compute is counted as in a plan, in model FLOPs of training, without the FLOPs of optimizer updates. Steps that are
+    repeated after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`,
+    including growth, evaluations and checkpoints.
     """
 
     def __init__(self, budget: Budget) -> None:
         self.trained = 0.0
-        """Model FLOPs that stages have spent."""
+        """Model FLOPs of the steps that stages have trained with this allowance, without stages that are still
+        running."""
         self._flops, self._seconds = budget.flops, budget.seconds
         self._ends_at: float | None = None
         self._grants: dict[str, range] = {}
-        """Steps of each running stage whose cost is reserved: those after `start`, up to `stop`."""
+        """Steps of each running stage, by key, for which the cost is reserved: the steps after `start`, up to and
+        including `stop`."""
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
     def start_clock(self) -> None:
@@ -34,7 +36,7 @@ class Allowance:
             self._ends_at = time.monotonic() + self._seconds
 
     def allows(self, stage: Stage) -> bool:
-        """Return whether the budget covers at least one more step of a stage."""
+        """Return whether the budget covers at least one more step of a stage. Imported stages need no budget."""
         return stage.spec.init_from is not None or self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
@@ -50,12 +52,13 @@ class Allowance:
         return True
 
     def stop_at(self, stage: Stage) -> int | None:
-        """Return the step after which the process of a stage must stop, or None if it may train to the end."""
+        """Return the step after which the process of a stage must stop, or None if the process may train to the end of
+        the stage."""
         last = self._grants[stage.key].stop
         return last if last < stage.spec.steps else None
 
     def release(self, stage: Stage) -> None:
-        """Return the cost of reserved but untrained steps to the budget, after the process of a stage has ended."""
+        """Add the cost of reserved but untrained steps back to the budget, after the process of a stage has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None and stage.spec.init_from is None:
             reached = min(max(reached_step(stage.path), grant.start), grant.stop)
@@ -82,5 +85,5 @@ def step_flops(stage: Stage) -> int:
 
 
 def reached_step(stage_dir: Path) -> int:
-    """Return the last step that a stage has recorded, or 0 if there is none."""
+    """Return the last step that a stage has recorded, or 0 if the stage has recorded no step."""
     return max((int(event["step"]) for event in read_events(stage_dir) if "step" in event), default=0)

@@ -18,14 +18,14 @@ from tfscale.stage.spec import write_spec
 
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
-"""Delay before a stage that died is restarted, which doubles with each restart."""
+"""Delay in seconds before the first restart of a stage whose process died. The delay doubles with each restart."""
 PATIENCE_SECONDS = 30.0
-"""Maximum time between the request to stop a stage that hangs and its forced end."""
+"""Maximum time in seconds that a stage that hangs has for stopping on request, before its process is killed."""
 
 
 class View(Protocol):
-    """Interface of a display of a run. A stage is `queued` if its job waits or already runs, and `waiting` if another
-    process works on it. `tick` is called after every poll."""
+    """Interface of a display of a run. `queued` is called if the job of a stage waits in the queue of a cluster or
+    already runs, `waiting` if another process works on the stage, and `tick` after every poll."""
 
     def started(self, stage: Stage, phase: Phase) -> None: ...
     def queued(self, stage: Stage, job: str) -> None: ...
@@ -40,11 +40,13 @@ class Claims(Protocol):
     """Interface of leases, with which machines that share a store avoid training the same stage."""
 
     def claim(self, stage: Stage) -> str | None:
-        """Return None if the stage can be started here or is finished, and otherwise the holder of its lease."""
+        """Return None if the stage can be started here or is finished, or otherwise the name of the holder of the
+        stage's lease."""
 
 
 class StageFailed(Exception):
-    """Error raised when a stage has failed, with the end of the stage's log."""
+    """Error raised when a stage has failed. The message contains the reason and, usually, the end of the stage's
+    log."""
 
 
 @dataclass
@@ -53,7 +55,7 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """Event `end` of the stage's last process, or None if it has not ended."""
+    """Event `end` of the stage's last process, or None if this process has not recorded an `end`."""
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0
@@ -99,8 +101,9 @@ class Orchestrator:
         """True if the run has ended because of its budget."""
 
     def stop(self) -> str:
-        """Start no more stages, and return a message about the running ones. At its next poll, `run` asks stages on
-        this machine to save a checkpoint and end, and after a second call, it ends them immediately."""
+        """Start no more stages, and return a message about the running ones. At the next poll, `run` asks stages on
+        this machine to save a checkpoint and end. After a second call of `stop`, `run` ends these stages immediately.
+        Jobs on a cluster continue."""
         self._stops += 1
         return self._launcher.describe_stop([running.attempt for running in self._running])
 
@@ -130,7 +133,8 @@ class Orchestrator:
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
-        """Return whether the budget is out of time, or covers no further step and no stage is running."""
+        """Return whether the budget ends the run: unfinished stages are left, and either the time is over, or no stage
+        is running and the rest of the budget does not cover a step of any stage that could start."""
         if self._allowance.out_of_time:
             return bool(self._pending)
         startable = self._startable()
@@ -221,7 +225,8 @@ class Orchestrator:
             running.attempt.stop()
 
     def _handle_ending(self, running: _Running, ending: Ending) -> None:
-        """Finish the stage, leave it pending, schedule another attempt, or raise StageFailed if none would help."""
+        """Finish a stage whose attempt has ended, leave it pending, or schedule another attempt. Raise StageFailed if
+        another attempt would not help or no retries are left."""
         stage, attempt = running.stage, running.attempt
         if is_done(stage):
             self._finish(stage)

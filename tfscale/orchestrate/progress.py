@@ -25,7 +25,8 @@ WINDOW = 5
 
 
 class Sample(NamedTuple):
-    """A training loss in nats per token, and the cumulative model FLOPs of the lineage at which it was measured."""
+    """A training loss in nats per token, and the model FLOPs that the stage and its ancestors had used when the loss
+    was measured."""
 
     flops: float
     loss: float
@@ -44,12 +45,12 @@ class Progress:
     mfu: float | None = None
     """Model FLOPs utilisation, or None if conf/device does not list the device or no speed is known yet."""
     memory: int | None = None
-    """Peak memory in bytes of a device or of a process on a CPU, or current memory of a process on a CPU of this host.
-    None if it is unknown."""
+    """Memory in bytes, or None if it is unknown. For a stage that is running on a CPU of this host, this is the current
+    memory of the process. Otherwise, it is the peak memory of a device, or of a process on a CPU."""
 
     @property
     def phase(self) -> str:
-        """Phase of a running stage, or the state of any other stage."""
+        """State of the stage. If the stage is running but has no training loss yet, `growing` or `starting`."""
         if self.status.state != "running" or self.losses:
             return self.status.state
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
@@ -135,10 +136,10 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage without a
-    measured speed is assumed to be as fast as the running or finished stage of the same family with the most similar
-    size. Return None if there is no such stage. `looks` lists parents before children. `known` contains the speeds of
-    finished stages."""
+    """Return an estimate of the seconds until the stages are done if `parallel` of them run at the same time. A stage
+    without a measured speed is assumed to be as fast as the running or finished stage of the same family with the most
+    similar size. Return None if there is no such stage. `looks` lists parents before children. `known` contains the
+    speeds of finished stages."""
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
         (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
@@ -175,9 +176,9 @@ class Overview:
     work: float
     """Model FLOPs of all stages."""
     chain_left: float | None
-    """Seconds until the chain is done, or None if no speed is known yet."""
+    """Estimated seconds until the chain is done, or None if the speed of a stage cannot be estimated yet."""
     left: float | None
-    """Seconds until all arms are done, or None if no speed is known yet."""
+    """Estimated seconds until all arms are done, or None if the speed of a stage cannot be estimated yet."""
 
     @property
     def share(self) -> float:

@@ -32,7 +32,7 @@ class Speed:
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """Return the training speed of a stage, or None if it is not finished or was recorded without a speed."""
+    """Return the training speed of a stage, or None if the stage is not finished or was recorded without a speed."""
     try:
         environment, result = read_environment(stage_dir), read_result(stage_dir)
     except ValueError:

@@ -1,4 +1,5 @@
-"""Base class and registry of the kinds of arms. Each kind trains models of the sizes in a schedule by another method.
+"""Base class and registry of the kinds of arms. Each kind of arm trains models of the sizes in a schedule in a
+different way.
 
 The built-in kinds are in `tfscale.plan.arm_kinds`. An extension can register another kind:
 
@@ -23,14 +24,16 @@ _COMMON = ("kind", "title", "lr")
 
 
 class ArmKind(ABC):
-    """A kind of arm, which makes stages from the settings `part` of an arm, under `baseline.arms.NAME`."""
+    """Base class of the kinds of arms. An instance plans the stages of one arm from the settings of the arm, `part`,
+    which are under `baseline.arms.NAME`."""
 
     settings: ClassVar[Collection[str]] = ()
     """Fields of `ArmPart` that apply to this kind, in addition to `kind`, `title` and `lr`."""
     from_scratch: ClassVar[bool] = False
     """True if every stage is trained from scratch, so that a scaling law can be fitted to the stages."""
     one_model: ClassVar[bool] = False
-    """True if all stages train the first model of the chain. The size of a stage then names a budget, not a model."""
+    """True if all stages train the chain's first model without growth. The size of a stage is then the size in the
+    schedule that determines its budget, not the size of its model."""
     own_rate: ClassVar[bool] = False
     """True if `tfscale tune` searches for a separate learning rate for the arm."""
 
@@ -38,15 +41,18 @@ class ArmKind(ABC):
         self.part = part
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault | str]:
-        """Yield the faults in the settings of the arm, whose keys begin with `key`."""
+        """Yield the faults in the settings of the arm. The keys of these settings begin with `key`, such as
+        `baseline.arms.NAME`."""
         return iter(())
 
     @abstractmethod
     def stages(self, chain: Chain) -> Sequence[Stage]:
-        """Return the stages of the arm, or of its trunk with `schedule.branches`, parents before children."""
+        """Return the stages of the arm, parents before children. With `schedule.branches`, these stages are the
+        trunk."""
 
     def arm(self, name: str, chain: Chain) -> Arm:
-        """Return the planned arm, whose models are branches of its stages with `schedule.branches`."""
+        """Return the planned arm. With `schedule.branches`, the trunk of the arm consists of the stages that `stages`
+        returns, and the models are branches of the trunk."""
         return branched(Arm(name, self.part.title, self.part.kind, tuple(self.stages(chain))), chain.specs)
 
 
@@ -62,7 +68,8 @@ ARM_KINDS: Registry[type[ArmKind]] = Registry(
 
 
 def arm_kind(name: str) -> type[ArmKind]:
-    """Return the class of a recorded arm's kind, or `ArmKind` if the extension that registers it is not loaded."""
+    """Return the class registered as `name`, the kind of a recorded arm, or `ArmKind` if the extension that registers
+    this class is not loaded."""
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 

@@ -1,4 +1,5 @@
-"""The built-in kinds of arms: from scratch, continued training, growth in one step, and other chains."""
+"""The built-in kinds of arms: training from scratch, continued training of the chain's first model, growth in one step,
+and other chains."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,8 @@ from tfscale.stage.spec import StageSpec
 
 
 class Scratch(ArmKind):
-    """An arm with one model per size, each trained from scratch."""
+    """An arm that trains one model from scratch for each selected size. `sizes` selects all sizes or only the last
+    size."""
 
     settings = ("family", "budget", "sizes", "shape")
     from_scratch = True
@@ -66,7 +68,8 @@ class Scratch(ArmKind):
         return Arm(name, part.title, part.kind, tuple(stages), tuple(trunk), tuple(readings))
 
     def _budgets(self, chain: Chain, target: Stage) -> list[int]:
-        """Return the compute budgets at which the model of one size has a branch, in increasing order."""
+        """Return the compute budgets, in model FLOPs and in increasing order, at which the model of one size has a
+        branch."""
         budgets = sorted(chain.spent(each) for _, each in chain.sizes)
         branches = chain.experiment.schedule.branches
         if branches is None or self._is_base(chain, target):  # the chain's base is trained in one stage
@@ -74,12 +77,13 @@ class Scratch(ArmKind):
         return [budgets[0] // 2**halvings for halvings in range(branches.smaller_readings, 0, -1)] + budgets
 
     def _is_base(self, chain: Chain, target: Stage) -> bool:
-        """Return whether the chain's base is this arm's first run."""
+        """Return whether the arm uses the chain's first stage as its run at the size of `target`."""
         return self.part.family == "tokenformer" and target == chain.base
 
     def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
-        """Return a trunk that trains the model of one size, with a stage that ends at each compute budget. The warm-up
-        is that of a run with the budget of this size, but no longer than the first stage."""
+        """Return a trunk that trains the model of one size, with one stage for each compute budget. A stage ends at the
+        number of tokens at which the trunk and a branch from this point together use the budget. The warm-up is as long
+        as in a run with the budget of this size, but no longer than the first stage."""
         spec = self._spec(chain, size, target)
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
         if any(later - end < spec.batch_tokens for end, later in pairwise(ends[: len(ends) - len(chain.sizes) + 1])):
@@ -120,8 +124,8 @@ class Scratch(ArmKind):
 
 
 class _FromBase(ArmKind):
-    """An arm that derives the model of each selected size directly from the chain's first model, with one stage per
-    size. `sizes` selects all sizes after the first or only the last size."""
+    """An arm that consists of the chain's first stage and of one further stage for each selected size, which starts
+    from the chain's first model. `sizes` selects all sizes after the first, or only the last size."""
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         if len(experiment.schedule.stages) < 2:
@@ -137,7 +141,8 @@ class _FromBase(ArmKind):
 
 
 class TrainedOn(_FromBase):
-    """An arm that trains the chain's first model further for each size, with the chain's compute up to this size."""
+    """An arm that continues the training of the chain's first model without growth, in a separate stage for each
+    selected size. The stage has the compute that the chain spends after its first stage to reach this size."""
 
     settings = ("sizes",)
     one_model = True
@@ -152,7 +157,8 @@ class TrainedOn(_FromBase):
 
 
 class OneJump(_FromBase):
-    """An arm that grows the chain's first model to each size in one step, with the chain's compute up to this size."""
+    """An arm that grows the chain's first model to each selected size in one step. The grown stage has the compute that
+    the chain spends after its first stage to reach this size."""
 
     settings = ("sizes", "growth")
     own_rate = True
@@ -166,7 +172,8 @@ class OneJump(_FromBase):
 
 
 class OtherChain(ArmKind):
-    """Arm that is another chain: of TokenFormers, from the first model of the main chain on, or of Transformers."""
+    """An arm that is another chain, either of TokenFormers or of Transformers. A chain of TokenFormers starts with the
+    first stage of the main chain."""
 
     settings = ("family", "growth", "growth_tokens", "transformer_growth")
     own_rate = True
@@ -203,8 +210,11 @@ class OtherChain(ArmKind):
         return stages
 
     def _transformers(self, chain: Chain, growth: Growth) -> Sequence[Stage]:
-        """Return the stages that grow the Transformer of the first size towards the parameters of each size and train
-        up to the main chain's cumulative compute. A trunk keeps the learning rate of the first size."""
+        """Return the stages of a chain of Transformers. The first stage trains the Transformer of the first size from
+        scratch. Each later stage grows the model to about as many parameters as the main chain's model of the same
+        size, and trains until the arm has used the main chain's cumulative compute at this size. With
+        `schedule.branches` and a growth with `lr=continue`, later stages use the first size's learning rate. The arm's
+        own `lr` has priority."""
         specs = chain.specs
         first, base = chain.sizes[0]
         assert first.transformer is not None
@@ -233,7 +243,8 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield the faults in the shapes that the schedule sets for the model family of an extension."""
+    """Yield a fault for each of `sizes` at which the schedule sets no shape, or an invalid one, for a model family that
+    an extension registers, or a single fault if the family is unknown."""
     try:
         FAMILIES.get(family)
     except InvalidInput as error:

@@ -9,9 +9,10 @@ from tfscale.models.counts import flops
 from tfscale.stage.folder import Stage, lineage
 
 Role = Literal["model", "trunk", "reading", "rejected", "continued"]
-"""Role of a stage in an arm. `model`: it ends with a model that is compared. `trunk`: models branch from it. `reading`:
-it ends with a model at the budget of another size, for costs at equal perplexity. `rejected`: its growth was rejected.
-`continued`: it trains the parent further after a rejected growth."""
+"""Role of a stage in an arm. `model`: the stage ends with a model that is compared. `trunk`: branches start from the
+stage. `reading`: the stage is a branch that ends at a budget other than the budget of its size, so that costs at equal
+perplexity can be computed. `rejected`: the growth of the stage was rejected. `continued`: the stage trains the parent
+further after a rejected growth."""
 GROUPS = ("stages", "trunk", "readings", "detours", "planned")
 """Fields of an arm that contain stages."""
 
@@ -24,41 +25,45 @@ class Arm:
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
     kind: str
-    """Name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from the previous one."""
+    """Name of the arm's kind in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from the
+    previous one."""
     stages: tuple[Stage, ...]
-    """Stages that end with the models of the arm, parents before children. Stages of one size are replicates: runs that
-    differ only in their seed."""
+    """Stages that end with the models of the arm, parents before children. Several stages of the same size are
+    replicates, which differ in the random seed and in the order of the data."""
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches that end at the budgets of other sizes, from which costs at equal perplexity are computed."""
+    """Branches that end at budgets other than the budget of their size. Costs at equal perplexity are computed from
+    these branches."""
     detours: tuple[Stage, ...] = ()
     """Stages whose growth was rejected, each followed by the stage that trains the parent further
     (`tfscale.plan.rejection`)."""
     planned: tuple[Stage, ...] = ()
-    """Stages that identify the arm if growths may be rejected: the stages of a plan that keeps every growth."""
+    """Value that `identity` has if no growth is rejected. Empty without `schedule.reject_growth`."""
 
     @property
     def main_line(self) -> tuple[Stage, ...]:
-        """Stages of the trunk, or models of an arm without a trunk, each preceded by its detour if there is one."""
+        """Stages of the trunk or, in an arm without a trunk, the stages that end with the models. A stage whose first
+        growth was rejected is preceded by the stages of the detour."""
         return tuple(each for stage in self.trunk or self.stages for each in self._with_detour(stage))
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
-        """All stages, parents before children, and each stage of the trunk before its branches."""
+        """All stages except those in `planned`, parents before children. Each stage of the trunk is followed by its
+        branches."""
         branches = (*self.readings, *self.stages) if self.trunk else ()
         apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.main_line]
         return tuple(stage for group in apart for stage in group)
 
     @property
     def identity(self) -> tuple[Stage, ...]:
-        """Stages that identify what the arm computes. The keys of earlier branches are left out, because they change
-        when a rule ends stages of the trunk."""
+        """Stages whose keys identify the arm. In an arm with a trunk, these are the trunk and the last branch. The
+        other branches are left out, because their keys change when a rule ends a stage of the trunk early."""
         return self.planned or ((*self.trunk, self.stages[-1]) if self.trunk else self.stages)
 
     @property
     def key(self) -> str:
-        """Hash of the keys in `identity` (12 hexadecimal digits)."""
+        """Hash of the keys of the stages in `identity` (12 hexadecimal digits)."""
         return hashlib.sha256(" ".join(stage.key for stage in self.identity).encode()).hexdigest()[:12]
 
     def role(self, stage: Stage) -> Role:
@@ -77,11 +82,13 @@ class Arm:
         return lineage(stage, lambda each: stages.get(each.spec.parent or ""))
 
     def run_of(self, stage: Stage) -> list[Stage]:
-        """Return the stages in which a model of the arm is trained at its size, the oldest first."""
+        """Return a stage and those of its ancestors in the arm that have the same size, without detours, the oldest
+        first."""
         return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
 
     def detour_of(self, stage: Stage) -> list[Stage]:
-        """Return the detour before the growth to the size of a model, or an empty list if there is none."""
+        """Return the detour before the growth to the size of a stage, or an empty list if no growth to this size was
+        rejected."""
         return self._with_detour(self.run_of(stage)[0])[:-1]
 
     def _with_detour(self, stage: Stage) -> list[Stage]:
@@ -102,7 +109,8 @@ class Arm:
         return self.map_groups(lambda stages: [stage for stage in stages if stage.spec.seed == seed])
 
     def replicates_of(self, stage: Stage) -> list[Stage]:
-        """Return the stages of all seeds that have the same size, role and position in their replicate as a stage."""
+        """Return the stages of all seeds that correspond to `stage`. Among all stages of one seed with the same size
+        and role, the corresponding stage has the same position as `stage`. Seeds without such a stage are left out."""
 
         def alike(seed: int) -> list[Stage]:
             return [each for each in self.of_seed(seed).all_stages if self.label(each) == self.label(stage)]
@@ -121,19 +129,19 @@ class Arm:
 
 
 def cumulative_flops(chain: Arm, target: Stage) -> int:
-    """Return the total model FLOPs of a stage of a chain and of its ancestors."""
+    """Return the model FLOPs of training `target`, a stage of a chain, and all of its ancestors in the chain."""
     return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in chain.lineage(target))
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
-    """Return one arm with the stages of all replicates of an arm."""
+    """Return one arm with the stages of all `replicates`, which are the same arm with different seeds."""
     groups: dict[str, Any] = {name: tuple(s for arm in replicates for s in getattr(arm, name)) for name in GROUPS}
     return replace(replicates[0], **groups)
 
 
 def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """Return the arms that `Arm.by_seed` separated, each with the stages of all seeds. Of several arms with the same
-    name, the first is used."""
+    """Undo `Arm.by_seed`: return arms with the stages of all seeds. If several of the given arms have the same name,
+    only the first of them is used."""
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.name.partition(" seed ")[0], {}).setdefault(arm.name, arm)

@@ -20,15 +20,17 @@ TO_ZERO = LearningRateSchedule("wsd", warmup_tokens=0, warmup_from=0.0, floor=0.
 
 
 def branched(arm: Arm, specs: Specs) -> Arm:
-    """Return the arm with branches as its models, or the unchanged arm without `schedule.branches`."""
+    """Return a copy of an arm in which the stages have become the trunk and a branch of each of them ends with the
+    model. Without `schedule.branches`, return the arm unchanged."""
     if specs.experiment.schedule.branches is None:
         return arm
     return replace(arm, stages=tuple(branch(stage, specs) for stage in arm.stages), trunk=arm.stages)
 
 
 def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
-    """Return the stage that branches from the end of a trunk's stage and decays the learning rate to 0. Its length is a
-    fraction of all tokens of the trunk at this size, including the tokens `before` this stage."""
+    """Return the branch that continues the stage `trunk` of a trunk while the learning rate falls to 0. The number of
+    tokens of the branch is a fraction (`schedule.branches.fraction`) of the number for which the trunk trains at this
+    size, which is the sum of `before`, the tokens of earlier stages at this size, and the tokens of `trunk`."""
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
     batch = trunk.spec.batch_tokens
@@ -37,8 +39,8 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the number of tokens of a trunk, in whole steps, for which the trunk and its branch together have a number
-    of tokens as near as possible to `tokens`. Without `schedule.branches`, return `tokens`."""
+    """Return the length of a trunk in tokens, a multiple of the batch size, with which the trunk and its branch
+    together have as nearly as possible `tokens` tokens. Without `schedule.branches`, return `tokens` unchanged."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens
@@ -55,8 +57,9 @@ def _branch_steps(trunk_steps: int, fraction: float) -> int:
 
 
 def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stage, ...]:
-    """Return a trunk that trains one model: the stage `first`, and a stage up to each further number of tokens in
-    `ends`, which are counted from the start of the trunk and increase."""
+    """Return a trunk that trains one model without growth. Its stages end after the numbers of tokens in `ends`, which
+    increase and are counted from the start of the trunk. The first stage is `first`, which must end after `ends[0]`
+    tokens."""
     stages, reached = [first], first.spec.tokens
     for end in ends[1:]:
         tokens = max(first.spec.batch_tokens, end - reached)
@@ -75,7 +78,8 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
 
 
 def settled(rates: RateSpec | None) -> RateSpec | None:
-    """Return the rates of old and new rows at the end of a stage with `rates`, or None if both multiples are 1."""
+    """Return the multiples of the learning rate for old and new rows at the end of a stage with `rates`, when all ramps
+    are over. Return None if `rates` is None or both multiples are 1."""
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old

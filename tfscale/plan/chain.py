@@ -15,7 +15,8 @@ class Chain:
     """The planned chain of an experiment with one seed, with which the other arms are compared.
 
     Attributes:
-        sizes: each size of the schedule with the stage that grows to it, smallest first.
+        sizes: pairs of a size in the schedule and the chain's stage at this size, which belongs to the trunk with
+            `schedule.branches`, smallest size first.
         base: the chain's first stage.
     """
 
@@ -53,8 +54,8 @@ class Chain:
         return self.specs.ending(self.specs.grown(parent, target, self.specs.tokens(part), growth, rate), part)
 
     def rate(self, rate: float | None) -> float | None:
-        """Return the peak learning rate of a later stage for which the schedule sets `rate`. A trunk keeps the rate of
-        its first stage."""
+        """Return the peak learning rate of a later stage, given the `rate` that the schedule sets for the stage. With
+        `schedule.branches`, all stages have the learning rate of the first stage. None means optim.lr."""
         schedule = self.experiment.schedule
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
@@ -65,5 +66,5 @@ class Chain:
         return cumulative_flops(self.arm, model)
 
     def spent_after_base(self, target: Stage) -> int:
-        """Return the model FLOPs of `spent` without those of the chain's first stage."""
+        """Return the model FLOPs of `spent` without the model FLOPs of the chain's first stage."""
         return self.spent(target) - cumulative_flops(self.arm, self.base)

@@ -1,4 +1,5 @@
-"""Rules that involve several settings; `tfscale.config.schema` declares the allowed values of a single setting."""
+"""Rules that mostly involve several settings; `tfscale.config.schema` declares the allowed values of single
+settings."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tfscale.stage.layout import in_backward_faults, nested_dropout_faults
 
 
 def check_experiment(experiment: Experiment) -> list[Fault]:
-    """Return a fault, with its fix, for each combination of settings that is not allowed."""
+    """Return a fault for each setting, or combination of settings, that is not allowed, with a suggested fix."""
     return [
         *_names(experiment),
         *_model(experiment),
@@ -160,7 +161,8 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Return a fault, with the nearest suitable numbers of nodes or processes, if the ranks cannot share a batch."""
+    """Return a fault if the sequences of a batch cannot be divided evenly among the ranks, or otherwise an empty list.
+    The fault suggests the nearest suitable numbers of nodes or processes."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []

@@ -12,9 +12,10 @@ WIDEST_HEAD = 2**16
 
 
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
-    """Return the index of a model, and the model widened so that its training on 20 tokens per parameter, including the
-    embedding, costs about `compute` model FLOPs. Layers, heads and the ratio of d_ff to d_model are kept. Of `models`,
-    the one whose number of parameters changes least is used."""
+    """Return the config of a compute-optimal Transformer, preceded by the index of the model in `models` from which it
+    is derived. A model is made wider or narrower until training on 20 tokens per parameter, including the embedding,
+    costs about `compute` model FLOPs. The numbers of layers and heads and the ratio of d_ff to d_model are kept. The
+    model in `models` whose number of parameters changes least is used."""
     widened = [_widened(model, compute) for model in models]
     changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]
     least = changes.index(min(changes))

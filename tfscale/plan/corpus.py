@@ -26,7 +26,7 @@ from tfscale.data.tokenizer import FIX_UNKNOWN, TokenizerSpec, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
-"""Fingerprint of a corpus that is missing, with which a plan can still be made."""
+"""Value that replaces the fingerprint of a corpus whose text or tokenizer is missing, so that a plan can be made."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
     """Return the corpus of an experiment. A missing text or tokenizer is listed in `missing`.
 
     Raises:
-        UserFault: the settings describe no corpus, the vocabulary of the model is smaller than that of the tokenizer,
-            or `model.vocab_size` is null and the text or the tokenizer is missing.
+        UserFault: the settings describe no corpus, `model.vocab_size` is less than the vocabulary size of the
+            tokenizer, or `model.vocab_size` is null and the text or the tokenizer is missing.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     key, manifest, missing = _look(spec, root)
@@ -66,7 +66,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the corpus's fingerprint, its manifest if it is prepared, and the faults that prevent its preparation."""
+    """Return the fingerprint of the corpus, or `UNKNOWN` if there are faults, the manifest if the corpus is prepared,
+    and the faults that prevent the preparation."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -83,13 +84,14 @@ def _manifest(spec: CorpusSpec, folder: Path) -> Manifest | None:
 
 
 def spec_of(experiment: Experiment) -> CorpusSpec:
-    """Return the corpus that the settings describe, or raise UserFault if they describe none."""
+    """Return the spec of the corpus that the settings describe. Raise UserFault if the settings describe no valid
+    corpus."""
     with user_faults(DataError):
         return _spec(experiment, _tokenizer(experiment))
 
 
 def check_corpus(experiment: Experiment) -> list[Fault]:
-    """Return the faults that the source and the tokenizer find in the settings of the corpus."""
+    """Return the faults in the settings of the corpus, which the corpus source and the tokenizer check."""
     faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
@@ -119,8 +121,8 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Download the missing parts of the corpus, unless the corpus is prepared. Raise UserFault if the Hub cannot be
-    reached or does not have these parts. No other function of this module connects to the Hub."""
+    """Download the missing parts of the corpus, unless the corpus is prepared. Raise UserFault if the Hugging Face Hub
+    cannot be reached or does not have these parts. No other function of this module connects to the Hub."""
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return
@@ -153,18 +155,19 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """Return the listing of the user's files that a corpus is read from, which is empty for other sources."""
+    """Return the listing of the user's files from which a corpus is read. For sources without such files, it is
+    empty."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 
 def left_out_notes(listing: Listing) -> list[str]:
-    """Return a note if files were skipped."""
+    """Return a list with a note if files were skipped, or otherwise an empty list."""
     words = left_out_words(listing)
     return [f"data.path: {words}. `tfscale data prepare` lists each file with the reason."] if words else []
 
 
 def unknown_notes(manifest: Manifest) -> list[str]:
-    """Return a note if the tokenizer has no entry for some of the text."""
+    """Return a list with a note if the tokenizer has no entry for some of the text, or otherwise an empty list."""
     return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 

@@ -1,4 +1,4 @@
-"""Table of devices by exact name, read once from conf/device."""
+"""Table of devices by exact name, which is read from conf/device once per process."""
 
 from functools import cache
 
@@ -9,7 +9,8 @@ TERA = 1e12
 
 
 def facts(name: str) -> DevicePart | None:
-    """Return the entry of conf/device with exactly this name of torch.cuda.get_device_name, or None."""
+    """Return the entry of conf/device for a device, or None if there is no such entry. `name` must be exactly the name
+    that torch.cuda.get_device_name returns."""
     return _table().get(name)
 
 
@@ -21,13 +22,15 @@ def peak_of(device: DevicePart, precision: str) -> float | None:
 
 
 def peak(name: str, precision: str) -> float | None:
-    """Return the peak FLOP/s of the device of this name, or None if it is unknown."""
+    """Return the peak FLOP/s of the device with this name in a precision, or None if the device is not in conf/device
+    or does not support the precision."""
     known = facts(name)
     return None if known is None else peak_of(known, precision)
 
 
 def mfu(name: str, precision: str, flops_per_second: float, devices: int) -> float | None:
-    """Return the model FLOPs per second as a fraction of the peak of all devices, or None if the device is unknown."""
+    """Return the model FLOPs utilisation: the model FLOPs per second of all devices together as a fraction of the sum
+    of their peaks. Return None if the peak is unknown."""
     top = peak(name, precision)
     return None if top is None else flops_per_second / (top * devices)
 

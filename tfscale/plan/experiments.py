@@ -1,5 +1,5 @@
-"""Records of planned arms in files experiments/<schedule>-<key>.json of the runs folder, from which an arm can be read
-without the command that planned it."""
+"""Records of planned arms in the files experiments/<schedule>-<key>.json of the runs folder. Arms can be read from
+these files without repeating the command that planned them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,19 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Recorded:
-    """A chain and the baselines that have been run or compared with it."""
+    """A chain, and the baselines that have been trained or compared together with this chain."""
 
     name: str
     """Name of the schedule."""
     arms: tuple[Arm, ...]
-    """All arms, the chain first. Each further seed is a separate arm."""
+    """All arms, the chain first. Replicates of an arm with different seeds are separate arms (`Arm.by_seed`)."""
     comparison: Path
-    """Folder of the comparison of the arms, which may not exist."""
+    """Folder to which the comparison of the arms is written. The folder may not exist yet."""
 
     @property
     def joined(self) -> tuple[Arm, ...]:
-        """Arms with the stages of all seeds, the chain first. Of arms planned again, only the latest is included."""
+        """Arms with the stages of all seeds, the chain first. If an arm was planned several times, only the latest
+        version is included."""
         return rejoined(self.arms)
 
 
@@ -40,7 +41,8 @@ def experiment_of(plan: Plan) -> Recorded:
 
 
 def comparison_folder(plan: Plan) -> Path:
-    """Return the folder of the comparison of a plan, one for each recipe and budget of the chain."""
+    """Return the folder to which the comparison of a plan is written. Plans whose chains differ, for example in the
+    growth recipe or the budget, have different folders."""
     return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.identity[-1].key}"
 
 

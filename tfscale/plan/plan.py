@@ -36,8 +36,8 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained before the plan must be made again: all stages, or the chain up to a stage whose
-        end is undecided."""
+        """Stages that can be trained before the plan must be made again: all stages or, if the end of a stage of the
+        chain is undecided, the stages of the chain up to and including this stage."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
             if has_undecided_end(stage):
                 return self.chain.all_stages[:number]
@@ -80,7 +80,8 @@ class Plan:
 
     @property
     def known(self) -> "Plan":
-        """Plan without baselines while the end of a stage of the chain, whose cost is their budget, is undecided."""
+        """The plan itself or, while the end of a stage of the chain is undecided, a copy of the plan without baselines.
+        The budgets of the baselines depend on the cost of the chain, which is not known while an end is undecided."""
         if not any(has_undecided_end(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
@@ -99,7 +100,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def corpus_faults(experiment: Experiment) -> list[Fault]:
-    """Return the faults that `corpus_of` raises for an experiment."""
+    """Return the faults in the UserFault that `corpus_of` raises for an experiment, or an empty list."""
     try:
         corpus_of(experiment)
     except UserFault as fault:
@@ -108,7 +109,8 @@ def corpus_faults(experiment: Experiment) -> list[Fault]:
 
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
-    """Yield the experiment once per seed, each with another order of the data, which is the same in all arms."""
+    """Yield a copy of the experiment for each seed, with this seed and with a separate order of the data. All arms of a
+    copy use the same order."""
     for number in range(experiment.seeds):
         data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)

@@ -1,4 +1,5 @@
-"""Rehearsal: the chain at its real sizes with a few steps per stage, to test a cluster before spending GPU-hours."""
+"""Rehearsal: training of all planned stages at their real sizes for a few steps each, to test a cluster before spending
+GPU-hours."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -14,14 +15,14 @@ from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
-"""Number of optimizer steps per stage. The first one allocates the state of the optimizer, and the others are timed."""
+"""Number of optimizer steps per stage. The first step allocates the optimizer state, and the other steps are timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
-"""Settings of text that is installed with tfscale and tokenized as bytes."""
+"""Data settings of a rehearsal: text that is installed with tfscale, with one token per byte."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
-    """Return the experiment with `STEPS` steps per stage on embedded text, with one seed and a separate runs folder,
-    and without branches, rejected growths, tracking and store."""
+    """Return the experiment with `STEPS` steps per stage on the text of `EMBEDDED`, with one seed and a separate runs
+    folder, and without branches, rejected growths, tracking and store."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
@@ -65,11 +66,11 @@ class Rehearsed:
     """Time in seconds to write, hash and sync the last checkpoint."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
-    """Content of growth.json."""
+    """Content of growth.json, or None if the stage was not grown."""
 
 
 def rehearsed(stage: Stage) -> Rehearsed:
-    """Read the measurements of a rehearsed stage from its folder, and raise ValueError if it is not finished."""
+    """Read the measurements of a rehearsed stage from its folder, or raise ValueError if the stage is not finished."""
     result, events = read_result(stage.path), read_events(stage.path)
     start = last_event(events, "start") or {}
     steps = [event["total_seconds"] for event in events if event["event"] == "train"]

@@ -1,8 +1,9 @@
 """Rejected growths (`schedule.reject_growth`).
 
-A growth is on trial for the first tokens of its stage: if the validation loss is then above a bound, the chain returns
-to the parent, trains it further for the planned tokens of the stage, and grows again, once. The rejected stage is
-recorded as the parent of the further training, so all later costs include the rejected growth.
+A growth is on trial for the first tokens of its stage. If the validation loss is then above a bound, the chain returns
+to the parent, trains the parent further for the planned tokens of the stage, and grows it again. This second growth is
+not tested. The rejected stage is recorded as the parent of the further training, so all later costs include the
+rejected growth.
 """
 
 from collections.abc import Iterator
@@ -27,15 +28,16 @@ def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
 
 
 def kept(stage: Stage) -> Stage:
-    """Return a stage with the number of tokens that it would have if its growth had been kept."""
+    """Return a copy of a rejected stage with the number of tokens that the stage would have if its growth had been
+    kept. Any other stage is returned unchanged."""
     if stage.spec.trial is None or not stage.spec.rejected:
         return stage
     return replace(stage, spec=replace(stage.spec, tokens=stage.spec.trial.most_tokens))
 
 
 def trained_on(parent: Stage, rejected: Stage, tokens: int, rate: float | None, specs: Specs) -> Stage:
-    """Return the stage that trains a parent further after a rejected growth, with the parent's optimizer state and on
-    the following text, at the peak learning rate `rate` or, if it is None, optim.lr."""
+    """Return the stage that trains a parent further after a rejected growth. The stage starts with the optimizer state
+    and at the data position of the parent. Its peak learning rate is `rate` or, if `rate` is None, optim.lr."""
     growth = replace(CONTINUED, lr=specs.experiment.growth.lr)
     spec = replace(specs.scratch(parent.spec.model, tokens, rate), rates=settled(parent.spec.rates))
     spec = specs.child_of(parent, spec, growth)

@@ -39,21 +39,24 @@ class Specs:
         self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
-        """Return the stage of a spec, with its key and folder."""
+        """Return the stage with the given size and spec. If the stage is finished, its number of tokens is the actual
+        one."""
         spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"
         return Stage(size, key, path, as_it_ended(spec, path))
 
     def first(self, part: StagePart) -> StageSpec:
-        """Return the spec of the chain's first stage, or raise UserFault if it cannot start from `init_from`."""
+        """Return the spec of the chain's first stage, which is trained from scratch or imported from the folder
+        `init_from`. Raise UserFault if this folder contains no suitable imported stage."""
         spec = self.scratch(tokenformer(self.experiment, part, self.corpus), self.tokens(part), part.lr)
         if self.experiment.init_from:
             return _begin_from(spec, self.experiment.init_from)
         return self.ending(spec, part)
 
     def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
-        """Return the spec with the rule that may end the stage, if there is one."""
+        """Return the spec with the rule of `schedule.grow_when` that may end the stage early. The spec is returned
+        unchanged for the last stage of the chain and with `rule=budget`."""
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
@@ -61,8 +64,9 @@ class Specs:
         return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
-        """Return the spec of a stage that grows from `parent` to the size of `target`, a model that was never grown;
-        `tokens` and `rate` have the meaning that they have in `scratch`."""
+        """Return the spec of a stage that grows from `parent` to the size of `target`, the config of an ungrown model.
+        `tokens` and `rate` are used as in `scratch`, but the learning rate is multiplied by `growth.peak`. Raise
+        UserFault if the parent cannot grow to this size."""
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -77,7 +81,8 @@ class Specs:
         return self.child_of(parent, spec, growth)
 
     def child_of(self, parent: Stage, spec: StageSpec, growth: Growth) -> StageSpec:
-        """Return the spec of a stage that starts from the end of `parent` instead of from scratch."""
+        """Return a copy of `spec` for a stage that starts from the final state of `parent` instead of from scratch.
+        `growth` determines the position in the data and the learning rate at which the stage starts."""
         old = parent.spec
         start = old.data.start + old.tokens if growth.data == "continue" else 0
         last_step = old.tokens - old.batch_tokens
@@ -109,7 +114,7 @@ class Specs:
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
         """Return the spec of a model that is trained from scratch, with `tokens` rounded to at least one whole step and
-        the peak learning rate `rate`, or optim.lr if it is None."""
+        the peak learning rate `rate` or, if `rate` is None, optim.lr."""
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
@@ -140,8 +145,9 @@ class Specs:
 
 
 def _begin_from(spec: StageSpec, init_from: str) -> StageSpec:
-    """Return a stage that imports the weights in the folder `init_from` instead of training the model of `spec`, or
-    raise UserFault with all differences in shape and tokens."""
+    """Return the spec of a stage that imports the weights in the folder `init_from` instead of training the model of
+    `spec`. Raise UserFault if the folder is not an imported stage, or if the shape or the number of training tokens
+    differs. The error lists all differences."""
     folder = Path(init_from).absolute()
     try:
         imported, result = read_spec(folder), read_result(folder)
@@ -179,8 +185,8 @@ def _differences(spec: StageSpec, imported: StageSpec, totals: Totals) -> Iterat
 
 
 def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
-    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or optim.lr if it is None. Raise
-    ValueError if the optimizer or an option is unknown."""
+    """Return the optimizer that `optim` names, with the peak learning rate `rate` or, if `rate` is None, optim.lr.
+    Raise ValueError if the optimizer or an option is unknown."""
     names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip", "embedding_ratio")
     shared = {name: getattr(optim, name) for name in names}
     return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)

@@ -22,19 +22,20 @@ MOST_FIELDS = 8
 _CLASSES = ("name", "family", "kind")
 """Fields that name the class to which the other fields of the same mapping belong."""
 _BY_THE_PARENT = (("data", "start"), ("schedule", "warmup_from"), ("parent",))
-"""Fields of a grown stage that follow from its parent, as paths."""
+"""Fields of a stage with a parent that follow from the parent. A field is given as the path of names that leads to
+it."""
 _LONGEST = 24
 """Maximum number of characters of a displayed value."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Field of the key in which a finished stage differs from a stage of the plan."""
+    """Field of the stage key in which a finished stage differs from a stage of the plan."""
 
     field: str
     """Name of the field in `stage.yaml`, such as optimizer.lr."""
     finished: Any
-    """Value of the finished stage; here and in `planned`, None if there is no such field."""
+    """Value of the field in the finished stage. Here and in `planned`, None if the stage does not have the field."""
     planned: Any
 
     def __str__(self) -> str:
@@ -48,12 +49,15 @@ class Unreached:
 
     folder: Path
     planned: Stage
-    """Stage of the plan that differs from the finished stage in the fewest fields."""
+    """Unfinished stage of the plan that differs from the finished stage in the fewest fields."""
     differences: tuple[Difference, ...]
 
 
 def unreached_stages(plan: Plan) -> list[Unreached]:
-    """Return the nearest former version of each unfinished stage of a plan that has one, in the order of the plan."""
+    """Return the most similar former version of each unfinished stage of a plan, in the order of the plan. Stages
+    without a former version are left out, and a finished stage counts as a former version only of the stage that it is
+    most similar to. Stages that differ in more than `MOST_FIELDS` fields do not count. The list is empty if the corpus
+    is missing, because stage keys depend on it."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)
@@ -79,7 +83,8 @@ def _count(pair: Unreached) -> int:
 
 
 def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator[tuple[Path, StageSpec]]:
-    """Yield the folder and the spec of each readable finished stage in the runs folder that has one of the labels."""
+    """Yield the folder and the spec of each readable finished stage in the runs folder whose label is in `labels`, or
+    of all such stages if `labels` is None."""
     for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")):
         if labels is not None and done.parent.name.rpartition("-")[0] not in labels:
             continue
@@ -97,15 +102,16 @@ def _kind(spec: StageSpec) -> tuple[object, ...]:
 
 
 def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
-    """Return the fields in which the keys of two stages differ, without those that follow from the parent. If only such
-    fields differ, return the field `parent`."""
+    """Return the fields in which the keys of two stages differ, without fields that follow from the parent. If only
+    such fields differ, return the field `parent`."""
     found = list(_differences((), _readable(finished), _readable(planned)))
     own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
     return tuple(own or [each for path, each in found if path == ("parent",)])
 
 
 def _readable(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields of a stage's key, also those that `stage.yaml` omits at their defaults, the optimizer first."""
+    """Return the fields of a stage's key by name, the optimizer first. They include fields that `stage.yaml` omits
+    because their values are the defaults."""
     values = {
         "optimizer": {"name": spec.optimizer.name} | asdict(spec.optimizer),
         "model": {"family": spec.model.family} | asdict(spec.model),

@@ -26,7 +26,7 @@ _SETTINGS = {
     "schedule.kind": "optim.lr_schedule",
     "seed": "seed",
 }
-"""Setting of each field of the key for which `_override` has no rule."""
+"""Settings by field of the stage key, for the fields for which `_override` has no separate rule."""
 
 Replan = Callable[[Iterable[str]], Plan]
 """Function that makes the plan again with further overrides."""
@@ -59,8 +59,9 @@ def planned_stages(plan: Plan, name: str) -> list[Stage]:
 
 
 def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
-    """Return the finished stages that differ least from a stage of the plan, the most similar first. A plan that
-    `replan` makes with the overrides of a stage contains this stage."""
+    """Return up to `MOST_NEAR` finished stages that differ least from a stage of the plan, the most similar first. Only
+    stages of the same model family are considered, and a grown stage is compared only with grown stages. Overrides are
+    included only if the plan that `replan` makes with them contains the finished stage."""
     stages = {stage.key: stage for stage in plan.stages}
     found = ((key_of(spec), (folder, spec)) for folder, spec in finished_specs(plan.runs))
     finished = {key: pair for key, pair in found if key not in stages}
@@ -77,8 +78,8 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
 
 
 def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:
-    """Return the differences of the stage in `folder`, with the overrides that might remove them. The pairs are the
-    stage of the plan and the finished stage, then their parents, then older ancestors."""
+    """Return the comparison of the finished stage in `folder` with a stage of the plan, and the overrides that might
+    remove the differences. `pairs` contains the pair of these two stages, then the pair of their parents, and so on."""
     own, *others = [differences(spec, stage.spec) for stage, spec in pairs]
     inherited = {str(each): each for found in others for each in found if each.field != "parent"}
     overrides = [
@@ -100,7 +101,7 @@ def _reaches(near: Near, replan: Replan) -> bool:
 
 def _override(experiment: Experiment, pair: Pair, difference: Difference) -> str | None:
     """Return the override that may give a stage of the plan the value of the finished stage, an empty string if the
-    value follows from other settings, or None if it has no setting."""
+    value follows from other settings, or None if there is no setting for the value."""
     stage, finished = pair
     part, _, name = difference.field.partition(".")
     parts = experiment.schedule.stages.items()

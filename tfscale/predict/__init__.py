@@ -1,4 +1,5 @@
-"""Prediction of the memory, time, energy and price of the stages of a plan, here or on devices of conf/device."""
+"""Prediction of the memory, time, energy and price of the stages of a plan, on this machine or on devices that
+conf/device lists."""
 
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.families import Family, families

@@ -1,11 +1,16 @@
 """Prediction of the time, energy and price of one stage.
 
-The time of a step is the longer of arithmetic and communication, which overlap, plus the weight update, which waits for
-both. Arithmetic: model FLOPs divided by the measured FLOP/s of similar stages, or model and recomputed FLOPs divided by
-the assumed share of the peak. Communication: bytes divided by the full speed of the slowest link on the path, a lower
-bound. Update: the sum of the times of memory traffic (weight, gradient and state are read, weight and state written),
-the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In Muon, each of the three waits for
-the one before. AdamW's FLOPs overlap with its memory traffic, but are few.
+The time of a step is the longer of the times for arithmetic and for communication, which overlap, plus the time for the
+weight update, which starts after both.
+
+- Arithmetic: model FLOPs divided by the FLOP/s measured on similar stages. Without similar stages, model FLOPs and
+  recomputed FLOPs divided by an assumed fraction of the device's peak.
+- Communication: number of bytes divided by the full bandwidth of the slowest link on the path, which gives a lower
+  bound.
+- Update: sum of the times for memory traffic (weights, gradients and optimizer state are read, weights and optimizer
+  state are written), for the optimizer's FLOPs at the speed of arithmetic, and for communication between ranks. In
+  Muon, these three parts follow one another. In AdamW, FLOPs and memory traffic overlap, but the FLOPs are so few that
+  the sum is hardly larger.
 """
 
 import socket
@@ -42,7 +47,8 @@ class Prediction:
     memory: Memory
     machine: Machine
     step: Step | None
-    """Predicted duration of a step; None, like all times, energies and prices, if the device is unknown."""
+    """Predicted duration of a step, or None if the speed of the device is unknown. All times, energies and prices are
+    then None as well."""
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
 
@@ -67,7 +73,7 @@ class Prediction:
 
     @property
     def optimizer_share(self) -> float:
-        """Optimizer's share of the FLOPs of a step."""
+        """Fraction of all FLOPs of a step that the optimizer update takes."""
         return self.update_flops / (self.spec.batch_tokens * self.flops_per_token + self.update_flops)
 
     @property
@@ -81,12 +87,12 @@ class Prediction:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of the stage in seconds, 0 if its weights are imported."""
+        """Training time of the stage in seconds, 0 if the weights are imported, or None if it is unknown."""
         return None if self.step is None else self.spec.steps * self.step.seconds * (self.spec.init_from is None)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Training speed of all devices together."""
+        """Training speed of all devices together, in tokens per second."""
         return None if self.step is None else self.spec.batch_tokens / self.step.seconds
 
     @property
@@ -103,7 +109,8 @@ class Prediction:
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy in kWh at the boards' power limit, without hosts, network and cooling; None if it is unknown."""
+        """Energy in kWh if every board draws its power limit, without hosts, network and cooling. None if the power
+        limit or the time is unknown."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
@@ -115,7 +122,8 @@ class Prediction:
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """Predict the cost of a stage on a machine, at the speed of similar finished stages if there are any."""
+    """Predict the cost of a stage on a machine. If `speeds`, the speeds of finished stages, contains similar stages,
+    the prediction is based on their speed."""
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
@@ -130,7 +138,7 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
     """Return the median FLOP/s per device of similar finished stages, or None if there are none. Similar stages have
-    the same model family and precision, half to twice as many parameters, and the same device (on a CPU: the same
+    the same model family and precision, half to twice as many parameters, and the same device (on a CPU: also the same
     host). The optimizer's FLOPs are included, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = sorted(
@@ -170,8 +178,9 @@ def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> f
 
 
 def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
-    """Return the time in seconds in which ranks gather sharded matrices, of this size in bytes, and send all updates,
-    of the same size, to each other."""
+    """Return the time in seconds that the ranks take to gather sharded matrices and to send the updates of these
+    matrices to each other. `matrices` is the total size of the matrices in bytes, and the updates have the same
+    size."""
     if machine.devices == 1:
         return 0.0
     hosts = 1 if chosen.sharding == "hybrid" else machine.hosts
@@ -208,8 +217,9 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
-    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for
-    each pass, the embedding and final norm once in float32, and all gradients in float32."""
+    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: the blocks twice, for the forward and
+    the backward pass, in the precision of the run, the embedding and the final norm once in float32, and all gradients
+    in float32."""
     everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
     width = 2 if machine.precision == "bf16" else 4
     return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything
@@ -221,8 +231,9 @@ def _ring(count: float, members: int) -> float:
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bandwidth of a collective operation over `hosts` hosts in bytes per second: that of a link between two
-    devices or, over several hosts, of a host's network adapters if this is lower; infinite if neither is known."""
+    """Return the bandwidth of a collective operation over `hosts` hosts in bytes per second. On one host, this is the
+    bandwidth of the link between two devices. On several hosts, it is at most the bandwidth of all network adapters of
+    a host together. A link or adapter with unknown bandwidth imposes no limit."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

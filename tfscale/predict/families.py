@@ -21,9 +21,9 @@ class Family:
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Budget of each size. `chain`: the tokens of the chain's stage. `base_tokens`: the tokens of the chain's base.
-    `cumulative_compute`: the chain's compute up to that size. `plan`: all planned stages. `left`: all unfinished
-    stages."""
+    """Training budget of each run, or set of runs. `chain`: the tokens of the chain's stage. `base_tokens`: the tokens
+    of the chain's first model. `cumulative_compute`: the compute that the chain spends to reach the size of the run.
+    `plan`: all planned stages, with their own budgets. `left`: all unfinished stages, with their own budgets."""
     runs: tuple[Prediction, ...]
 
     @property
@@ -55,8 +55,8 @@ def _sum(values: list[float | None]) -> float | None:
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
     """Return the groups of runs whose costs, predicted by `reckon`, are compared: the chain; every size of each model
-    family from scratch, with the tokens of the chain's base (300B in the paper) or with the chain's cumulative compute;
-    all stages of the plan; and its unfinished stages, if other stages are finished."""
+    family from scratch, with the tokens of the chain's first model (300B in the paper) or with the chain's cumulative
+    compute; all stages of the plan; and its unfinished stages, if other stages are finished."""
     chain = plan.chain.stages
     base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]

@@ -8,12 +8,13 @@ from tfscale.stage.layout import choose_layout, in_backward_faults, memory_of
 from tfscale.stage.spec import StageSpec
 
 Try = tuple[list[str], StageSpec, Machine]
-"""Overrides, and the stage and machine that they result in."""
+"""Overrides, with the stage spec and the machine that result from the overrides."""
 
 
 def cheapest_fix(spec: StageSpec, machine: Machine) -> list[str] | None:
-    """Return the cheapest overrides with which a stage fits into memory, or None if a larger device is needed. The ways
-    in `_WAYS` are tried in order of cost, first one by one and then together."""
+    """Return the cheapest overrides with which a stage fits into memory, or None if only a larger device would help.
+    The changes in `_WAYS`, which are sorted by cost, are first tried separately, and then each in combination with all
+    earlier ones."""
     alone = (tried for way in _WAYS for tried in way(spec, machine))
     for overrides, changed, on in (*alone, *_together(spec, machine)):
         if on.holds(memory_of(changed, choose_layout(changed, on), on)):

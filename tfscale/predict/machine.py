@@ -48,25 +48,27 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or `running_machine`. Raise
-    UserFault if devices are missing, or their number is unknown."""
+    """Return the machine that `tfscale plan` assumes: the devices named by `device=` or, without `device=`, the machine
+    that `running_machine` returns. Raise UserFault if the devices are missing, or if the settings do not fit the
+    devices or do not determine their number."""
     return _described(experiment) if experiment.device.names else running_machine(experiment)
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `tfscale run` would use: on a cluster the devices named by `device=`, or unknown ones.
+    """Return the devices that `tfscale run` would use, on this machine or on a Slurm cluster. The devices of a cluster
+    are those named by `device=`. Without `device=`, their memory and speed are unknown.
 
     Args:
         timed: True to measure the peak of a CPU, which imports torch; False to set this peak to None.
 
     Raises:
-        UserFault: the requested devices are missing.
+        UserFault: the requested devices are missing, or the settings do not fit the devices.
     """
     return _described(experiment) if experiment.launcher.kind == "slurm" else _here(experiment, timed)
 
 
 def _described(experiment: Experiment) -> Machine:
-    """Return the devices that the settings describe, whose kind is not known on a cluster without `device=`."""
+    """Return the devices that the settings describe. On a cluster without `device=`, memory and speed are unknown."""
     launcher, part = experiment.launcher, experiment.device
     kind: Literal["cpu", "cuda"] = "cuda" if part.names or launcher.slurm.gpus else "cpu"
     precision = launcher.precision_on(kind)

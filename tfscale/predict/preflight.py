@@ -44,7 +44,7 @@ def preflight(plan: Plan) -> list[Fault | str]:
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
-    """Return faults that are known before a plan is made: of the corpus and of the runs folder."""
+    """Return the faults of the corpus and of the runs folder, which can be found before a plan is made."""
     try:
         missing = _missing(corpus_of(experiment))
     except UserFault as fault:
@@ -73,7 +73,7 @@ def _too_long(plan: Plan, predictions: Sequence[Prediction], speeds: list[Speed]
 
 
 def shortage(prediction: Prediction) -> str:
-    """Return a message that a stage does not fit into memory, with settings with which it would fit."""
+    """Return a message that a stage does not fit into memory, with settings with which the stage would fit, if any."""
     spec, machine, layout = prediction.spec, prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"

@@ -14,7 +14,8 @@ from tfscale.tune.tuning import Finding, Tuning
 
 
 def spent(findings: Iterable[Finding]) -> Totals:
-    """Return the training cost so far of all runs of the sweeps, including diverged runs, without parent stages."""
+    """Return the training cost so far of all runs of the sweeps, including diverged runs, but without the stages from
+    which they grow."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 
@@ -31,7 +32,7 @@ def flops_with_optimizer(spec: StageSpec) -> int:
 
 def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> float:
     """Return the planned FLOPs of a tuning, without candidates that extend a range. The learning rates count twice if
-    optim.embedding_ratio is tuned, because they are swept again if it changes."""
+    optim.embedding_ratio is tuned, because they are swept again if the ratio changes."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
     rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning, flops_of)
     if not ratios:

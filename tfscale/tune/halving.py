@@ -1,8 +1,8 @@
 """Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens, and the best
 candidates again with more tokens. Each number of tokens is called a rung.
 
-The search has no state. Each call starts again, and stops at the first losses that are not known yet, so losses of
-earlier searches over other ranges are reused.
+The search has no state. Each call of `search` starts from the beginning, uses all losses that are known, and returns
+when it needs losses that are not known yet. Losses from earlier searches over other ranges are therefore reused.
 """
 
 import math
@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Position, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
-"""Loss in nats per token of a candidate value in a rung: inf if training diverged, None if it is not known yet."""
+"""Loss in nats per token of a candidate value in a rung: inf if training diverged, None if the loss is not known
+yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
     """Return the best candidate, or None if a loss that the search needs is not known yet. The search starts with the
-    candidates in `first` and may add others up to `most`."""
+    candidates in `first` and may add other values, none of them above `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
     place: Position = "lowest"  # place of the best value in the last rung with several values
@@ -40,8 +41,9 @@ def _climb(
 ) -> dict[float, float] | None:
     """Return the losses in a rung by candidate value, or None if a requested loss is not known yet.
 
-    While the best value is at an edge of the rung, the next value beyond is added, even if an earlier rung eliminated
-    it. A rung with a single value is extended only if training with it diverges.
+    While the best value is at an edge of the rung, the next value beyond this edge is added, even if an earlier rung
+    eliminated that value. At most `sweep.further` values are added. A rung with a single value is extended only if
+    training with this value diverges.
     """
     losses = _request(kept, rung, loss_of)
     while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
@@ -54,7 +56,8 @@ def _climb(
 
 
 def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
-    """Search with all tokens among neighbours of the best value, which differ from it by a factor of sqrt(2).
+    """Return the best value of a finer search with all tokens, which starts with the neighbours of `best` at a distance
+    of a factor of sqrt(2). Return None if a loss that the search needs is not known yet.
 
     While the best value is at an edge, the range is extended, first by a factor of sqrt(2) and then by factors of 2,
     because rungs with few tokens can prefer rates that are much too low or too high.
@@ -85,5 +88,5 @@ def _request(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float,
 
 
 def _almost(value: float, tried: Collection[float]) -> float:
-    """Return a tried value within 1% of `value`, or `value` rounded if there is none."""
+    """Return a tried value within 1% of `value`, or `value` rounded if no tried value is that close."""
     return next((each for each in tried if max(each / value, value / each) < CLOSEST), rounded(value))

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Literal
 
 Position = Literal["interior", "lowest", "highest"]
-"""Position of the best value in the range of a sweep. There may be a better value beyond `lowest` and `highest`."""
+"""Position of the best value in the range of a sweep. If the position is `lowest` or `highest`, there may be a better
+value outside the range."""
 DIGITS = 3
 """Number of significant digits of a candidate."""
 CLOSEST = 1.01
@@ -20,7 +21,7 @@ FINE_STEP = math.sqrt(2)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings of the sweep of each learning rate and of optim.embedding_ratio."""
+    """Settings that the sweeps over each learning rate and over optim.embedding_ratio share."""
 
     factors: tuple[float, ...]
     """Candidates as multiples of the current learning rate, in ascending order."""
@@ -35,7 +36,8 @@ class Sweep:
     refine: bool = False
     """True to also try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
     ratios: tuple[float, ...] = ()
-    """Candidate values of optim.embedding_ratio in ascending order, or an empty tuple if it is not tuned."""
+    """Candidate values of optim.embedding_ratio in ascending order, or an empty tuple if optim.embedding_ratio is not
+    tuned."""
 
     def fraction(self, rung: int) -> float:
         """Return the number of tokens in a rung, as a fraction of all tokens of a stage."""
@@ -46,7 +48,8 @@ class Sweep:
         return f"1/{round(1 / self.fraction(rung))}"
 
     def kept(self, candidates: int, rung: int) -> int:
-        """Return how many of the candidates in the first rung reach a rung: at least 2, or 1 for the last one."""
+        """Return how many of the `candidates` values of the first rung reach a rung: at least 2, or at least 1 if it is
+        the last rung."""
         least = 1 if rung == self.rungs - 1 else 2
         return max(least, int(candidates // float(self.reduction) ** rung))
 
@@ -56,7 +59,8 @@ class Sweep:
         return halving + 2 * self.refine
 
     def grid(self, values: Sequence[float]) -> int:
-        """Return the size of a full grid with the range of `values` and the resolution of this sweep."""
+        """Return the number of candidates in a full grid with the range of `values` and the resolution of this
+        sweep."""
         fine = 1 + round(math.log(max(values) / min(values), FINE_STEP)) if self.refine else 0
         return max(len(values), fine)
 
@@ -72,7 +76,8 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Return the numbers, above 0 and up to `most`, in a text such as `0.5,1,2` in ascending order, and the faults."""
+    """Parse a string of numbers separated by commas, such as `0.5,1,2`. Return the numbers that are above 0 and at most
+    `most`, in ascending order, and messages about all faults, which name the command-line option `option`."""
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -114,7 +119,8 @@ def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the candidate value with the lowest loss. Of several such values, the lowest is returned."""
+    """Return the choice of the candidate value with the lowest loss. If several values have the lowest loss, the
+    smallest of them is chosen."""
     values = sorted(losses)
     best = min(values, key=lambda value: (losses[value], value))
     place: Position = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
@@ -122,9 +128,10 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
-    """Return the next value beyond the edge at which the best value is, or None if the best value is interior or the
-    next value is out of bounds. The next value is the nearest one in `tried`, the values of earlier rungs. If there is
-    none, it continues the ratio of the last two values."""
+    """Return the next value beyond the edge of the range at which the best value is, or None if the best value is
+    interior or the next value is out of bounds. The next value is the nearest value beyond the edge in `tried`, the
+    values of earlier rungs. If `tried` has no such value, the next value has the same ratio to the value at the edge as
+    this value has to its neighbour."""
     best = choose(losses)
     if best.place == "interior":
         return None

@@ -16,7 +16,8 @@ MOST_RATIO = 1000.0
 
 @dataclass(frozen=True)
 class Tunable:
-    """Setting that can be tuned, with the stages that it affects: a learning rate, or optim.embedding_ratio."""
+    """Setting that can be tuned, which is a learning rate or optim.embedding_ratio, and the stages that are trained
+    with it."""
 
     key: str
     """Key of the setting, such as schedule.stages.stage2.lr."""
@@ -25,12 +26,12 @@ class Tunable:
     trains: tuple[tuple[str, str], ...]
     """Pairs (arm, size) of the stages that are trained with this setting. The loss is averaged over these stages."""
     after: tuple[str, ...]
-    """Keys of the learning rates that must be chosen first, because they affect these stages."""
+    """Keys of the learning rates that must be chosen first, because they affect the stages in `trains`."""
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then
-    those of single baselines. A stage depends on a rate if a plan with twice this rate has another stage in its place.
+    """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then the
+    rates that only one baseline uses. A stage depends on a rate if the stage changes in a plan with twice this rate.
     """
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
@@ -54,7 +55,7 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
     """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`, for the stages of the
-    given arms and those of the chain from which they grow."""
+    given arms and the stages of the chain from which they grow."""
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
@@ -89,7 +90,8 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     """Yield the key and the value of each learning rate that only one baseline uses, because that baseline sets a rate
-    or its kind has `own_rate`. By default the value is the rate of the last size or, of a trunk, of the first stage."""
+    or its kind has `own_rate`. If the baseline sets no rate, the value is the rate that the schedule sets for the last
+    size or, for TokenFormers with `schedule.branches`, for the first size, and otherwise optim.lr."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():

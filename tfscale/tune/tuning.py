@@ -1,8 +1,8 @@
 """Tuning of a plan's learning rates by training runs at several rates.
 
 Every run is an ordinary stage. It differs from a stage of the plan in its learning rates, in the validation tokens,
-which follow those of the plan, in its seed and data order, which no replicate of the plan uses, and, except in the last
-rung, in its number of tokens. Rates are therefore not chosen by losses that the comparison reports. The state of a
+which come after those of the plan, in its seed and data order, which no replicate of the plan uses, and, except in the
+last rung, in its number of tokens. Rates are therefore not chosen by losses that a comparison reports. The state of a
 tuning is read from the stages' folders, so a stopped tuning can be resumed.
 """
 
@@ -105,7 +105,7 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Hash of the tunables, the sweep, and the stages at the current rates."""
+        """Hash of the tunables, the sweep settings, and the stages at the current rates (12 hexadecimal digits)."""
         stages = [stage.key for stage in self.planned.stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
@@ -176,8 +176,8 @@ def _shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[
     """Return versions of stages, parents before children, that are trained with a fraction of the tokens. A child grows
     from the shorter version of its parent if the parent is among the stages.
 
-    Warm-up and decay are shortened in proportion, so a version is not the beginning of the longer stage. In the
-    beginning of a stage, the learning rate has not decayed yet, and a comparison would favour lower rates.
+    Warm-up and decay are shortened in proportion, so a shorter version differs from the first part of the longer stage.
+    In the first part of a stage, the learning rate has not decayed yet, and a comparison would favour lower rates.
     """
     if fraction == 1:
         return tuple(stages)
