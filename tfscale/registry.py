@@ -76,7 +76,8 @@ _importing: list[str] = []
 
 @contextmanager
 def registering(module: str) -> Iterator[None]:
-    """Record `module` as the extension that registers classes in the block."""
+    """Return a context manager that records `module` as the extension of all classes that are registered within the
+    `with` statement."""
     _importing.append(module)
     try:
         yield

@@ -11,7 +11,7 @@ from tfscale.analysis.intervals import Array
 from tfscale.text import count, join, scientific
 
 ROUNDED = 1.05
-"""Budgets that are outside the measured runs by less than this factor are described as inside."""
+"""Factor outside the range of the measured runs below which the text of the advice calls budgets inside this range."""
 
 
 def amount(value: float, unit: Unit) -> str:

@@ -41,8 +41,8 @@ class Duplicates:
     totals: DocumentTotals
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the indices of the duplicates in the part with the index `part`. The indices count only the non-empty
-        documents."""
+        """Return the index of each duplicate among the non-empty documents of part number `part` of the corpus, counted
+        from 0. Only duplicates in this range of digests are included."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)

@@ -28,9 +28,9 @@ def branched(arm: Arm, specs: Specs) -> Arm:
 
 
 def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
-    """Return the branch that continues the stage `trunk` of a trunk while the learning rate falls to 0. The number of
-    tokens of the branch is a fraction (`schedule.branches.fraction`) of the number for which the trunk trains at this
-    size, which is the sum of `before`, the tokens of earlier stages at this size, and the tokens of `trunk`."""
+    """Return a branch that continues the trunk's stage `trunk` while the learning rate falls to 0. Its tokens are the
+    fraction `schedule.branches.fraction` of the tokens on which the trunk has trained at this size, which are those of
+    `trunk` and of the earlier stages of this size (`before`), rounded to whole steps."""
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
     batch = trunk.spec.batch_tokens

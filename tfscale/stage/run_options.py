@@ -48,7 +48,7 @@ class RunOptions:
     is updated, and its gradient freed, during the backward pass. This method saves memory but requires the whole batch
     as one micro-batch, one process and optim.clip=0."""
     log_tokens: Amount = 0
-    """Number of tokens between two logged training metrics; 0: log 100 times per stage."""
+    """Number of tokens between two log entries of the training metrics; 0: 100 entries per stage."""
     eval_tokens: Amount = 0
     """Number of tokens between two evaluations; 0: ten evaluations per stage, or fewer if they would cost more than a
     tenth of the training, but at least five. The end of a stage and a grown model before the first step are always
