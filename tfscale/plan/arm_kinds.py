@@ -243,8 +243,8 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield a fault for each of `sizes` at which the schedule sets no shape or an invalid shape for `family`, which is a
-    model family of an extension. If no such family is registered, only one fault is yielded, which says so."""
+    """Yield a fault for each of `sizes` at which the schedule sets no shape or an invalid shape for `family`, which is
+    a model family of an extension. If no such family is registered, only one fault is yielded, which says so."""
     try:
         FAMILIES.get(family)
     except InvalidInput as error:
