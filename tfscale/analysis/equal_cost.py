@@ -63,7 +63,7 @@ class EqualPerplexity:
 
     @property
     def bound(self) -> Bound | None:
-        """Whether the true saving is `at least` or `at most` the value of `saving`, or None if `saving` is exact. A
+        """Relation of the true saving to `saving`: `at least` or `at most` as high, or None if both are equal. A
         cost read from an evaluation during training is an upper bound on the cost of a run planned to end at this
         perplexity. The true saving is therefore at least `saving` if the chain's cost was read in this way, and at most
         `saving` if the arm's cost was."""

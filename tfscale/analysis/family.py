@@ -36,9 +36,9 @@ class SizeCost:
     """Cumulative cost, in the unit of the chosen cost measure, at which the perplexity was reached, or the cost of the
     whole run if the perplexity was not reached."""
     bound: Bound
-    """Whether a run planned to end at this perplexity would cost exactly, at most or at least `cumulative`. `at most`:
-    the perplexity was reached during training, before the decay of the learning rate. `at least`: the perplexity was
-    not reached."""
+    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `exact`: both are equal.
+    `at most`: the perplexity was reached during training, before the decay of the learning rate. `at least`: the
+    perplexity was not reached."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FamilyCost:
 
     @property
     def bound(self) -> Bound:
-        """Whether the true cost is exactly, at most or at least `shown`."""
+        """Relation of the true cost to `shown`: equal (`exact`), `at most` as high, or `at least` as high."""
         if self.sizes("at least"):
             return "at least"
         return "at most" if self.sizes("at most") else "exact"
