@@ -6,7 +6,7 @@
 
 --elsewhere compares the best recipe, the recipe from which it derives, and the paper's recipe on another corpus and
 shape, which were not used to choose anything. Each cell is a chain of `progressive_tiny_adamw`, or of
-`progressive_small` with --elsewhere, with some settings changed. Finished stages are not trained again, and `tfscale
+`progressive_small_adamw` with --elsewhere, with some settings changed. Finished stages are not trained again, and `tfscale
 status` shows the state of a cell. All cells are evaluated on validation text that no comparison reports. The tables are
 written to docs/measurements/study.
 """
@@ -70,7 +70,7 @@ class Setup:
 HERE = Setup("", "progressive_tiny_adamw", {name: peaks for name, (_, peaks) in RECIPES.items()}, finalists=3)
 ELSEWHERE = Setup(
     "elsewhere_",
-    "progressive_small",
+    "progressive_small_adamw",
     {"grouped, fast new rows": (0.25, 0.5, 1, 2), "grouped": (0.5, 1, 2), "paper": (1, 2, 4, 8)},
     finalists=1,
 )
@@ -203,7 +203,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=["tune", "rank", "again"])
     parser.add_argument("--parallel", type=int, default=2, help="number of stages to train in parallel")
-    parser.add_argument("--elsewhere", action="store_true", help="use another corpus and shape (progressive_small)")
+    parser.add_argument("--elsewhere", action="store_true", help="use another corpus and shape (progressive_small_adamw)")
     arguments = parser.parse_args()
     setup = ELSEWHERE if arguments.elsewhere else HERE
     {"tune": tune, "rank": rank, "again": again}[arguments.phase](setup, arguments.parallel)

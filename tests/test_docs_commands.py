@@ -79,6 +79,10 @@ schedule: {name: progressive_tiny_trunk, branches: {fraction: 0.2}}
 defaults: [progressive_tiny]
 schedule: {name: progressive_small}
 """,
+    "schedule/progressive_small_adamw": """# @package _global_
+defaults: [progressive_tiny, override /optim: tiny_adamw]
+schedule: {name: progressive_small_adamw}
+""",
     "data/wiki": "{source: text, path: my_texts, tokenizer: bpe, vocab_size: 300, validation_tokens: 1024}",
     "tracking/mlflow": "enabled: false",
 }
