@@ -1,13 +1,11 @@
 """Adapter from the cache, padding and packing of Hugging Face to the interface of the model's attention."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tfscale.models.cache import LayerPast, causal_mask
+from tfscale.models.cache import causal_mask
 
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 """Name of the cache in the arguments and outputs of models in the installed release of transformers."""
@@ -18,12 +16,7 @@ class HeldPast:
     computes the mask of the positions that new positions attend to."""
 
     def __init__(
-        self,
-        layers: int,
-        tokens: Tensor,
-        cache: Cache | None,
-        attention_mask: Tensor | None,
-        position_ids: Tensor | None,
+        self, tokens: Tensor, cache: Cache | None, attention_mask: Tensor | None, position_ids: Tensor | None
     ) -> None:
         """Prepare the mask of the new tokens [batch, time]. If there is a cache, each layer appends its keys and values
         to the cache. The arguments `attention_mask` and `position_ids` are described in `TfscaleForCausalLM.forward`.
@@ -33,10 +26,8 @@ class HeldPast:
         """
         self.length = int(cache.get_seq_length()) if cache is not None else 0
         self._cache = cache
-        self.layers: Sequence[LayerPast] = [_LayerPast(self, cache, number) for number in range(layers)]
-        self.places = torch.arange(self.length, self.length + tokens.shape[1], device=tokens.device)
-        """Positions of the new tokens in the cache."""
         self._time = tokens.shape[1]
+        self._positions = torch.arange(self.length, self.length + self._time, device=tokens.device)
         self._pairs: Tensor | None = None
         self._mask: Tensor | None = None
         if attention_mask is None:
@@ -58,15 +49,20 @@ class HeldPast:
         """True if there is no cache, padding or packing, so that attention requires only the causal mask."""
         return self._cache is None and self._pairs is None and self._mask is None
 
-    def mask(self, total: int, device: torch.device) -> Tensor | None:
-        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, which
-        may include empty positions. The mask broadcasts to [batch, heads, time, total]. Return None if each new
-        position attends to all positions."""
-        if self._mask is None and (self._time > 1 or self._pairs is not None or total > self.length + self._time):
-            self._mask = self._seen(total, device)
-        return self._mask
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Implement `Past.extend`. The returned keys and values may include empty positions at the end, which no
+        position attends to."""
+        if self._cache is not None:
+            # Newer releases of transformers count the positions themselves.
+            keys, values = self._cache.update(keys, values, layer, {"cache_position": self._positions})
+        total, filled = keys.shape[2], self.length + self._time
+        if self._mask is None and (self._time > 1 or self._pairs is not None or total > filled):
+            self._mask = self._seen(total, keys.device)
+        return keys, values, self._mask
 
     def _seen(self, total: int, device: torch.device) -> Tensor:
+        """Return the mask [batch or 1, 1, time, total] or [time, total] of the positions that each new position attends
+        to."""
         filled = self.length + self._time
         seen = causal_mask(self._time, filled, device)
         if self._pairs is not None:
@@ -74,17 +70,6 @@ class HeldPast:
             itself = torch.ones_like(seen).triu(self.length) & seen
             seen = (seen & self._pairs) | itself
         return torch.nn.functional.pad(seen, (0, total - filled))
-
-
-class _LayerPast:
-    def __init__(self, past: HeldPast, cache: Cache | None, number: int) -> None:
-        self._past, self._cache, self._number = past, cache, number
-
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        if self._cache is not None:
-            # Newer releases of transformers count the positions themselves.
-            keys, values = self._cache.update(keys, values, self._number, {"cache_position": self._past.places})
-        return keys, values, self._past.mask(keys.shape[2], keys.device)
 
 
 def _same_sequence(position_ids: Tensor) -> Tensor | None:

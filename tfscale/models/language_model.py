@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +88,9 @@ class LanguageModel(nn.Module):
             start = past.length if past else 0
             positions = torch.arange(start, start + x.shape[1], device=x.device)
         rotation = rotary_table(self.config, positions, x.dtype)
-        layers = past.layers if past else [None] * len(self.blocks)
-        for block, layer in zip(self.blocks, layers, strict=True):
-            x = checkpointed(block, x, rotation, layer, when=self._recompute == "blocks")
+        for layer, block in enumerate(self.blocks):
+            extend = partial(past.extend, layer) if past else None
+            x = checkpointed(block, x, rotation, extend, when=self._recompute == "blocks")
         normed: Tensor = self.final_norm(x)
         return normed
 
