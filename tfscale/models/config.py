@@ -1,4 +1,5 @@
-"""Base class for model configs. Planning also uses these classes, so torch is imported only to build a module."""
+"""Base class for model configs, and the description of the matrices of a block. Planning also uses these classes, so
+torch is imported only to build a module."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from tfscale.models.execution import Execution, Recompute
-from tfscale.models.matrices import Matrix, is_block_matrix
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,32 @@ if TYPE_CHECKING:
 Init = Literal["official", "scaled"]
 """Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: a variant for models whose shapes
 differ strongly from those configs (`residual_std`, `init_std`)."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
+
+    fan_in: int
+    """Number of inputs of each linear map, which is the number of terms in the sum for an output."""
+    fan_out: int
+    """Number of outputs of each linear map."""
+    maps: int = 1
+    """Number of maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
+    inputs_are_rows: bool = False
+    """True if the weight is stored as [fan_in, fan_out], as the values of a Pattention are."""
+    groups: tuple[int, ...] = ()
+    """Number of rows of each group of parameter tokens; empty for a weight that has no parameter tokens."""
+
+    @property
+    def size(self) -> int:
+        """Number of values in the weight."""
+        return self.maps * self.fan_in * self.fan_out
+
+    @property
+    def rows_of_a_map(self) -> int:
+        """Number of rows of the weight that belong to one map."""
+        return self.fan_in if self.inputs_are_rows else self.fan_out
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,11 @@ class ModelConfig(ABC):
     @abstractmethod
     def details(self) -> str:
         """Phrase for model cards that describes the fields that only this model family has."""
+
+
+def is_block_matrix(name: str, dimensions: int) -> bool:
+    """Return whether the weight called `name` is a matrix of a block, unlike the embedding, gains and biases."""
+    return dimensions == 2 and name.startswith("blocks.")
 
 
 def rotary_dims(config: ModelConfig) -> int:

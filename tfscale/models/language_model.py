@@ -39,15 +39,16 @@ class LanguageModel(nn.Module):
     @recompute.setter
     def recompute(self, what: Recompute) -> None:
         self._recompute = what
-        for module in self.modules():
-            if isinstance(module, Pattention):
-                module.recompute = what == "pattention"
+        for layer in self._pattentions():
+            layer.recompute = what == "pattention"
 
     def use_kernels(self) -> None:
         """Enable this package's Triton kernels for the norm and GELU of every Pattention."""
-        for module in self.modules():
-            if isinstance(module, Pattention):
-                module.kernels = True
+        for layer in self._pattentions():
+            layer.kernels = True
+
+    def _pattentions(self) -> list[Pattention]:
+        return [module for module in self.modules() if isinstance(module, Pattention)]
 
     @contextmanager
     def using_first_groups(self, count: int | None) -> Iterator[None]:
@@ -56,13 +57,12 @@ class LanguageModel(nn.Module):
         if count is None:  # setting an attribute would compile every block again
             yield
             return
-        layers = [module for module in self.modules() if isinstance(module, Pattention)]
-        for layer in layers:
+        for layer in self._pattentions():
             layer.first = count
         try:
             yield
         finally:
-            for layer in layers:
+            for layer in self._pattentions():
                 layer.first = None
 
     def compile_parts(self) -> None:
