@@ -196,23 +196,21 @@ class GrowthRecipe(Growth):
         are not copies come last."""
         from torch import cat
 
-        from tfscale.growth.rows import noisy, share_of_copies
-
         layer = layer_of(name)
         if layer is None or getattr(parent, layer) == getattr(child, layer):
             return old
         before, after = getattr(parent, layer), getattr(child, layer)
         copies = copies_of_each(before, total(after), self)
-        share = share_of_copies(name, degree, copies)
+        share = _share_of_copies(name, degree, copies)
         kept = old if share == 1 else old * share
         if copies == 1 and degree == 0:
-            kept = noisy(kept, f"{name}:from{len(old)}:old", self.noise, seed)
+            kept = _noisy(kept, f"{name}:from{len(old)}:old", self.noise, seed)
         rows = []
         for segment in kept.split([group.n for group in before]):
             rows.append(segment)
             for copy in range(1, copies):
                 if degree == 0:
-                    rows.append(noisy(segment, f"{name}:from{len(segment)}:copy{copy}", self.noise, seed))
+                    rows.append(_noisy(segment, f"{name}:from{len(segment)}:copy{copy}", self.noise, seed))
                 else:
                     rows.append(segment if self.moments == "carry" else segment.new_zeros(segment.shape))
         missing = total(after) - copies * total(before)
@@ -222,15 +220,21 @@ class GrowthRecipe(Growth):
         """Return `n` new rows [n, d] that are not copies. With a split, the new rows belong to the remaining tokens,
         which have zero keys and random values. New rows of optimizer slots are zero or, for a second moment with
         `new_second_moment=mean`, the mean of the old rows."""
-        from tfscale.growth.rows import new_rows
+        from tfscale.models.init import init_tensor
 
+        shape = (n, old.shape[1])
         if degree == 2 and self.new_second_moment == "mean":
-            return old.mean(0, keepdim=True).expand(n, old.shape[1])
-        if degree > 0:
-            return old.new_zeros((n, old.shape[1]))
-        if name.endswith(".keys"):
-            return new_rows("zero" if self.new_keys == "split" else self.new_keys, name, old, n, child, seed)
-        return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, child, seed)
+            return old.mean(0, keepdim=True).expand(shape)
+        keys = name.endswith(".keys")
+        rule = self.new_keys if keys else self.new_values
+        if rule == "split":
+            rule = "zero" if keys else "random"
+        if degree > 0 or rule == "zero":
+            return old.new_zeros(shape)
+        rows = init_tensor(name, shape, child, seed, f":from{len(old)}")
+        if rule == "matched":
+            rows *= old.std().item() / child.initial_std(name)
+        return rows.to(old.dtype)
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
         if not self.splits_rates:
@@ -286,6 +290,29 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
     if recipe.tau == "keep" or recipe.tau == "split":
         return (*grown[:-1], TokenGroup(last, grown[-1].tau))
     assert_never(recipe.tau)
+
+
+def _share_of_copies(name: str, degree: int, copies: int) -> float:
+    """Return the factor that scales the row of a parameter token if `copies` copies of the token replace it.
+
+    The value of each of q copies is 1/q of the old value. The gradient of each key is therefore 1/q of the old
+    gradient, and the gradient of each value is unchanged. `degree` is defined in `Growth.grow_tensor`.
+    """
+    divided = name.endswith(".values") if degree == 0 else name.endswith(".keys")
+    return 1 / copies ** max(1, degree) if divided else 1.0
+
+
+def _noisy(rows: "Tensor", name: str, noise: float, seed: int) -> "Tensor":
+    """Return the rows plus random noise, whose standard deviation is `noise` times the standard deviation of the rows.
+    The noise is a function of (seed, name) and the shape of the rows."""
+    from torch import randn
+
+    from tfscale.models.init import stream
+
+    if noise == 0:
+        return rows
+    drawn = randn(rows.shape, generator=stream(seed, name))
+    return rows + (drawn * (noise * rows.std().item())).to(rows.dtype)
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
