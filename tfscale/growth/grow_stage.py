@@ -44,13 +44,17 @@ class LogitsComparison:
     """Comparison of the logits and losses of a parent stage and its child stage on the same tokens."""
 
     loss_before: float
+    """Mean loss of the parent in nats per token."""
     loss_after: float
-    """Mean loss in nats per token of the child, after the growth. `loss_before` is the mean loss of the parent."""
+    """Mean loss of the child in nats per token."""
     max_logit_difference: float
+    """Largest absolute difference between a logit of the parent and the same logit of the child."""
     tolerance: float
-    """Largest difference of logits that rounding can explain, given the magnitude of the logits and the precision."""
+    """Largest difference that rounding can explain, given the magnitude of the logits and the precision."""
     precision: str
+    """Floating-point type of the compared logits, `float64` or `float32`."""
     tokens: int
+    """Number of tokens on which the models are compared."""
 
 
 def grow_stage(stage_dir: Path) -> None:

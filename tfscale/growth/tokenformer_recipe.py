@@ -70,7 +70,7 @@ class GrowthRecipe(Growth):
     new_keys: Literal["zero", "random", "matched", "split"]
     """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
     deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until they are trained (paper,
-    Appendix B). `split`: all old tokens are replaced by an equal number of copies, as many as fit in the new number of
+    Appendix B). `split`: each old token is replaced by the same number of copies, as many as fit in the new number of
     tokens. The remaining tokens get zero keys."""
     new_values: Literal["zero", "random", "matched", "split"]
     """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the current standard
@@ -91,16 +91,15 @@ class GrowthRecipe(Growth):
     state. This difference breaks the symmetry between copies and originals without noise (SPARKLING, arXiv
     2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
-    """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
-    count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
-    mean of the old rows in each column, so that the first updates are small and have the scale of the layer. This
-    setting does not apply to matrices that Muon updates, which have no second moment."""
+    """Second moment of new rows if moments are carried. `zero`: zeros. Because the bias correction uses the old step
+    count, the first update is then (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`:
+    the mean of the old rows in each column, so that the first updates are small and have the scale of the layer. Matrices
+    that Muon updates have no second moment."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
-    """Probability with which a training step of the child uses only the first groups of parameter tokens. The number of
-    these groups is drawn uniformly from 1 to the number of all groups minus 1. Training with nested dropout improves
-    the smaller models that consist of only the first groups (`tfscale eval --groups`). Requires tau=group and
-    launcher.compile=off."""
+    """Probability with which a training step of the child uses only the first groups of parameter tokens. Their number
+    is drawn uniformly from 1 to the number of all groups minus 1. Nested dropout improves the smaller models that
+    consist of only the first groups (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -316,4 +315,6 @@ def _noisy(rows: "Tensor", name: str, noise: float, seed: int) -> "Tensor":
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
+    """Return the number of copies that replace each token of a layer in a growth to `n` tokens, or 1 without a
+    split."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1

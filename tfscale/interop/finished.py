@@ -35,7 +35,8 @@ class FinishedStage:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Name of the folder as `stage` and, if only the first groups are used, their number as `groups`, for JSON."""
+        """Fields that identify the model in JSON output: the name of the folder as `stage` and, if only the first
+        groups are used, the number of these groups as `groups`."""
         return {"stage": self.folder.name} | ({"groups": self.groups} if self.groups else {})
 
     @property

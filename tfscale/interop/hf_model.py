@@ -22,7 +22,7 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Names of arguments that only older releases of transformers pass. They are ignored, because the cache stores the
+"""Arguments that only older releases of transformers pass. These arguments are ignored, because the cache stores the
 positions."""
 
 
@@ -157,10 +157,10 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the parameters of a module, except those of its submodules and those that have been loaded."""
-        places = [name for name, each in self.model.named_modules() if each is module]
-        for place in places:
-            for name, parameter in module.named_parameters(prefix=place, recurse=False):
+        """Initialise the parameters of a module, except those of its submodules and those that have been loaded."""
+        prefixes = [name for name, each in self.model.named_modules() if each is module]
+        for prefix in prefixes:
+            for name, parameter in module.named_parameters(prefix=prefix, recurse=False):
                 if not getattr(parameter, "_is_hf_initialized", False):  # keeps loaded weights
                     first = init_tensor(name, tuple(parameter.shape), self.config.model, torch.initial_seed())
                     parameter.data.copy_(first)

@@ -12,8 +12,7 @@ CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ e
 
 
 class HeldPast:
-    """Adapter that gives a Hugging Face cache and attention mask the interface `tfscale.models.cache.Past`, and
-    computes the mask of the positions that new positions attend to."""
+    """Adapter that gives a Hugging Face cache and attention mask the interface `tfscale.models.cache.Past`."""
 
     def __init__(
         self, tokens: Tensor, cache: Cache | None, attention_mask: Tensor | None, position_ids: Tensor | None
@@ -50,8 +49,8 @@ class HeldPast:
         return self._cache is None and self._pairs is None and self._mask is None
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Implement `Past.extend`. The returned keys and values may include empty positions at the end, which no
-        position attends to."""
+        """Append keys and values to the cache of a layer, as described in `Past.extend`. The returned keys and values
+        may end with empty positions, which the mask excludes."""
         if self._cache is not None:
             # Newer releases of transformers count the positions themselves.
             keys, values = self._cache.update(keys, values, layer, {"cache_position": self._positions})
@@ -61,8 +60,8 @@ class HeldPast:
         return keys, values, self._mask
 
     def _seen(self, total: int, device: torch.device) -> Tensor:
-        """Return the mask [batch or 1, 1, time, total] or [time, total] of the positions that each new position attends
-        to."""
+        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, as
+        [time, total] or, with padding or packing, [batch, 1, time, total]."""
         filled = self.length + self._time
         seen = causal_mask(self._time, filled, device)
         if self._pairs is not None:

@@ -138,7 +138,7 @@ def _files(path: Path) -> list[Path]:
         raise UserFault([f"{path}: {rule}"])
     split = [file.name for file in files if "-model_00-" not in file.name]
     if split:
-        raise UserFault([f"{path}: must not be split over model-parallel ranks ({split[0]}). Merge the ranks first."])
+        raise UserFault([f"{path}: must not be split over model-parallel ranks ({split[0]}); merge the ranks first"])
     return files
 
 

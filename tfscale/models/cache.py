@@ -10,11 +10,11 @@ from torch import Tensor
 from tfscale.models.config import ModelConfig
 
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
-"""Function that attention calls with new keys and values, such as `Past.extend` of one layer."""
+"""The function `Past.extend` for one layer, which attention calls with new keys and values."""
 
 
 class Past(Protocol):
-    """Cached keys and values of all layers of a model."""
+    """Interface of a cache of the keys and values of all layers of a model."""
 
     @property
     def length(self) -> int:
@@ -46,7 +46,7 @@ class Cache:
         return self._lengths[0]
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Implement `Past.extend`."""
+        """Append keys and values to the cache of a layer, as described in `Past.extend`."""
         begin, end = self._lengths[layer], self._lengths[layer] + keys.shape[2]
         assert end <= self._shape[1], "the caller must slide the window before it exceeds the context"
         if layer not in self._held:

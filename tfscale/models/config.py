@@ -26,7 +26,7 @@ class Matrix:
     fan_out: int
     """Number of outputs of each linear map."""
     maps: int = 1
-    """Number of maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
+    """Number of linear maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
     inputs_are_rows: bool = False
     """True if the weight is stored as [fan_in, fan_out], as the values of a Pattention are."""
     groups: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Matrix:
 
     @property
     def rows_of_a_map(self) -> int:
-        """Number of rows of the weight that belong to one map."""
+        """Number of rows of the weight that belong to one linear map."""
         return self.fan_in if self.inputs_are_rows else self.fan_out
 
 
@@ -59,9 +59,9 @@ class ModelConfig(ABC):
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. The learning rates and initial
-    values of all matrices of the blocks then depend on their fan-in (docs/optimizers.md). None: the standard
-    parametrization."""
+    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. If set, the learning
+    rates and initial values of all matrices of the blocks depend on their fan-in (docs/optimizers.md). None: the
+    standard parametrization."""
 
     family: ClassVar[str]
     """Name of the model family in `tfscale.models.families.FAMILIES`."""
@@ -132,7 +132,7 @@ class ModelConfig(ABC):
         """Return the number of bytes per token that a block keeps for its backward pass."""
 
     def keeps_casts(self, execution: Execution) -> bool:
-        """Return whether the bf16 copies of a block's matrices that autocast makes are kept for the backward pass."""
+        """Return True if the bf16 copies of a block's matrices that autocast makes are kept for the backward pass."""
         return True
 
     @abstractmethod
@@ -177,7 +177,8 @@ class ModelConfig(ABC):
 
 
 def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return whether the weight called `name` is a matrix of a block, unlike the embedding, gains and biases."""
+    """Return True if the weight with this name and number of dimensions is a matrix of a block, and False for the
+    embedding, gains and biases."""
     return dimensions == 2 and name.startswith("blocks.")
 
 

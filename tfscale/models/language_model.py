@@ -37,10 +37,10 @@ class LanguageModel(nn.Module):
         return self._recompute
 
     @recompute.setter
-    def recompute(self, what: Recompute) -> None:
-        self._recompute = what
+    def recompute(self, mode: Recompute) -> None:
+        self._recompute = mode
         for layer in self._pattentions():
-            layer.recompute = what == "pattention"
+            layer.recompute = mode == "pattention"
 
     def use_kernels(self) -> None:
         """Enable this package's Triton kernels for the norm and GELU of every Pattention."""

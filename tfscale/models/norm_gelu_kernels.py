@@ -93,7 +93,7 @@ def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tup
     Args:
         scores: [tokens, projections, n], contiguous.
         ends: index of the first score after each group.
-        taus: tau of each group.
+        taus: scale `TokenGroup.tau` of each group.
     """
     tokens, projections, n = scores.shape
     weights = torch.empty_like(scores)

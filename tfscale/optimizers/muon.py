@@ -29,8 +29,8 @@ class Muon(AdamW):
     ns_steps: Count = 5
     """Number of Newton-Schulz iterations."""
     orthogonalize: Literal["whole", "groups"] = "whole"
-    """Unit of orthogonalisation of the keys and values of a Pattention. whole: the whole matrix of a projection.
-    groups: the rows of each group of parameter tokens separately."""
+    """Rows of the keys or values of a Pattention that are orthogonalised together. whole: all rows of a projection.
+    groups: the rows of each group of parameter tokens."""
 
     name: ClassVar[str] = "muon"
     weight_wise: ClassVar[bool] = False
@@ -52,8 +52,8 @@ class Muon(AdamW):
         return [*built, *super().build(others, model)] if others else built
 
     def parts(self, matrix: Matrix) -> tuple[int, ...]:
-        """Return the number of rows of each part of a weight. The parts are consecutive and are orthogonalised
-        separately."""
+        """Return the numbers of rows of the matrices that are stacked in a weight. Each of these matrices is
+        orthogonalised separately."""
         if self.orthogonalize == "groups" and matrix.groups:
             return matrix.groups
         return (matrix.rows_of_a_map,) * matrix.maps
