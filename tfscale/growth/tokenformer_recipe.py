@@ -93,8 +93,8 @@ class GrowthRecipe(Growth):
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows if moments are carried. `zero`: zeros. Because the bias correction uses the old step
     count, the first update is then (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`:
-    the mean of the old rows in each column, so that the first updates are small and have the scale of the layer. Matrices
-    that Muon updates have no second moment."""
+    the mean of the old rows in each column, so that the first updates are small and have the scale of the layer.
+    Matrices that Muon updates have no second moment."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
     """Probability with which a training step of the child uses only the first groups of parameter tokens. Their number

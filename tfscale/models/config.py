@@ -1,5 +1,5 @@
-"""Base class for model configs, and the description of the matrices of a block. Planning also uses these classes, so
-torch is imported only to build a module."""
+"""Base class for model configs, the matrices of a block, and the execution settings of a training step. Planning also
+uses these classes, so torch is imported only to build a module."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from tfscale.models.execution import Execution, Recompute
-
 if TYPE_CHECKING:
     from torch import nn
 
 Init = Literal["official", "scaled"]
 """Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: a variant for models whose shapes
 differ strongly from those configs (`residual_std`, `init_std`)."""
+
+
+Recompute = Literal["none", "pattention", "blocks"]
+"""Mode of activation checkpointing. `none`: the backward pass recomputes nothing. `pattention`: the backward pass
+recomputes the scores of every Pattention. `blocks`: the backward pass recomputes all activations inside a block."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,34 @@ class Matrix:
     def rows_of_a_map(self) -> int:
         """Number of rows of the weight that belong to one linear map."""
         return self.fan_in if self.inputs_are_rows else self.fan_out
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Execution settings of a training step on one device."""
+
+    sequences: int
+    """Number of sequences in a micro-batch."""
+    activation_bytes: int = 4
+    """Number of bytes per value in the forward pass: 4 in float32, 2 under bf16 autocast."""
+    recompute: Recompute = "none"
+    in_backward: bool = False
+    """True if each weight is updated, and its gradient freed, during the backward pass."""
+    shards: int = 1
+    """Number of devices that weights, gradients and optimizer state are sharded over (FSDP)."""
+    device: str = "cpu"
+    """Torch device type. Tiles are larger on a GPU than on a CPU."""
+    state_bytes: float = 8.0
+    """Number of bytes of optimizer state per weight: 8 for the two moments of AdamW."""
+    update_bytes: int = 0
+    """Number of bytes that an update of the weights allocates in addition to the optimizer state."""
+    buckets: bool = False
+    """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
+    micro-batch, each gradient is copied as soon as it is computed, and then freed."""
+    compiled: bool = False
+    """True if torch.compile compiles the blocks, and chooses the tensors that a block keeps for the backward pass."""
+    kernels: bool = False
+    """True if Pattention uses this package's Triton kernels for the norm and GELU."""
 
 
 @dataclass(frozen=True)

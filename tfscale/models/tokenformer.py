@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from tfscale.models.config import Matrix, ModelConfig
-from tfscale.models.execution import Execution, Recompute
+from tfscale.models.config import Execution, Matrix, ModelConfig, Recompute
 from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, aligned, default_tau, total
 from tfscale.models.tiles import score_rows
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tfscale.models.config import Matrix, ModelConfig
-from tfscale.models.execution import Execution
+from tfscale.models.config import Execution, Matrix, ModelConfig
 
 if TYPE_CHECKING:
     from torch import nn
