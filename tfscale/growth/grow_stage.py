@@ -146,9 +146,9 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. Set
-    `rounded` if weights of the child are fractions of the parent's weights, which have been rounded. The tolerance is
-    then larger."""
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. If
+    `rounded` is True, weights of the child are rounded fractions of the parent's weights, so the tolerance is
+    larger."""
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
     before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)

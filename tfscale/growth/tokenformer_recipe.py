@@ -20,8 +20,8 @@ LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Learning rates after a growth, as factors of the stage's learning rate: one factor for the old weights, which the
-    parent trained, and one factor for the new parameter tokens."""
+    """Learning rates after a growth, as factors of the stage's learning rate. The old weights, which the parent
+    trained, and the new parameter tokens have separate factors."""
 
     old: float = 1.0
     """Learning-rate factor of the old weights at the beginning of the stage."""
@@ -142,7 +142,7 @@ class GrowthRecipe(Growth):
 
     def key_settings(self) -> dict[str, Any]:
         settings = super().key_settings()
-        del settings["rates"], settings["nested_dropout"]  # fields of the child's spec
+        del settings["rates"], settings["nested_dropout"]  # separate fields of the spec
         return settings
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
@@ -167,7 +167,7 @@ class GrowthRecipe(Growth):
         return child
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding.
+        """Return True if this growth preserves all logits up to rounding.
 
         Zero keys have zero scores, which do not change the norm, and GELU(0) = 0, so with the old tau the output does
         not change (paper, Appendix B). A softmax changes, because exp(0) = 1. A group with its own norm contributes

@@ -90,7 +90,7 @@ def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise with zeros for the entries that produce originals rather than copies."""
+    """Return the noise, set to zero for the entries that produce original outputs instead of copies."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)

@@ -114,7 +114,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.
-            cache: keys and values of earlier tokens. Older releases of transformers call it `past_key_values`.
+            cache: keys and values of earlier tokens. Older releases of transformers call this argument
+                `past_key_values`.
             num_items_in_batch: number by which the loss is divided, by default the number of labels in this call.
             logits_to_keep: number of last positions, or indices of positions, for which logits are computed; 0 for all
                 positions.
@@ -191,8 +192,8 @@ class _HeldPast:
     def __init__(
         self, tokens: Tensor, cache: Cache | None, attention_mask: Tensor | None, position_ids: Tensor | None
     ) -> None:
-        """Prepare the mask of the new tokens [batch, time]. If there is a cache, each layer appends its keys and values
-        to the cache. The arguments `attention_mask` and `position_ids` are described in `TfscaleForCausalLM.forward`.
+        """Prepare the attention mask of the new tokens [batch, time]. The arguments `attention_mask` and `position_ids`
+        are described in `TfscaleForCausalLM.forward`.
 
         Raises:
             ValueError: the `attention_mask` does not have one of the shapes that `forward` describes.

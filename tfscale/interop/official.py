@@ -144,7 +144,7 @@ def _files(path: Path) -> list[Path]:
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name. The names of tensors in a layer file of DeepSpeed get the prefix
-    `sequential.N`, which the names in a single weights file have."""
+    `sequential.N`, which the names in `pytorch_model.bin` already have."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or foreign file can cause any exception

@@ -166,7 +166,7 @@ class TokenFormerConfig(ModelConfig):
 
 
 def _joins(execution: Execution) -> bool:
-    """Return whether `joined_pattention` computes the Pattention layers."""
+    """Return True if `joined_pattention` computes the Pattention layers."""
     return execution.kernels or (execution.compiled and execution.activation_bytes == 2)
 
 

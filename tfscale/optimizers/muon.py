@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Muon(AdamW):
     """Settings of Muon for the matrices of the blocks, and of AdamW for all other weights.
 
-    `lr` is the learning rate of the matrices. Weight decay is decoupled. As in torch.optim.Muon, it is multiplied by
-    the learning rate but not by `update_scale`.
+    `lr` is the learning rate of the matrices. As in torch.optim.Muon, weight decay is decoupled and is multiplied by
+    the learning rate, but not by `update_scale`.
     """
 
     momentum: Momentum = 0.95

@@ -1,8 +1,8 @@
 """Muon's update of matrices, on one device or divided over ranks.
 
-torch.optim.Muon is not sufficient: it orthogonalises each weight as a whole, as stored, on every rank, and scales the
-update by the stored shape. Here a weight may stack several maps (fused queries, keys and values), the scale is a
-setting, rows that are frozen after a growth are excluded, and weights may be sharded.
+torch.optim.Muon orthogonalises each weight as one matrix on every rank, and scales the update by the shape of this
+matrix. Here a weight may stack several matrices (fused queries, keys and values), the scale is a setting, rows that are
+frozen after a growth are excluded, and weights may be sharded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
