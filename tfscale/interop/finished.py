@@ -117,12 +117,14 @@ def tokenizer_of(stage: FinishedStage) -> Tokenizer:
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():
         raise UserFault(
-            [f"{stage.folder}: the stage was imported without a tokenizer. Import it again with --tokenizer or --data."]
+            [
+                f"{stage.folder}: must have a tokenizer, but was imported without one; try --tokenizer in `tfscale import`"
+            ]
         )
     with user_faults():
         tokenizer = load_tokenizer(path)
     rows = stage.spec.model.vocab_size
     if tokenizer.vocab_size > rows:
-        entries = tokenizer.vocab_size
-        raise UserFault([f"{path}: the tokenizer has {entries} entries, but the vocabulary of the model only {rows}"])
+        rule = f"must have at most {rows} entries, the vocabulary size of the model, but has {tokenizer.vocab_size}"
+        raise UserFault([f"{path}: {rule}"])
     return tokenizer
