@@ -116,11 +116,8 @@ def tokenizer_of(stage: FinishedStage) -> Tokenizer:
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():
-        raise UserFault(
-            [
-                f"{stage.folder}: must have a tokenizer, but was imported without one; try --tokenizer in `tfscale import`"
-            ]
-        )
+        rule = "the stage was imported without a tokenizer; try `tfscale import` with --tokenizer or --data"
+        raise UserFault([f"{stage.folder}: {rule}"])
     with user_faults():
         tokenizer = load_tokenizer(path)
     rows = stage.spec.model.vocab_size
