@@ -137,7 +137,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         keeps = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if held is None and keeps:
             held = DynamicCache(config=self.config)
-        past = _HeldPast(input_ids, held, attention_mask, position_ids)
+        past = _CacheAdapter(input_ids, held, attention_mask, position_ids)
         shows = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         with _block_inputs(self.model if shows else None) as states:
             hidden = self.model.hidden(input_ids, None if past.is_plain else past, position_ids)
@@ -186,7 +186,7 @@ def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
         yield states
 
 
-class _HeldPast:
+class _CacheAdapter:
     """Adapter that gives a Hugging Face cache and attention mask the interface `tfscale.models.cache.Past`."""
 
     def __init__(
