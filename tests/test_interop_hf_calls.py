@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 import tfscale.interop.hf as hf
 from tfscale.interop.export import export
 from tfscale.interop.finished import model_of, open_finished
-from tfscale.interop.hf_past import CACHE_NAME
+from tfscale.interop.hf_model import CACHE_NAME
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.rotary import rotary_table
 

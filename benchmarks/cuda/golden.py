@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from benchmarks.cuda.check import ROOT, Check
 from tfscale.bench.agreement import GRADIENTS, OUTPUTS, gradients, relative, worst
-from tfscale.interop.official import our_name
+from tfscale.interop.official import official_name
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
@@ -75,8 +75,8 @@ def _errors(check: Check, case: Case) -> Mapping[str, Any]:
     with check.autocast(case.precision == "bf16"):
         loss = model.loss(inputs, expected["targets"].long().to(check.device))
     loss.backward()
-    stored = {our_name(name[5:]): value for name, value in expected.items() if name.startswith("grad.")}
-    error, where = worst(gradients(model), stored)
+    found = gradients(model)
+    error, where = worst(found, {name: expected[f"grad.{official_name(name, model.config)}"] for name in found})
     check.confirm(case.compiled, case.precision == "bf16", error)
     off = abs(loss.item() - expected["loss"].item())
     return {"logits": logits, "loss_error": off, "gradients": error, "worst_gradient": where}
@@ -88,7 +88,8 @@ def _official_model(check: Check, grown: bool) -> LanguageModel:
     config = TokenFormerConfig(n_layer=2, d_model=64, n_head=4, vocab_size=512, context=64, qkv=qkv, out=out, ffn=ffn)
     weights = torch.load(GOLDEN / f"{'grown_' * grown}pytorch_model.bin", weights_only=True)
     model = build_model(config, device=check.device)
-    model.load_state_dict({our_name(name): tensor.float() for name, tensor in weights.items()})
+    names = {official_name(name, config): name for name, _ in model.named_parameters()}
+    model.load_state_dict({names[name]: tensor.float() for name, tensor in weights.items()})
     return model
 
 

@@ -1,7 +1,7 @@
 """Conversion of the checkpoint of a parent stage to the initial checkpoint of its child stage by a growth operator.
 Tensors are converted one at a time on the CPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +100,10 @@ def _state_after(growth: Growth, parent: Optimizer, child: Optimizer, shapes: Sh
     before = parent.name if slots_in(shapes) else None
     carried = growth.carries and before == child.name
     slots = kinds(slots_of(child, shapes))
-    note = _note(before, child.name, slots) if growth.carries and not carried else None
+    note = None
+    if growth.carries and not carried:
+        changed = f"the optimizer changes from {before} to {child.name}"
+        reason = "the parent's checkpoint contains no optimizer state" if before is None else changed
+        empty = f"all slots of {child.name} ({', '.join(slots)}) start empty"
+        note = f"{reason}, so {empty} and the number of updates starts at 0"
     return OptimizerState(before, child.name, carried, slots, updates if carried else 0, note)
-
-
-def _note(before: str | None, after: str, slots: Sequence[str]) -> str:
-    changed = f"the optimizer changes from {before} to {after}"
-    reason = "the parent's checkpoint contains no optimizer state" if before is None else changed
-    return f"{reason}, so all slots of {after} ({', '.join(slots)}) start empty and the number of updates starts at 0"

@@ -44,13 +44,17 @@ class LogitsComparison:
     """Comparison of the logits and losses of a parent stage and its child stage on the same tokens."""
 
     loss_before: float
+    """Mean loss of the parent in nats per token."""
     loss_after: float
-    """Mean loss in nats per token of the child, after the growth. `loss_before` is the mean loss of the parent."""
+    """Mean loss of the child in nats per token."""
     max_logit_difference: float
+    """Largest absolute difference between a logit of the parent and the same logit of the child."""
     tolerance: float
-    """Largest difference of logits that rounding can explain, given the magnitude of the logits and the precision."""
+    """Largest difference that rounding can explain, given the magnitude of the logits and the precision."""
     precision: str
+    """Floating-point type of the compared logits, `float64` or `float32`."""
     tokens: int
+    """Number of tokens on which the models are compared."""
 
 
 def grow_stage(stage_dir: Path) -> None:
@@ -142,9 +146,9 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. Set
-    `rounded` if weights of the child are fractions of the parent's weights, which have been rounded. The tolerance is
-    then larger."""
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. If
+    `rounded` is True, weights of the child are rounded fractions of the parent's weights, so the tolerance is
+    larger."""
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
     before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)

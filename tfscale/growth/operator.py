@@ -74,7 +74,7 @@ class Growth(ABC):
 
     @property
     def corrects_bias(self) -> bool:
-        """True if the optimizer must correct the bias of those slots of new rows that start empty."""
+        """True if the optimizer must correct the bias of the slots that start empty in new rows."""
         return False
 
     @abstractmethod
@@ -87,7 +87,7 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding. If True, `tfscale.growth.grow_stage` verifies
+        """Return True if this growth preserves all logits up to rounding. `tfscale.growth.grow_stage` then verifies
         that the logits are unchanged."""
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
@@ -113,9 +113,9 @@ class Growth(ABC):
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that the spec of a grown stage contains. All of them except `name` are part of the key of
-        the stage. By default, these are all settings except `peak`, which is included in the learning rate of the
-        stage."""
+        """Return the settings that the spec of a grown stage contains: by default, all settings except `peak`, which is
+        included in the learning rate of the stage. The key of the stage includes all returned settings except
+        `name`."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
@@ -170,7 +170,7 @@ GROWTHS: Registry[type[Growth]] = Registry(
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
-"""Kinds of the built-in operators by model family. These kinds are omitted in files and in the keys of stages."""
+"""Kinds of the built-in operators by model family. The specs and keys of stages omit these kinds."""
 
 
 def to_dict(growth: Growth) -> dict[str, Any]:

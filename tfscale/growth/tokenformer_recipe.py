@@ -20,8 +20,8 @@ LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Learning rates after a growth, as factors of the stage's learning rate: one factor for the old weights, which the
-    parent trained, and one factor for the new parameter tokens."""
+    """Learning rates after a growth, as factors of the stage's learning rate. The old weights, which the parent
+    trained, and the new parameter tokens have separate factors."""
 
     old: float = 1.0
     """Learning-rate factor of the old weights at the beginning of the stage."""
@@ -70,7 +70,7 @@ class GrowthRecipe(Growth):
     new_keys: Literal["zero", "random", "matched", "split"]
     """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
     deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until they are trained (paper,
-    Appendix B). `split`: all old tokens are replaced by an equal number of copies, as many as fit in the new number of
+    Appendix B). `split`: each old token is replaced by the same number of copies, as many as fit in the new number of
     tokens. The remaining tokens get zero keys."""
     new_values: Literal["zero", "random", "matched", "split"]
     """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the current standard
@@ -91,16 +91,15 @@ class GrowthRecipe(Growth):
     state. This difference breaks the symmetry between copies and originals without noise (SPARKLING, arXiv
     2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
-    """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
-    count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
-    mean of the old rows in each column, so that the first updates are small and have the scale of the layer. This
-    setting does not apply to matrices that Muon updates, which have no second moment."""
+    """Second moment of new rows if moments are carried. `zero`: zeros. Because the bias correction uses the old step
+    count, the first update is then (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`:
+    the mean of the old rows in each column, so that the first updates are small and have the scale of the layer.
+    Matrices that Muon updates have no second moment."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
-    """Probability with which a training step of the child uses only the first groups of parameter tokens. The number of
-    these groups is drawn uniformly from 1 to the number of all groups minus 1. Training with nested dropout improves
-    the smaller models that consist of only the first groups (`tfscale eval --groups`). Requires tau=group and
-    launcher.compile=off."""
+    """Probability with which a training step of the child uses only the first groups of parameter tokens. Their number
+    is drawn uniformly from 1 to the number of all groups minus 1. Nested dropout improves the smaller models that
+    consist of only the first groups (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -143,7 +142,7 @@ class GrowthRecipe(Growth):
 
     def key_settings(self) -> dict[str, Any]:
         settings = super().key_settings()
-        del settings["rates"], settings["nested_dropout"]  # fields of the child's spec
+        del settings["rates"], settings["nested_dropout"]  # separate fields of the spec
         return settings
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
@@ -168,7 +167,7 @@ class GrowthRecipe(Growth):
         return child
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding.
+        """Return True if this growth preserves all logits up to rounding.
 
         Zero keys have zero scores, which do not change the norm, and GELU(0) = 0, so with the old tau the output does
         not change (paper, Appendix B). A softmax changes, because exp(0) = 1. A group with its own norm contributes
@@ -196,23 +195,21 @@ class GrowthRecipe(Growth):
         are not copies come last."""
         from torch import cat
 
-        from tfscale.growth.rows import noisy, share_of_copies
-
         layer = layer_of(name)
         if layer is None or getattr(parent, layer) == getattr(child, layer):
             return old
         before, after = getattr(parent, layer), getattr(child, layer)
         copies = copies_of_each(before, total(after), self)
-        share = share_of_copies(name, degree, copies)
+        share = _share_of_copies(name, degree, copies)
         kept = old if share == 1 else old * share
         if copies == 1 and degree == 0:
-            kept = noisy(kept, f"{name}:from{len(old)}:old", self.noise, seed)
+            kept = _noisy(kept, f"{name}:from{len(old)}:old", self.noise, seed)
         rows = []
         for segment in kept.split([group.n for group in before]):
             rows.append(segment)
             for copy in range(1, copies):
                 if degree == 0:
-                    rows.append(noisy(segment, f"{name}:from{len(segment)}:copy{copy}", self.noise, seed))
+                    rows.append(_noisy(segment, f"{name}:from{len(segment)}:copy{copy}", self.noise, seed))
                 else:
                     rows.append(segment if self.moments == "carry" else segment.new_zeros(segment.shape))
         missing = total(after) - copies * total(before)
@@ -222,15 +219,21 @@ class GrowthRecipe(Growth):
         """Return `n` new rows [n, d] that are not copies. With a split, the new rows belong to the remaining tokens,
         which have zero keys and random values. New rows of optimizer slots are zero or, for a second moment with
         `new_second_moment=mean`, the mean of the old rows."""
-        from tfscale.growth.rows import new_rows
+        from tfscale.models.init import init_tensor
 
+        shape = (n, old.shape[1])
         if degree == 2 and self.new_second_moment == "mean":
-            return old.mean(0, keepdim=True).expand(n, old.shape[1])
-        if degree > 0:
-            return old.new_zeros((n, old.shape[1]))
-        if name.endswith(".keys"):
-            return new_rows("zero" if self.new_keys == "split" else self.new_keys, name, old, n, child, seed)
-        return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, child, seed)
+            return old.mean(0, keepdim=True).expand(shape)
+        keys = name.endswith(".keys")
+        rule = self.new_keys if keys else self.new_values
+        if rule == "split":
+            rule = "zero" if keys else "random"
+        if degree > 0 or rule == "zero":
+            return old.new_zeros(shape)
+        rows = init_tensor(name, shape, child, seed, f":from{len(old)}")
+        if rule == "matched":
+            rows *= old.std().item() / child.initial_std(name)
+        return rows.to(old.dtype)
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
         if not self.splits_rates:
@@ -288,5 +291,30 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
     assert_never(recipe.tau)
 
 
+def _share_of_copies(name: str, degree: int, copies: int) -> float:
+    """Return the factor that scales the row of a parameter token if `copies` copies of the token replace it.
+
+    The value of each of q copies is 1/q of the old value. The gradient of each key is therefore 1/q of the old
+    gradient, and the gradient of each value is unchanged. `degree` is defined in `Growth.grow_tensor`.
+    """
+    divided = name.endswith(".values") if degree == 0 else name.endswith(".keys")
+    return 1 / copies ** max(1, degree) if divided else 1.0
+
+
+def _noisy(rows: "Tensor", name: str, noise: float, seed: int) -> "Tensor":
+    """Return the rows plus random noise, whose standard deviation is `noise` times the standard deviation of the rows.
+    The noise is a function of (seed, name) and the shape of the rows."""
+    from torch import randn
+
+    from tfscale.models.init import stream
+
+    if noise == 0:
+        return rows
+    drawn = randn(rows.shape, generator=stream(seed, name))
+    return rows + (drawn * (noise * rows.std().item())).to(rows.dtype)
+
+
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
+    """Return the number of copies that replace each token of a layer in a growth to `n` tokens, or 1 without a
+    split."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1

@@ -94,7 +94,7 @@ class TransformerGrowth(Growth):
         return of(nearest(lambda step: parameters(of(step)), wanted, most))
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding.
+        """Return True if this growth preserves all logits up to rounding.
 
         LayerNorm gets the same mean and variance only if every dimension is copied equally often, so the old d_model
         must divide the new d_model. Heads and hidden units may be copied any number of times.

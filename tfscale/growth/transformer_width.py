@@ -40,8 +40,7 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""Axes of the weights, by the suffix of the weight's name. There is one entry per dimension of the weight, which is
-None if the dimension does not grow."""
+"""Dimensions of each weight, by the suffix of its name. None stands for a dimension that does not grow."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
@@ -65,8 +64,8 @@ def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, can
     if wide.shape == old.shape or wide.dim() == 1:
         return wide
     drawn = torch.randn(wide.shape, generator=stream(seed, f"{name}:from{tuple(old.shape)}")) * wide.std()
-    apart = _cancelling if cancels else _on_copies
-    return wide + noise * apart(drawn, _axes_of(name), old).to(wide.dtype)
+    restricted = _cancelling if cancels else _on_copies
+    return wide + noise * restricted(drawn, _axes_of(name), old).to(wide.dtype)
 
 
 def _axes_of(name: str) -> tuple[_Axis | None, ...]:
@@ -91,7 +90,7 @@ def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise with zeros for the entries that produce originals rather than copies."""
+    """Return the noise, set to zero for the entries that produce original outputs instead of copies."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)
@@ -105,5 +104,5 @@ def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> T
         return torch.zeros_like(noise)
     copies = noise.unflatten(dim, (-1, old.shape[dim]))
     number = copies.shape[dim]
-    apart: Tensor = (copies - copies.mean(dim, keepdim=True)) * math.sqrt(number / (number - 1))
-    return apart.flatten(dim, dim + 1)
+    cancelling: Tensor = (copies - copies.mean(dim, keepdim=True)) * math.sqrt(number / (number - 1))
+    return cancelling.flatten(dim, dim + 1)

@@ -86,7 +86,8 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
 def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> StageSpec:
     data = DataSpec(NO_CORPUS, 0, 0, model.context)
     batch, tokens = model.context, totals.tokens if totals else 0
-    # A stage needs an optimizer. The one that this model was trained with is unknown, so the paper's is recorded.
+    # A stage needs an optimizer. The optimizer that trained this model is unknown, so the optimizer of the paper is
+    # used.
     spec = StageSpec(
         label=f"{model.family}-{humanize(parameters(model))}",
         model=model,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import read_object
-from tfscale.interop.foreign import Foreign, tensor_faults
+from tfscale.interop.foreign import Foreign, match
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict
 from tfscale.totals import Totals
@@ -41,10 +41,11 @@ def read_exported(folder: Path) -> Foreign:
     model = _model(folder / CONFIG_FILE)
     files = _weight_files(folder)
     try:
-        tensors = {name.removeprefix(PREFIX): weight for file in files for name, weight in load_file(file).items()}
+        stored = {name: weight for file in files for name, weight in load_file(file).items()}
     except (SafetensorError, OSError) as error:
         raise UserFault([f"{folder}: {error}"]) from error
-    if faults := list(tensor_faults(model, tensors, lambda ours: f"{PREFIX}{ours}")):
+    tensors, faults = match(model, stored, lambda name: f"{PREFIX}{name}")
+    if faults:
         raise UserFault([f"{folder}: {fault}" for fault in faults])
     tokenizer = folder / TOKENIZER_FILE
     return Foreign(

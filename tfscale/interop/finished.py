@@ -35,7 +35,8 @@ class FinishedStage:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Name of the folder as `stage` and, if only the first groups are used, their number as `groups`, for JSON."""
+        """Fields that identify the model in JSON output: the name of the folder as `stage` and, if only the first
+        groups are used, the number of these groups as `groups`."""
         return {"stage": self.folder.name} | ({"groups": self.groups} if self.groups else {})
 
     @property
@@ -115,13 +116,12 @@ def tokenizer_of(stage: FinishedStage) -> Tokenizer:
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():
-        raise UserFault(
-            [f"{stage.folder}: the stage was imported without a tokenizer. Import it again with --tokenizer or --data."]
-        )
+        rule = "the stage was imported without a tokenizer; try `tfscale import` with --tokenizer or --data"
+        raise UserFault([f"{stage.folder}: {rule}"])
     with user_faults():
         tokenizer = load_tokenizer(path)
     rows = stage.spec.model.vocab_size
     if tokenizer.vocab_size > rows:
-        entries = tokenizer.vocab_size
-        raise UserFault([f"{path}: the tokenizer has {entries} entries, but the vocabulary of the model only {rows}"])
+        rule = f"must have at most {rows} entries, the vocabulary size of the model, but has {tokenizer.vocab_size}"
+        raise UserFault([f"{path}: {rule}"])
     return tokenizer

@@ -1,7 +1,7 @@
 """Models in the formats of other software, and a check that their tensors match a tfscale model."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,25 +33,34 @@ class Foreign:
     """Content of the tokenizer.json of the model, or None if there is no tokenizer."""
 
 
-def tensor_faults(model: ModelConfig, tensors: Mapping[str, Tensor], theirs: Callable[[str], str]) -> Iterator[str]:
-    """Yield a message for each tensor that is missing, unexpected, or does not match the config of the model.
+def match(
+    model: ModelConfig, stored: Mapping[str, Tensor], stored_name: Callable[[str], str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Match the tensors in files to the weights of a model.
 
     Args:
-        tensors: tensors in the files, by their names in the tfscale model, or by their names in the files if the
-            tfscale model has no such tensors.
-        theirs: function that converts the name of a tensor in the tfscale model to its name in the files, for messages.
+        stored: tensors in the files, by their names in the files.
+        stored_name: function that converts the name of a weight of the tfscale model to its name in the files.
+
+    Returns:
+        The tensors by their names in the tfscale model, and a message for each tensor that is missing, unexpected, or
+        does not match the config of the model.
     """
-    if model.n_layer > len(tensors):  # checked before a model of that many layers is built
-        yield f"there are {len(tensors)} tensors, but the {model.n_layer} layers of the config have more"
-        return
-    wanted = {name: tuple(weight.shape) for name, weight in build_model(model, device="meta").named_parameters()}
-    for name, shape in wanted.items():
-        if name not in tensors:
-            yield f"{theirs(name)} is missing"
-        elif (found := tuple(tensors[name].shape)) != shape:
-            yield f"{theirs(name)} has shape {found}, but the config requires {shape}"
-        elif not re.fullmatch(r"torch\.b?float\d+", str(tensors[name].dtype)):
-            yield f"{theirs(name)} has type {tensors[name].dtype}, which is not floating-point"
-    for name in tensors:
-        if name not in wanted:
-            yield f"{theirs(name)} is not a tensor of the model"
+    if model.n_layer > len(stored):  # checked before a model of that many layers is built
+        return {}, [f"there are {len(stored)} tensors, but the {model.n_layer} layers of the config have more"]
+    matched: dict[str, Tensor] = {}
+    faults: list[str] = []
+    unexpected = dict.fromkeys(stored)
+    for name, weight in build_model(model, device="meta").named_parameters():
+        theirs = stored_name(name)
+        unexpected.pop(theirs, None)
+        found = stored.get(theirs)
+        if found is None:
+            faults.append(f"{theirs} is missing")
+        elif found.shape != weight.shape:
+            faults.append(f"{theirs} has shape {tuple(found.shape)}, but the config requires {tuple(weight.shape)}")
+        elif not re.fullmatch(r"torch\.b?float\d+", str(found.dtype)):
+            faults.append(f"{theirs} has type {found.dtype}, which is not floating-point")
+        else:
+            matched[name] = found
+    return matched, faults + [f"{name} is not a tensor of the model" for name in unexpected]

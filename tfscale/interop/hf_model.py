@@ -15,14 +15,16 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from tfscale.interop.hf_past import CACHE_NAME, HeldPast
+from tfscale.models.cache import causal_mask
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""Name of the cache in the arguments and outputs of models in the installed release of transformers."""
 _IMPLIED = ("cache_position",)
-"""Names of arguments that only older releases of transformers pass. They are ignored, because the cache stores the
+"""Arguments that only older releases of transformers pass. These arguments are ignored, because the cache stores the
 positions."""
 
 
@@ -112,7 +114,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
             position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.
-            cache: keys and values of earlier tokens. Older releases of transformers call it `past_key_values`.
+            cache: keys and values of earlier tokens. Older releases of transformers call this argument
+                `past_key_values`.
             num_items_in_batch: number by which the loss is divided, by default the number of labels in this call.
             logits_to_keep: number of last positions, or indices of positions, for which logits are computed; 0 for all
                 positions.
@@ -134,7 +137,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         keeps = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if held is None and keeps:
             held = DynamicCache(config=self.config)
-        past = HeldPast(len(self.model.blocks), input_ids, held, attention_mask, position_ids)
+        past = _CacheAdapter(input_ids, held, attention_mask, position_ids)
         shows = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         with _block_inputs(self.model if shows else None) as states:
             hidden = self.model.hidden(input_ids, None if past.is_plain else past, position_ids)
@@ -157,10 +160,10 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the parameters of a module, except those of its submodules and those that have been loaded."""
-        places = [name for name, each in self.model.named_modules() if each is module]
-        for place in places:
-            for name, parameter in module.named_parameters(prefix=place, recurse=False):
+        """Initialise the parameters of a module, except those of its submodules and those that have been loaded."""
+        prefixes = [name for name, each in self.model.named_modules() if each is module]
+        for prefix in prefixes:
+            for name, parameter in module.named_parameters(prefix=prefix, recurse=False):
                 if not getattr(parameter, "_is_hf_initialized", False):  # keeps loaded weights
                     first = init_tensor(name, tuple(parameter.shape), self.config.model, torch.initial_seed())
                     parameter.data.copy_(first)
@@ -181,3 +184,73 @@ def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
             hook = block.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
             hooks.callback(hook.remove)
         yield states
+
+
+class _CacheAdapter:
+    """Adapter that gives a Hugging Face cache and attention mask the interface `tfscale.models.cache.Past`."""
+
+    def __init__(
+        self, tokens: Tensor, cache: Cache | None, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> None:
+        """Prepare the attention mask of the new tokens [batch, time]. The arguments `attention_mask` and `position_ids`
+        are described in `TfscaleForCausalLM.forward`.
+
+        Raises:
+            ValueError: the `attention_mask` does not have one of the shapes that `forward` describes.
+        """
+        self.length = int(cache.get_seq_length()) if cache is not None else 0
+        self._cache = cache
+        self._time = tokens.shape[1]
+        self._positions = torch.arange(self.length, self.length + self._time, device=tokens.device)
+        self._pairs: Tensor | None = None
+        self._mask: Tensor | None = None
+        if attention_mask is None:
+            if position_ids is not None and self.length == 0:
+                self._pairs = _same_sequence(position_ids)
+        elif attention_mask.ndim == 4:
+            self._mask = attention_mask
+        elif attention_mask.shape != (len(tokens), self.length + self._time):
+            shape, total = tuple(attention_mask.shape), self.length + self._time
+            raise ValueError(
+                f"attention_mask: must have shape [{len(tokens)}, {total}], for {self.length} cached and {self._time} "
+                f"new positions, but has shape {list(shape)}"
+            )
+        elif not bool(attention_mask.all()):
+            self._pairs = attention_mask.bool()[:, None, None, :]
+
+    @property
+    def is_plain(self) -> bool:
+        """True if there is no cache, padding or packing, so that attention requires only the causal mask."""
+        return self._cache is None and self._pairs is None and self._mask is None
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Append keys and values to the cache of a layer, as described in `Past.extend`. The returned keys and values
+        may end with empty positions, which the mask excludes."""
+        if self._cache is not None:
+            # Newer releases of transformers count the positions themselves.
+            keys, values = self._cache.update(keys, values, layer, {"cache_position": self._positions})
+        total, filled = keys.shape[2], self.length + self._time
+        if self._mask is None and (self._time > 1 or self._pairs is not None or total > filled):
+            self._mask = self._seen(total, keys.device)
+        return keys, values, self._mask
+
+    def _seen(self, total: int, device: torch.device) -> Tensor:
+        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, as
+        [time, total] or, with padding or packing, [batch, 1, time, total]."""
+        filled = self.length + self._time
+        seen = causal_mask(self._time, filled, device)
+        if self._pairs is not None:
+            # Padding attends to itself, because a softmax over nothing is non-finite.
+            itself = torch.ones_like(seen).triu(self.length) & seen
+            seen = (seen & self._pairs) | itself
+        return nn.functional.pad(seen, (0, total - filled))
+
+
+def _same_sequence(position_ids: Tensor) -> Tensor | None:
+    """Return a mask [batch, 1, time, time] that is True where two positions of a row belong to the same packed
+    sequence, or None if no row has more than one sequence."""
+    begins = position_ids.diff(dim=-1) != 1
+    if not bool(begins.any()):
+        return None
+    sequence = nn.functional.pad(begins.cumsum(-1), (1, 0))
+    return (sequence[:, :, None] == sequence[:, None, :])[:, None]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tfscale.faults import UserFault
-from tfscale.interop.foreign import Foreign, tensor_faults
+from tfscale.interop.foreign import Foreign, match
 from tfscale.models.block import LAYER_NORM_EPS
-from tfscale.models.config import rotary_dims
+from tfscale.models.config import ModelConfig, rotary_dims
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.rotary import ROTARY_BASE
 from tfscale.models.tokenformer import TokenFormerConfig
@@ -61,12 +61,9 @@ def read_official(weights: Path, config: Path) -> Foreign:
     stored = {name: tensor for file in files for name, tensor in _tensors_of(file).items()}
     embedding = stored.get(_EMBEDDING)
     model = _model(config, options, 0 if embedding is None or embedding.ndim != 2 else len(embedding))
-    named = {our_name(name): name for name in stored if not name.endswith(_FREQUENCIES)}
-    tensors = {ours: stored[theirs] for ours, theirs in named.items()}
-    faults = [
-        *tensor_faults(model, tensors, lambda ours: named.get(ours) or _official_name(ours, model)),
-        *_frequency_faults(model, stored),
-    ]
+    frequencies = {name: stored.pop(name) for name in list(stored) if name.endswith(_FREQUENCIES)}
+    tensors, faults = match(model, stored, lambda name: official_name(name, model))
+    faults += _frequency_faults(model, frequencies)
     if faults:
         raise UserFault([f"{weights}: {fault}" for fault in faults])
     return Foreign(model, tensors, format="gpt-neox", files=(*files, config), settings=options)
@@ -141,13 +138,13 @@ def _files(path: Path) -> list[Path]:
         raise UserFault([f"{path}: {rule}"])
     split = [file.name for file in files if "-model_00-" not in file.name]
     if split:
-        raise UserFault([f"{path}: must not be split over model-parallel ranks ({split[0]}). Merge the ranks first."])
+        raise UserFault([f"{path}: must not be split over model-parallel ranks ({split[0]}); merge the ranks first"])
     return files
 
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name. The names of tensors in a layer file of DeepSpeed get the prefix
-    `sequential.N`, which the names in a single weights file have."""
+    `sequential.N`, which the names in `pytorch_model.bin` already have."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or foreign file can cause any exception
@@ -164,47 +161,23 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in held.items()}
 
 
-def our_name(official: str) -> str:
-    """Convert the official name of a parameter, `sequential.N.*`, to its name in `LanguageModel`. Unknown names are
-    returned unchanged."""
-    match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
-    if match is None:
-        return official
-    index, rest = int(match[1]), match[2]
-    if rest == "word_embeddings.weight":
-        return "embedding"
-    if rest in ("norm.weight", "norm.bias"):
-        return f"final_{rest}"
-    for theirs, ours in _PARTS.items():
-        if rest.startswith(theirs):
-            rest = ours + rest.removeprefix(theirs).replace("_param_tokens", "s")
-            return f"blocks.{index - 2}.{rest}"  # 0 is the embedding, 1 is a reshape
-    return official
-
-
-_PARTS = {"attention.proj.": "attention.output.", "mlp.": "ffn."} | {
-    f"attention.{part}.": f"attention.qkv.{part}." for part in ("query", "key", "value")
-}
-
-
-def _official_name(name: str, model: TokenFormerConfig) -> str:
-    """Convert the name of a parameter of `LanguageModel` to its name in the official code, for messages."""
+def official_name(name: str, model: ModelConfig) -> str:
+    """Convert the name of a weight of `LanguageModel` to its name in the official code, `sequential.N.*`, where N is 0
+    for the embedding, 2 for the first block, and the number of blocks plus 3 for the final norm."""
     if name == "embedding":
         return _EMBEDDING
     if name.startswith("final_norm."):
         return f"sequential.{model.n_layer + 3}.{name.removeprefix('final_')}"
     _, index, rest = name.split(".", 2)
-    for theirs, ours in _PARTS.items():
+    for ours, theirs in (("attention.qkv.", "attention."), ("attention.output.", "attention.proj."), ("ffn.", "mlp.")):
         if rest.startswith(ours):
             rest = theirs + rest.removeprefix(ours)
     return f"sequential.{int(index) + 2}.{rest.removesuffix('s')}_param_tokens"
 
 
-def _frequency_faults(model: TokenFormerConfig, stored: Mapping[str, Tensor]) -> Iterator[str]:
+def _frequency_faults(model: TokenFormerConfig, frequencies: Mapping[str, Tensor]) -> Iterator[str]:
     r = rotary_dims(model)
     ours = torch.tensor([ROTARY_BASE ** (-j / r) for j in range(0, r, 2)])
-    for name, tensor in stored.items():
-        if name.endswith(_FREQUENCIES) and not (
-            tensor.shape == ours.shape and torch.allclose(tensor.float(), ours, rtol=1e-2)
-        ):
+    for name, tensor in frequencies.items():
+        if tensor.shape != ours.shape or not torch.allclose(tensor.float(), ours, rtol=1e-2):
             yield f"{name}: the rotary frequencies differ from those of the config"

@@ -57,7 +57,8 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
         max_unknown: maximum fraction of unknown tokens (`Tokenizer.count_unknown`).
 
     Raises:
-        UserFault: there is no text, the text is faulty, or the fraction of unknown tokens exceeds `max_unknown`.
+        UserFault: there is no text, a file cannot be read as text, or the fraction of unknown tokens exceeds
+            `max_unknown`.
     """
     source = TextSource(path)
     try:

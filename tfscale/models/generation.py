@@ -33,9 +33,9 @@ class Sampling:
 
 
 class Reader:
-    """Incremental reader of a text, which returns the logits of the next token. When the context window is full, only
-    its second half, or all new tokens if these are more, is kept and read again with a new cache. This makes room for
-    further tokens."""
+    """Incremental reader of a text, which returns the logits of the next token. When the context window is full, the
+    reader keeps the second half of the window, or all new tokens if these are more, and reads the kept tokens again
+    with a new cache."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
@@ -80,6 +80,6 @@ def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so one remains
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # does not count the token itself, so one remains
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

@@ -17,14 +17,14 @@ def stream(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
-    """Return the initial values of a tensor, in float32 on the CPU. `part` is a suffix of the name that selects a
+def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, suffix: str = "") -> Tensor:
+    """Return the initial values of a tensor, in float32 on the CPU. `suffix` is appended to the name to select a
     different random stream."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith("norm.bias"):
         return torch.zeros(shape)
-    return torch.randn(shape, generator=stream(seed, name + part)).mul_(config.initial_std(name))
+    return torch.randn(shape, generator=stream(seed, name + suffix)).mul_(config.initial_std(name))
 
 
 @torch.no_grad()

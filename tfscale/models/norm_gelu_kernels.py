@@ -93,13 +93,13 @@ def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tup
     Args:
         scores: [tokens, projections, n], contiguous.
         ends: index of the first score after each group.
-        taus: tau of each group.
+        taus: scale `TokenGroup.tau` of each group.
     """
     tokens, projections, n = scores.shape
     weights = torch.empty_like(scores)
     scales = torch.empty(tokens, projections, len(ends), dtype=wide(scores.dtype), device=scores.device)
     for group, start, stop, tau, sizes in _launches(ends, taus):
-        _wrapped(_norm_gelu)[(tokens * projections,)](
+        wrap_triton(_norm_gelu)[(tokens * projections,)](
             scores, weights, scales, n, start, stop, group, len(ends), TAU=tau, EPS=NORM_EPS, **sizes
         )
     return weights, scales
@@ -118,16 +118,11 @@ def norm_gelu_backward(
     d_scores, weights = torch.empty_like(scores), torch.empty_like(scores)
     by_token, by_projection, _ = d_weights.stride()
     for group, start, stop, tau, sizes in _launches(ends, taus):
-        _wrapped(_norm_gelu_backward)[(tokens, projections)](
+        wrap_triton(_norm_gelu_backward)[(tokens, projections)](
             d_weights, scores, scales, d_scores, weights, by_token, by_projection, n, start, stop, group, len(ends),
             TAU=tau, **sizes,
         )  # fmt: skip
     return d_scores, weights
-
-
-def _wrapped(kernel: Any) -> Any:
-    """Return a kernel in the form that torch.compile can trace. torch 2.11 refuses kernels in Triton's interpreter."""
-    return wrap_triton(kernel) if isinstance(kernel, triton.runtime.JITFunction) else kernel
 
 
 def _launches(ends: Sequence[int], taus: Sequence[float]) -> Iterator[tuple[int, int, int, float, dict[str, int]]]:

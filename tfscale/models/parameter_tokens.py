@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
 NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
 """Function Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
@@ -40,11 +40,7 @@ ALIGNMENT = 64
 def aligned(n: int, norm_activation: NormActivation) -> int:
     """Return the number of rows of the weights of `n` parameter tokens after padding with zero rows. With softmax,
     weights are not padded, because the zero rows would change the output."""
-    if norm_activation == "softmax":
-        return n
-    if norm_activation == "l2_norm_gelu" or norm_activation == "l1_norm_gelu" or norm_activation == "gelu_l2_norm":
-        return -(-n // ALIGNMENT) * ALIGNMENT
-    assert_never(norm_activation)
+    return n if norm_activation == "softmax" else -(-n // ALIGNMENT) * ALIGNMENT
 
 
 def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tfscale.models.checkpointing import checkpointed
 from tfscale.models.parameter_tokens import Groups, NormActivation, aligned, total
-from tfscale.models.precision import product_dtype
+from tfscale.models.precision import product_dtype, wide
 from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattention
 
 
@@ -77,8 +77,8 @@ def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
 def _scale(scores: Tensor, tau: float) -> Tensor:
     """Return tau divided by the L2 norm [..., 1] of the scores [..., n]."""
     # Squares are summed in at least float32, because n is in the thousands and bf16 has only 8 bits of precision.
-    wide = scores if scores.dtype == torch.float64 else scores.float()
-    return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
+    squares = scores.to(wide(scores.dtype)).square()
+    return torch.rsqrt(squares.sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
 
 
 def joined_pattention(

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tfscale.models.config import ModelConfig, rotary_dims
+from tfscale.models.precision import wide
 
 ROTARY_BASE = 10_000.0
 
@@ -26,9 +27,8 @@ def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> 
     r = rotary_dims(config)
     if r == 0:
         return None
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    frequency = ROTARY_BASE ** (-torch.arange(0, r, 2, device=positions.device, dtype=wide) / r)
-    angles = positions.to(wide)[..., None, None] * frequency
+    frequency = ROTARY_BASE ** (-torch.arange(0, r, 2, device=positions.device, dtype=wide(dtype)) / r)
+    angles = positions.to(wide(dtype))[..., None, None] * frequency
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     return Rotation(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 

@@ -3,8 +3,8 @@ temporary values, so tiles limit the memory. On a CPU, the values of a tile also
 operations."""
 
 TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
-"""Target for the maximum number of values in a tile, by device type: as many as fit in the caches of a CPU, or half a
-GiB in bf16 on a GPU."""
+"""Number of values that a tile should not exceed, by device type: as many as fit in the caches of a CPU, or half a GiB
+in bf16 on a GPU."""
 
 LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 512, 1024, 192
 """Numbers of tokens that a tile of logits, of stored scores or of recomputed scores may have even if the tile then has

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from tfscale.models.config import ModelConfig
-from tfscale.models.execution import Execution, Recompute
-from tfscale.models.matrices import Matrix
+from tfscale.models.config import Execution, Matrix, ModelConfig, Recompute
 from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, aligned, default_tau, total
 from tfscale.models.tiles import score_rows
 
@@ -168,7 +166,7 @@ class TokenFormerConfig(ModelConfig):
 
 
 def _joins(execution: Execution) -> bool:
-    """Return whether `joined_pattention` computes the Pattention layers."""
+    """Return True if `joined_pattention` computes the Pattention layers."""
     return execution.kernels or (execution.compiled and execution.activation_bytes == 2)
 
 

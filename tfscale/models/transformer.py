@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tfscale.models.config import ModelConfig
-from tfscale.models.execution import Execution
-from tfscale.models.matrices import Matrix
+from tfscale.models.config import Execution, Matrix, ModelConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,8 +29,7 @@ class TransformerConfig(ModelConfig):
     def build_block(self) -> "nn.Module":
         from torch import nn
 
-        from tfscale.models.block import Block
-        from tfscale.models.linear import FeedForward, QKVLinear
+        from tfscale.models.block import Block, FeedForward, QKVLinear
 
         d = self.d_model
         output = nn.Linear(d, d, bias=False)

@@ -117,8 +117,8 @@ class Optimizer(ABC):
         nothing, because the update of a row usually depends on no other row."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the state of a weight for its PyTorch optimizer, as after `step` updates but with slots of zeros,
-        which the caller overwrites."""
+        """Return the state of a weight in its PyTorch optimizer after `step` updates, with zeros in the slots, which
+        the caller overwrites."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}

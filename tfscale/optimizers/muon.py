@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tfscale.models.config import ModelConfig
+from tfscale.models.config import Matrix, ModelConfig, is_block_matrix
 from tfscale.models.counts import parameters
-from tfscale.models.matrices import Matrix, is_block_matrix
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import HELD, Slot, WholeUpdate, chunks
 from tfscale.ranges import Count, Momentum
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 class Muon(AdamW):
     """Settings of Muon for the matrices of the blocks, and of AdamW for all other weights.
 
-    `lr` is the learning rate of the matrices. Weight decay is decoupled. As in torch.optim.Muon, it is multiplied by
-    the learning rate but not by `update_scale`.
+    `lr` is the learning rate of the matrices. As in torch.optim.Muon, weight decay is decoupled and is multiplied by
+    the learning rate, but not by `update_scale`.
     """
 
     momentum: Momentum = 0.95
@@ -30,8 +29,8 @@ class Muon(AdamW):
     ns_steps: Count = 5
     """Number of Newton-Schulz iterations."""
     orthogonalize: Literal["whole", "groups"] = "whole"
-    """Unit of orthogonalisation of the keys and values of a Pattention. whole: the whole matrix of a projection.
-    groups: the rows of each group of parameter tokens separately."""
+    """Rows of the keys or values of a Pattention that are orthogonalised together. whole: all rows of a projection.
+    groups: the rows of each group of parameter tokens."""
 
     name: ClassVar[str] = "muon"
     weight_wise: ClassVar[bool] = False
@@ -53,8 +52,8 @@ class Muon(AdamW):
         return [*built, *super().build(others, model)] if others else built
 
     def parts(self, matrix: Matrix) -> tuple[int, ...]:
-        """Return the number of rows of each part of a weight. The parts are consecutive and are orthogonalised
-        separately."""
+        """Return the numbers of rows of the matrices that are stacked in a weight. Each of these matrices is
+        orthogonalised separately."""
         if self.orthogonalize == "groups" and matrix.groups:
             return matrix.groups
         return (matrix.rows_of_a_map,) * matrix.maps

@@ -1,8 +1,8 @@
 """Muon's update of matrices, on one device or divided over ranks.
 
-torch.optim.Muon is not sufficient: it orthogonalises each weight as a whole, as stored, on every rank, and scales the
-update by the stored shape. Here a weight may stack several maps (fused queries, keys and values), the scale is a
-setting, rows that are frozen after a growth are excluded, and weights may be sharded.
+torch.optim.Muon orthogonalises each weight as one matrix on every rank, and scales the update by the shape of this
+matrix. Here a weight may stack several matrices (fused queries, keys and values), the scale is a setting, rows that are
+frozen after a growth are excluded, and weights may be sharded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +32,8 @@ class Update:
     scale: float
     """Factor by which the orthogonalised update is multiplied, in addition to the learning rate."""
     parts: tuple[int, ...]
-    """Number of rows of each matrix that is orthogonalised separately. The sum is the number of rows of the weight."""
+    """Number of rows of each matrix in the weight that is orthogonalised separately. The numbers sum to the number of
+    rows of the weight."""
 
 
 class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
@@ -59,8 +60,8 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         assert closure is None
         active = [(each, group) for each, group in zip(self._updates, self.param_groups, strict=True)
                   if each.weight.grad is not None]  # fmt: skip
-        for place in chunks([each.weight.numel() for each, _ in active], _place()[1]):
-            chunk = active[place]
+        for members in chunks([each.weight.numel() for each, _ in active], _rank_and_number()[1]):
+            chunk = active[members]
             directions = self._orthogonal([(each, self._direction(each.weight, group)) for each, group in chunk])
             for (each, group), direction in zip(chunk, directions, strict=True):
                 rows = local(each.weight)
@@ -88,7 +89,7 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
     def _orthogonal(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
         """Return the orthogonalised matrices of all given weights. Each matrix is computed by one rank and sent to the
         other ranks."""
-        rank, ranks = _place()
+        rank, ranks = _rank_and_number()
         mine = [index for index in range(len(given)) if index % ranks == rank]
         done = dict(zip(mine, self._orthogonal_here([given[index] for index in mine]), strict=True))
         results = []
@@ -121,7 +122,7 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         return results
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_number() -> tuple[int, int]:
     """Return the rank of this process and the number of ranks."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:  # importing DTensor takes a second, and a single process does
 
 
 def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Return whether a tensor is sharded. DTensor is not imported for this, because it has already been imported if a
-    tensor is sharded."""
+    """Return True if a tensor is sharded. This function does not import DTensor, because no tensor is sharded before
+    another module has imported DTensor."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(tensor, tensors.DTensor)
 
@@ -35,6 +35,6 @@ def first_row(tensor: Tensor) -> int:
     for dimension, placement in enumerate(tensor.placements):
         if not placement.is_replicate():
             assert placement.is_shard(0)
-            place, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
-            first = place * -(-tensor.shape[0] // size)
+            rank, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
+            first = rank * -(-tensor.shape[0] // size)
     return first
