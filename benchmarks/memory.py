@@ -16,8 +16,9 @@ from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.bench.stages import stage
-from tfscale.models.config import Execution, ModelConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory, parameters
+from tfscale.models.execution import Execution
 from tfscale.stage.layout import Layout
 from tfscale.stage.spec import RunSpec
 from tfscale.training.device import resolve

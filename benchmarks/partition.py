@@ -20,8 +20,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from tfscale.bench.rows import Found, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import PAPER
-from tfscale.models.config import Execution, ModelConfig, Recompute
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory
+from tfscale.models.execution import Execution, Recompute
 from tfscale.models.init import build_model
 from tfscale.models.rotary import rotary_table
 

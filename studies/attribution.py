@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from studies.tables import page, run_study, table
 from studies.training import loss_of, planned, prepare, train_all
 from tfscale.models.block import Block
-from tfscale.models.config import ModelConfig, is_block_matrix
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.families import FAMILIES
+from tfscale.models.matrices import is_block_matrix
 from tfscale.models.parameter_tokens import total
 from tfscale.models.pattention import Pattention, QKVPattention
 from tfscale.models.tokenformer import TokenFormerConfig

@@ -6,9 +6,9 @@
 
 --elsewhere compares the best recipe, the recipe from which it derives, and the paper's recipe on another corpus and
 shape, which were not used to choose anything. Each cell is a chain of `progressive_tiny_adamw`, or of
-`progressive_small_adamw` with --elsewhere, with some settings changed. Finished stages are not trained again, and `tfscale
-status` shows the state of a cell. All cells are evaluated on validation text that no comparison reports. The tables are
-written to docs/measurements/study.
+`progressive_small_adamw` with --elsewhere, with some settings changed. Finished stages are not trained again, and
+`tfscale status` shows the state of a cell. All cells are evaluated on validation text that no comparison reports. The
+tables are written to docs/measurements/study.
 """
 
 import argparse
@@ -203,7 +203,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=["tune", "rank", "again"])
     parser.add_argument("--parallel", type=int, default=2, help="number of stages to train in parallel")
-    parser.add_argument("--elsewhere", action="store_true", help="use another corpus and shape (progressive_small_adamw)")
+    parser.add_argument(
+        "--elsewhere", action="store_true", help="use progressive_small_adamw: another corpus and shape"
+    )
     arguments = parser.parse_args()
     setup = ELSEWHERE if arguments.elsewhere else HERE
     {"tune": tune, "rank": rank, "again": again}[arguments.phase](setup, arguments.parallel)

@@ -16,7 +16,7 @@ import torch
 from studies.parametrization import MUON, WIDTH, Arm, first_update
 from studies.tables import mean_and_range, page, run_study, table
 from studies.training import loss_of, planned, prepare, train
-from tfscale.models.config import Matrix
+from tfscale.models.matrices import Matrix
 from tfscale.optimizers.muon import Muon
 from tfscale.stage.folder import is_done
 

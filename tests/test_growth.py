@@ -13,7 +13,7 @@ from tfscale.checkpoint.slots import slots_in, slots_of
 from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.grow_stage import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
-from tfscale.models.config import Recompute
+from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model, first_groups_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tfscale.models.config import Execution, ModelConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops, memory, parameters
+from tfscale.models.execution import Execution
 from tfscale.models.init import build_model
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig

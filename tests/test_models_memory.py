@@ -7,8 +7,9 @@ import pytest
 from benchmarks.memory import Case, measure_training_peak
 from tfscale.bench.apart import run_apart
 from tfscale.bench.sizes import tokenformer, transformer
-from tfscale.models.config import Execution, ModelConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory
+from tfscale.models.execution import Execution
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

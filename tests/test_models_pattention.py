@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tfscale.models import tiles
-from tfscale.models.config import Recompute
+from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model
 from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, default_tau
 from tfscale.models.pattention import Pattention, pattentions, plain_pattention

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfscale.models.language_model import look_up
+from tfscale.models.tied_embedding import look_up
 
 TOKENS = torch.tensor([[3, 1, 3], [0, 6, 3]])
 TARGETS = torch.tensor([[1, 3, 0], [6, 3, 5]])

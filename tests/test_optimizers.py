@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from studies.parametrization import ARMS, Arm, change_of_outputs, first_update
 from tfscale.config.compose import compose
-from tfscale.models.config import Matrix, ModelConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
+from tfscale.models.matrices import Matrix
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from test_training_parts import SPEC
 
-from tfscale.models.config import Execution
 from tfscale.models.counts import MEMORY_SHARE, memory
+from tfscale.models.execution import Execution
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.layout import EVALUATION_TOKENS, Hardware, Layout, choose_layout, halved, layout_of

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tfscale.bench.sizes import tokenformer
-from tfscale.models.config import Execution
 from tfscale.models.counts import memory
+from tfscale.models.execution import Execution
 from tfscale.models.init import build_model
 from tfscale.optimizers import base
 from tfscale.optimizers.muon import Muon

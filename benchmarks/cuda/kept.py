@@ -12,7 +12,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from benchmarks.cuda.check import Check
 from benchmarks.partition import SEQUENCES, planned_bytes
 from tfscale.bench.sizes import tokenformer, transformer
-from tfscale.models.config import Execution, ModelConfig, Recompute
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution, Recompute
 from tfscale.models.init import build_model
 from tfscale.models.rotary import rotary_table
 

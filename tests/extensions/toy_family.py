@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tfscale.models.block import Block, QKVLinear
-from tfscale.models.config import Execution, Matrix, ModelConfig
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution
 from tfscale.models.families import FAMILIES
+from tfscale.models.matrices import Matrix
 
 
 @FAMILIES.register("gated")

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tfscale.models.config import ModelConfig, Recompute
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.stage.run_options import Precision

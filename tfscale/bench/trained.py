@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import Family, Size
-from tfscale.models.config import Execution, ModelConfig, Recompute
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops, memory
+from tfscale.models.execution import Execution, Recompute
 from tfscale.models.init import build_model
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer

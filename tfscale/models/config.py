@@ -1,5 +1,4 @@
-"""Base class for model configs, the matrices of a block, and the execution settings of a training step. Planning also
-uses these classes, so torch is imported only to build a module."""
+"""Base class for model configs. Planning also uses these classes, so torch is imported only to build a module."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,71 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
+from tfscale.models.execution import Execution, Recompute
+from tfscale.models.matrices import Matrix, is_block_matrix
+
 if TYPE_CHECKING:
     from torch import nn
 
 Init = Literal["official", "scaled"]
 """Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: a variant for models whose shapes
 differ strongly from those configs (`residual_std`, `init_std`)."""
-
-
-Recompute = Literal["none", "pattention", "blocks"]
-"""Mode of activation checkpointing. `none`: the backward pass recomputes nothing. `pattention`: the backward pass
-recomputes the scores of every Pattention. `blocks`: the backward pass recomputes all activations inside a block."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
-
-    fan_in: int
-    """Number of inputs of each linear map, which is the number of terms in the sum for an output."""
-    fan_out: int
-    """Number of outputs of each linear map."""
-    maps: int = 1
-    """Number of linear maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
-    inputs_are_rows: bool = False
-    """True if the weight is stored as [fan_in, fan_out], as the values of a Pattention are."""
-    groups: tuple[int, ...] = ()
-    """Number of rows of each group of parameter tokens; empty for a weight that has no parameter tokens."""
-
-    @property
-    def size(self) -> int:
-        """Number of values in the weight."""
-        return self.maps * self.fan_in * self.fan_out
-
-    @property
-    def rows_of_a_map(self) -> int:
-        """Number of rows of the weight that belong to one linear map."""
-        return self.fan_in if self.inputs_are_rows else self.fan_out
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Execution settings of a training step on one device."""
-
-    sequences: int
-    """Number of sequences in a micro-batch."""
-    activation_bytes: int = 4
-    """Number of bytes per value in the forward pass: 4 in float32, 2 under bf16 autocast."""
-    recompute: Recompute = "none"
-    in_backward: bool = False
-    """True if each weight is updated, and its gradient freed, during the backward pass."""
-    shards: int = 1
-    """Number of devices that weights, gradients and optimizer state are sharded over (FSDP)."""
-    device: str = "cpu"
-    """Torch device type. Tiles are larger on a GPU than on a CPU."""
-    state_bytes: float = 8.0
-    """Number of bytes of optimizer state per weight: 8 for the two moments of AdamW."""
-    update_bytes: int = 0
-    """Number of bytes that an update of the weights allocates in addition to the optimizer state."""
-    buckets: bool = False
-    """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
-    micro-batch, each gradient is copied as soon as it is computed, and then freed."""
-    compiled: bool = False
-    """True if torch.compile compiles the blocks, and chooses the tensors that a block keeps for the backward pass."""
-    kernels: bool = False
-    """True if Pattention uses this package's Triton kernels for the norm and GELU."""
 
 
 @dataclass(frozen=True)
@@ -205,12 +148,6 @@ class ModelConfig(ABC):
     @abstractmethod
     def details(self) -> str:
         """Phrase for model cards that describes the fields that only this model family has."""
-
-
-def is_block_matrix(name: str, dimensions: int) -> bool:
-    """Return True if the weight with this name and number of dimensions is a matrix of a block, and False for the
-    embedding, gains and biases."""
-    return dimensions == 2 and name.startswith("blocks.")
 
 
 def rotary_dims(config: ModelConfig) -> int:

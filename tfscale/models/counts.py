@@ -10,7 +10,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
-from tfscale.models.config import Execution, ModelConfig
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution
 from tfscale.models.tiles import logit_rows
 
 

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tfscale.models.block import LAYER_NORM_EPS
 from tfscale.models.cache import Past
 from tfscale.models.checkpointing import checkpointed
-from tfscale.models.config import ModelConfig, Recompute
+from tfscale.models.config import ModelConfig
 from tfscale.models.cross_entropy import Reduction, cross_entropy, token_losses
+from tfscale.models.execution import Recompute
 from tfscale.models.pattention import Pattention
 from tfscale.models.rotary import rotary_table
+from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
@@ -108,36 +108,3 @@ class LanguageModel(nn.Module):
     def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy [batch] of each sequence in nats, summed over its tokens, without gradients."""
         return token_losses(self.hidden(tokens), self.embedding, targets, self._fused_loss).sum(-1)
-
-
-def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the embeddings [..., d_model] of tokens [...], and the embedding matrix [vocab_size, d_model]. The loss
-    must use the returned matrix instead of `embedding`, because the gradient of the lookup is added in place to the
-    gradient of the returned matrix. Both outputs can be differentiated once. Under torch.compile, or if no gradient is
-    needed, the outputs are a plain lookup and `embedding` itself."""
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and embedding.requires_grad):
-        return F.embedding(tokens, embedding), embedding
-    rows, weight = _LookUp.apply(tokens, embedding)  # type: ignore[no-untyped-call]
-    return rows, weight
-
-
-class _LookUp(torch.autograd.Function):
-    """Embedding lookup whose backward pass adds the lookup's gradient in place to the gradient that the loss
-    computes [vocab_size, d_model]. Autograd would allocate a second gradient of this size, with zeros in all but a few
-    rows. With 124M parameters and 1,024 tokens, this took a tenth of the time of a training step on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(tokens)
-        return F.embedding(tokens, embedding), embedding.view_as(embedding)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_rows: Tensor, d_embedding: Tensor) -> tuple[None, Tensor]:
-        (tokens,) = ctx.saved_tensors
-        index, rows = tokens.flatten(), d_rows.flatten(0, -2).to(d_embedding.dtype)
-        if d_embedding.device.type == "cpu":
-            d_embedding.index_add_(0, index, rows)
-        else:  # deterministic, because it sorts first, unlike index_add_ on a GPU
-            d_embedding.index_put_((index,), rows, accumulate=True)
-        return None, d_embedding

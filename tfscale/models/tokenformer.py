@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from tfscale.models.config import Execution, Matrix, ModelConfig, Recompute
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution, Recompute
+from tfscale.models.matrices import Matrix
 from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, aligned, default_tau, total
 from tfscale.models.tiles import score_rows
 

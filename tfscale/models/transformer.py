@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tfscale.models.config import Execution, Matrix, ModelConfig
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution
+from tfscale.models.matrices import Matrix
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tfscale.models.config import ModelConfig, is_block_matrix
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.matrices import is_block_matrix
 from tfscale.optimizers.base import Optimizer, Slot
 from tfscale.ranges import Momentum, NonNegative
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tfscale.models.config import Matrix, ModelConfig, is_block_matrix
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.matrices import Matrix, is_block_matrix
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import HELD, Slot, WholeUpdate, chunks
 from tfscale.ranges import Count, Momentum

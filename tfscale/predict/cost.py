@@ -17,8 +17,8 @@ import socket
 from dataclasses import dataclass
 from typing import assert_never
 
-from tfscale.models.config import Recompute
 from tfscale.models.counts import Flops, Memory, flops, non_embedding_parameters, parameters
+from tfscale.models.execution import Recompute
 from tfscale.orchestrate.speed import Speed
 from tfscale.predict.machine import GIGA, Machine
 from tfscale.stage.layout import Layout, choose_layout, memory_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfscale.faults import Fault
-from tfscale.models.config import Execution, Recompute
 from tfscale.models.counts import MEMORY_SHARE, Memory, memory
+from tfscale.models.execution import Execution, Recompute
 from tfscale.optimizers.base import Optimizer
 from tfscale.stage.run_options import Precision, RunOptions
 from tfscale.stage.spec import StageSpec
