@@ -78,8 +78,8 @@ def _limits(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the different numbers of finished seeds that the arms have at their sizes, without 0 and in increasing
-    order, or [1] if no run has finished."""
+    """Return the different numbers of finished seeds, in increasing order and without 0, over all sizes of all arms, or
+    [1] if no run has finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 
