@@ -23,12 +23,11 @@ SAME_COMPUTE = 0.03
 def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
     """Return the sentences of the main figure's caption."""
     chain = the_chain(arms)
-    first, *_, last = [*chain.sizes, chain.sizes[-1]]
     others = [arm.title for arm in arms if arm is not chain]
     against = f" and {join(others)}" if others else ""
     return (
-        f"Validation perplexity over cumulative training compute of {chain.title}, a chain that grows from {first} to "
-        f"{last} parameters,{against}.",
+        f"Validation perplexity over cumulative training compute of {chain.title}, a chain that grows from "
+        f"{chain.sizes[0]} to {chain.sizes[-1]} parameters,{against}.",
         f"A large mark is the end of a run{', a branch of its trunk' if chain.trunk else ''}. Of two marks at the same "
         "compute, the lower one is better.",
         *regime(arms),
