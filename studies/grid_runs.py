@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfscale.advise.evidence import COMPUTE, GROWTH
 from tfscale.advise.law import Measured
+from tfscale.advise.laws import COMPUTE, GROWTH
 from tfscale.advise.runs import read_runs
 from tfscale.models.counts import parameters
 from tfscale.stage.folder import Stage, is_done

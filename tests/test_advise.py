@@ -11,9 +11,8 @@ from finished import overrides_of
 from schemas import checked
 from typer.testing import CliRunner
 
-from tfscale.advise.evidence import Recipe
 from tfscale.advise.pilot import Pilot, plan_pilot
-from tfscale.advise.question import ask
+from tfscale.advise.question import Recipe, ask
 from tfscale.advise.runs import growth_factor, read_runs
 from tfscale.cli.main import app
 from tfscale.config.compose import compose

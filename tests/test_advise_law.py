@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfscale.advise.law import FAR, LEVEL, Law, Measured, fit, interval
-from tfscale.advise.observed import mixing_time, multipliers_of
+from tfscale.advise.observed import mixing_time, multipliers
 from tfscale.analysis.intervals import Array
 
 NOISE = 0.003
@@ -127,7 +127,7 @@ def test_too_few_budgets_do_not_suffice() -> None:
 def test_the_compute_multiplier_is_that_of_power_laws_and_is_not_extrapolated() -> None:
     compute = np.linspace(0, 4, 9)
     slow, fast = (np.stack([compute, 1 - 0.1 * (compute + shift)], axis=1) for shift in (0, np.log(2)))
-    found = multipliers_of(slow, fast)
+    found = multipliers(slow, fast)
     assert [point.multiplier for point in found] == pytest.approx([2.0] * len(found))
     assert np.log(found[0].loss) == pytest.approx(fast[0, 1])
     assert np.log(found[-1].loss) == pytest.approx(slow[-1, 1])

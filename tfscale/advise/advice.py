@@ -6,11 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.advise.evidence import Family
 from tfscale.advise.law import FAR, Law, interval
 from tfscale.advise.laws import TITLES, Laws, fit_laws
 from tfscale.advise.observed import Observed, observe
-from tfscale.advise.question import Question
+from tfscale.advise.question import Family, Question
 from tfscale.advise.runs import Run, growth_factor
 from tfscale.analysis.intervals import Array
 from tfscale.config.schedule import StagePart
@@ -80,7 +79,7 @@ class Advice:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Answer to a question."""
+    """Answer to a `Question`: the laws, measurements that do not need a law, and the advice."""
 
     laws: Laws
     observed: tuple[Observed, ...]
@@ -125,7 +124,7 @@ def _from_scratch(question: Question, family: Family, laws: Sequence[Law]) -> Op
     """Return the option that trains every target from scratch, with an equal share of the budget and a separate law for
     each target."""
     prices = [question.price(question.recipe.scratch(target, family)) for target in question.targets]
-    tokens = [question.share / price.amount for price in prices]
+    tokens = [question.budget.amount / len(prices) / price.amount for price in prices]
     flops = [count * price.flops for count, price in zip(tokens, prices, strict=True)]
     places = [np.array([each]) for each in flops]
     return _option(f"{TITLES[family]} from scratch", None, 0.0, tokens, sum(flops), laws, places)
@@ -173,8 +172,8 @@ def _option(
     laws: Sequence[Law],
     places: Sequence[Array],
 ) -> Option:
-    """Return an option. Its losses are predicted by one law per target, at one array of values of the law's variables
-    per target (`places`)."""
+    """Return an option whose losses are predicted by one law per target. `places` contains one array per target: the
+    values of the law's variables."""
     draws = [law.draws(place) for law, place in zip(laws, places, strict=True)]
     runs = [law.run_draws(each) for law, each in zip(laws, draws, strict=True)]
     beyond = max(law.beyond(place) for law, place in zip(laws, places, strict=True))

@@ -104,13 +104,13 @@ class Law:
     scatter: Array
     """Residuals of log L [runs], scaled to account for the degrees of freedom."""
     seed_noise: float
-    """Standard deviation of the final loss between seeds, as a fraction of the loss, in excess of the residuals. It is
-    0 if no runs differ only in their seed."""
+    """Standard deviation of the final loss between seeds that the residuals do not explain, as a fraction of the loss.
+    It is 0 if no runs differ only in their seed."""
 
     @property
     def irreducible(self) -> float:
-        """Irreducible loss E in nats per token. If E depends on a variable, the value of E at the geometric mean of
-        this variable over the runs is returned."""
+        """Irreducible loss E in nats per token. If E depends on a variable, this is the value of E at the geometric
+        mean of the variable over the runs."""
         return float(np.exp(self.parameters[0]))
 
     @property

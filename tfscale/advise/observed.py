@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfscale.advise.evidence import grown_runs, scratch_runs
-from tfscale.advise.laws import Laws
+from tfscale.advise.laws import Laws, grown_runs, scratch_runs
 from tfscale.advise.question import Question
 from tfscale.advise.runs import Run
 from tfscale.analysis.intervals import Array
@@ -23,7 +22,7 @@ from tfscale.analysis.intervals import Array
 
 @dataclass(frozen=True)
 class Multiplier:
-    """Compute multiplier at one loss."""
+    """Compute multiplier of growth at one loss."""
 
     loss: float
     """Validation loss in nats per token."""
@@ -33,7 +32,7 @@ class Multiplier:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixing time of one growth."""
+    """Number of training tokens after a growth until the loss is that of a model from scratch (mixing time)."""
 
     base_tokens: int
     """Number of training tokens of the base before the growth."""
@@ -63,33 +62,29 @@ def observe(question: Question, runs: Sequence[Run], laws: Laws) -> tuple[Observ
     found = []
     for place, target in enumerate(question.targets):
         within = fitted[place].noise if fitted else 0.0
-        scratch = {
-            decayed: scratch_runs(question.recipe, runs, target, "tokenformer", decayed) for decayed in (True, False)
-        }
+        scratch, scratch_trunks = (
+            scratch_runs(question.recipe, runs, target, "tokenformer", decayed) for decayed in (True, False)
+        )
         for base in question.bases:
             model = question.recipe.grown(base, target).model
-            grown = {
-                decayed: [run for run in grown_runs(question.recipe, runs, base, decayed) if run.model == model]
+            grown, grown_trunks = (
+                [run for run in grown_runs(question.recipe, runs, base, decayed) if run.model == model]
                 for decayed in (True, False)
-            }
-            of_costs = multipliers(scratch[True], grown[True])
-            times = mixing_times(scratch[False], grown[False], within)
-            found += [Observed(base.size, target.size, of_costs, times)] if of_costs or times else []
+            )
+            ratios = multipliers(_points(scratch), _points(grown)) if scratch and grown else ()
+            times = mixing_times(scratch_trunks, grown_trunks, within)
+            found += [Observed(base.size, target.size, ratios, times)] if ratios or times else []
     return tuple(found)
 
 
-def multipliers(scratch: Sequence[Run], grown: Sequence[Run]) -> tuple[Multiplier, ...]:
+def _points(runs: Sequence[Run]) -> Array:
+    return np.log([(run.flops, run.loss) for run in runs])
+
+
+def multipliers(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
     """Return the compute multiplier at the final loss of each run on the frontier of the runs from scratch or on the
-    frontier of the grown runs, the highest loss first. Losses that only one of the two frontiers reaches are
-    omitted."""
-    if not scratch or not grown:
-        return ()
-    return multipliers_of(*(np.log([(run.flops, run.loss) for run in runs]) for runs in (scratch, grown)))
-
-
-def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
-    """Return the compute multipliers, as `multipliers` does, for runs given as points (log compute, log loss) [runs,
-    2]."""
+    frontier of the grown runs, the highest loss first. Losses that only one of the two frontiers reaches are omitted.
+    Runs are given as points (log compute, log loss) [runs, 2]."""
     fronts = [_frontier(points) for points in (scratch, grown)]
     low, high = max(front[-1, 1] for front in fronts), min(front[0, 1] for front in fronts)
     losses = np.unique(np.concatenate([front[:, 1] for front in fronts]))[::-1]

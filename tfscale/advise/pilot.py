@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfscale.advise.evidence import grown_runs
 from tfscale.advise.law import FAR
+from tfscale.advise.laws import grown_runs
 from tfscale.advise.question import Question
 from tfscale.advise.runs import Run
 from tfscale.config.schedule import StagePart
@@ -38,9 +38,9 @@ class Pilot:
 
 
 def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
-    """Return the pilot runs for a question. Their largest budget is the question's budget divided by `LARGEST`, unless
-    this is too small for different budgets. They grow from the base from which the largest number of finished runs have
-    grown or, if there are several such bases, from the largest of them.
+    """Return the pilot runs for a question. Their largest budget is the question's budget divided by `LARGEST`, or more
+    if `LEVELS` different budgets of at least `FEWEST_STEPS` steps require it. The runs grow from the base from which
+    the largest number of finished runs have grown or, if there are several such bases, from the largest of them.
 
     Args:
         plan: plan of the experiment, with the arms from scratch as baselines.

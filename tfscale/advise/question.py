@@ -1,17 +1,57 @@
-"""The question that `tfscale advise` answers. It consists of target sizes and a budget."""
+"""The question that `tfscale advise` answers. It consists of a recipe, target sizes and a budget."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
-from tfscale.advise.evidence import Recipe
 from tfscale.config.schedule import StagePart
 from tfscale.faults import Fault, UserFault
+from tfscale.plan.chain import Chain
+from tfscale.plan.plan import Plan
+from tfscale.plan.specs import Specs, tokenformer, transformer
 from tfscale.predict import Prediction
 from tfscale.stage.spec import StageSpec
 
+Family = Literal["tokenformer", "transformer"]
 Unit = Literal["FLOPs", "device-hours", "dollars"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Recipe of an experiment, which determines the stages that train a size from scratch or by growth."""
+
+    chain: Chain
+
+    @staticmethod
+    def of_plan(plan: Plan) -> "Recipe":
+        return Recipe(Chain(Specs(plan.experiment, plan.corpus)))
+
+    @property
+    def sizes(self) -> tuple[StagePart, ...]:
+        """Sizes of the schedule, smallest first."""
+        return tuple(part for part, _ in self.chain.sizes)
+
+    def scratch(self, size: StagePart, family: Family = "tokenformer") -> StageSpec:
+        """Return the spec of the stage that trains a size from scratch."""
+        specs, tokens = self.chain.specs, self.chain.base.spec.tokens
+        if family == "transformer":
+            assert size.transformer is not None, "the size has no Transformer"
+            shape = transformer(self.chain.experiment, size.transformer, specs.corpus)
+            return specs.scratch(shape, tokens, size.transformer.lr)
+        return specs.scratch(tokenformer(self.chain.experiment, size, specs.corpus), tokens, self.rate(size))
+
+    def rate(self, size: StagePart) -> float | None:
+        """Return the learning rate that the schedule sets for training a TokenFormer of a size from scratch, or None if
+        the schedule does not set a learning rate."""
+        return size.lr if size == self.sizes[0] else size.scratch_lr
+
+    def grown(self, base: StagePart, target: StagePart) -> StageSpec:
+        """Return the spec of the stage that grows a base to a target size."""
+        specs, experiment = self.chain.specs, self.chain.experiment
+        parent = specs.stage(base.size, self.scratch(base))
+        model = tokenformer(experiment, target, specs.corpus)
+        return specs.grown(parent, model, parent.spec.tokens, experiment.growth, self.chain.rate(target.lr))
 
 
 @dataclass(frozen=True)
@@ -45,11 +85,6 @@ class Question:
     predict: Callable[[StageSpec], Prediction]
     """Function that predicts the cost of a stage."""
 
-    @property
-    def share(self) -> float:
-        """Budget of each target if all targets are trained from scratch."""
-        return self.budget.amount / len(self.targets)
-
     def price(self, spec: StageSpec) -> Price:
         """Return the cost of a stage per training token.
 
@@ -57,7 +92,12 @@ class Question:
             UserFault: the cost in the unit of the budget is unknown.
         """
         prediction = self.predict(spec)
-        amount = _amount(prediction, self.budget.unit)
+        costs: dict[Unit, float | None] = {
+            "FLOPs": prediction.flops,
+            "device-hours": prediction.device_hours,
+            "dollars": prediction.dollars,
+        }
+        amount = costs[self.budget.unit]
         if amount is None:
             dollars = self.budget.unit == "dollars"
             known = "device.price must be set" if dollars else "the speed of the device is unknown"
@@ -95,9 +135,9 @@ UNITS: dict[str, Unit] = {"--flops": "FLOPs", "--hours": "device-hours", "--doll
 def _size_faults(recipe: Recipe, sizes: Sequence[str]) -> list[Fault]:
     names, imported = [part.size for part in recipe.sizes], recipe.chain.experiment.init_from
     if imported:
-        return [Fault("init_from", imported, "must be null, because the tokens of imported weights cannot be chosen")]
+        return [Fault("init_from", imported, "must be null, because imported weights were trained with a fixed budget")]
     if len(names) < 2:
-        return [Fault("schedule.stages", None, "must have at least two sizes, the smaller of which can be grown")]
+        return [Fault("schedule.stages", None, "must have at least two sizes, so that the smaller one can be grown")]
     allowed = f"must be one of {', '.join(names[1:])}, which a smaller size of the schedule can grow to"
     return [Fault("--size", size, allowed, f"--size {names[-1]}") for size in sizes if size not in names[1:]]
 
@@ -112,13 +152,3 @@ def _budget_faults(amounts: dict[str, float | None]) -> list[Fault]:
         for name, amount in given.items()
         if not (amount > 0 and math.isfinite(amount))
     ]
-
-
-def _amount(prediction: Prediction, unit: Unit) -> float | None:
-    if unit == "FLOPs":
-        return prediction.flops
-    if unit == "device-hours":
-        return prediction.device_hours
-    if unit == "dollars":
-        return prediction.dollars
-    assert_never(unit)

@@ -19,8 +19,8 @@ from tfscale.stage.spec import StageSpec, key_fields, read_spec
 
 @dataclass(frozen=True)
 class Run:
-    """Training of one model to the end of a finished stage. A run has several stages if it consists of parts of a trunk
-    and a branch."""
+    """Training of one model to the end of a finished stage. A run with several stages consists of stages of a trunk,
+    which a branch may follow."""
 
     stages: tuple[Stage, ...]
     """Stages that train the model at its size, in order. The last stage ends the run."""

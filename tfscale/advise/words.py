@@ -11,7 +11,7 @@ from tfscale.analysis.intervals import Array
 from tfscale.text import count, join, scientific
 
 ROUNDED = 1.05
-"""Factor outside the range of the measured runs below which the text of the advice calls budgets inside this range."""
+"""Budgets that are outside the range of the measured runs by less than this factor are described as inside."""
 
 
 def amount(value: float, unit: Unit) -> str:
@@ -63,7 +63,7 @@ def _saving(question: Question, advice: Advice, saved: float) -> str:
         return f"It needs {spread} less {unit} than training from scratch to this loss."
     with np.errstate(divide="ignore"):
         costs = 1 / (1 - advice.saving)  # infinite in samples that never reach the loss from scratch
-    return f"Training from scratch to its loss needs {_spread(costs, '{:.0%}')} of the {unit}."
+    return f"Training from scratch to this loss needs {_spread(costs, '{:.0%}')} of the {unit}."
 
 
 def _spread(draws: Array, form: str) -> str:
@@ -111,8 +111,8 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
     if advice:
         lines.append(f"the budgets of the compared options are {outside(advice.beyond)} the measured runs")
         several = any(len(set(law.measured.seeds)) > 1 for law in fitted.values())
-        seeds = "" if several else "; one seed, so seeds are not in them"
-        lines.append(f"intervals hold {LEVEL:.0%}, from {REFITS} refits to resampled runs{seeds}")
+        seeds = "" if several else ", and exclude the variation over seeds, because there is one seed"
+        lines.append(f"intervals have a confidence of {LEVEL:.0%}, from {REFITS} refits to resampled runs{seeds}")
     lines.append("runs have the recipe, learning rates and data of these settings; rates are not tuned for each budget")
     if len(question.targets) > 1:
         lines.append("targets have equal shares of the budget, and share one base")
@@ -123,9 +123,13 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
             last = each.multipliers[-1]
             measured = f"{last.multiplier:.2f} at a loss of {last.loss:.3f}, the lowest that both reached"
             lines.append(f"measured compute multiplier of growth from {each.base} to {each.target}: {measured}")
-        met = [f"{count(mixing.tokens)} after {count(mixing.base_tokens)}" for mixing in each.mixing if mixing.tokens]
-        if met:
-            lines.append(f"measured mixing time of {each.target} in tokens, after tokens of {each.base}: {join(met)}")
+        times = [
+            f"{count(mixing.tokens)} tokens after {count(mixing.base_tokens)} tokens of the base"
+            for mixing in each.mixing
+            if mixing.tokens
+        ]
+        if times:
+            lines.append(f"measured mixing time of growth from {each.base} to {each.target}: {join(times)}")
     return [*lines, *unused(found)]
 
 

@@ -42,8 +42,8 @@ class ReplicateCurves:
     """Losses of the final evaluation of each replicate by blocks of the validation text, or None if they are missing
     for any replicate."""
     step: float
-    """Average compute of an optimizer step, in the unit of the chosen cost measure, or 0 if it is unknown. If the
-    replicates differ, this is the largest value."""
+    """Average compute of an optimizer step, in the unit of the chosen cost measure, or 0 if it is unknown. If this
+    average differs between replicates, the largest average is used."""
     finished: bool
     seeds: tuple[int, ...] = ()
     """Seeds of the replicates. Unknown seeds are omitted."""

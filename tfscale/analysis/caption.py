@@ -23,12 +23,11 @@ SAME_COMPUTE = 0.03
 def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
     """Return the sentences of the main figure's caption."""
     chain = the_chain(arms)
-    first, *_, last = [*chain.sizes, chain.sizes[-1]]
     others = [arm.title for arm in arms if arm is not chain]
     against = f" and {join(others)}" if others else ""
     return (
-        f"Validation perplexity over cumulative training compute of {chain.title}, a chain that grows from {first} to "
-        f"{last} parameters,{against}.",
+        f"Validation perplexity over cumulative training compute of {chain.title}, a chain that grows from "
+        f"{chain.sizes[0]} to {chain.sizes[-1]} parameters,{against}.",
         f"A large mark is the end of a run{', a branch of its trunk' if chain.trunk else ''}. Of two marks at the same "
         "compute, the lower one is better.",
         *regime(arms),
@@ -78,8 +77,8 @@ def _limits(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the different numbers of finished seeds that the arms have at their sizes, without 0 and in increasing
-    order, or [1] if no run has finished."""
+    """Return the different numbers of finished seeds, in increasing order and without 0, over all sizes of all arms, or
+    [1] if no run has finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 

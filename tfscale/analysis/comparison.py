@@ -26,16 +26,12 @@ class Comparison:
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]
     """Comparisons of family costs between the chain and each arm that has finished all sizes of the chain. There is one
-    comparison per arm and measure of cost. For each arm, the comparison in `measure` comes first."""
+    comparison per arm and measure of cost. For each arm, the comparison in the table's measure comes first."""
     price: float | None
     """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]
     """Published measurements. They are shown but not compared, because they were measured on other data and
     machines."""
-
-    @property
-    def measure(self) -> Measure:
-        return self.table.measure
 
     @property
     def heading(self) -> str:

@@ -1,7 +1,5 @@
-"""Documents of a comparison: its tables and figures as files, and a self-contained HTML page.
-
-The templates of the documents are in templates/. This module provides the values that the templates show.
-"""
+"""Documents of a comparison: its tables and figures as files, and a self-contained HTML page, filled into the templates
+in templates/."""
 
 import base64
 import json
@@ -98,7 +96,7 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
         ValueError: nothing has been measured yet.
     """
     arms, published, heading = comparison.arms, comparison.published, comparison.heading
-    yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
+    yield "figure", comparison_figure(arms, heading, comparison.table.measure, comparison.laws, published)
     # Time on other machines is not comparable, so published points are omitted.
     yield "figure_time", comparison_figure(arms, heading, "device_seconds", with_growths=False)
     yield "figure_tokens", comparison_figure(arms, heading, "tokens", published=published, with_growths=False)
@@ -188,10 +186,10 @@ def _values(comparison: Comparison) -> dict[str, Any]:
         "family_verdicts": family_sentences(comparison.families, comparison.price),
         "basis": " ".join(basis(table)),
         "RESULTS": results.RESULTS,
-        "results": results.texts(results.result_rows(table)),
+        "results": [[text for text, _ in row] for row in results.result_rows(table)],
         "meaning": results.meaning(table),
         "cost_header": results.cost_header(table),
-        "costs": results.texts(results.cost_rows(table)),
+        "costs": [[text for text, _ in row] for row in results.cost_rows(table)],
         "COST_MEANING": results.COST_MEANING,
         "FAMILIES": results.FAMILIES,
         "family_rows": results.family_rows(comparison.families, comparison.price),
@@ -202,21 +200,17 @@ def _values(comparison: Comparison) -> dict[str, Any]:
 
 def _growths(comparison: Comparison) -> Section:
     header = ["Size", "Stage", "Seed", "Loss before", "Loss after", "Change", "Loss at end", "Tokens to recover"]
-    rows = []
-    for event in comparison.growths:
-        seed, change = "" if event.seed is None else str(event.seed), event.loss_after - event.loss_before
-        rows.append(
-            [
-                (event.size, event.size),
-                (event.key, event.key),
-                (seed, seed),
-                (f"{event.loss_before:.4f}", event.loss_before),
-                (f"{event.loss_after:.4f}", event.loss_after),
-                (f"{change:+.4f}", change),
-                ("" if event.loss_end is None else f"{event.loss_end:.4f}", event.loss_end),
-                (count(event.tokens_to_recover), event.tokens_to_recover),
-            ]
-        )
+    rows = [
+        [
+            *map(_cell, (event.size, event.key, event.seed)),
+            _cell(event.loss_before, ".4f"),
+            _cell(event.loss_after, ".4f"),
+            _cell(event.loss_after - event.loss_before, "+.4f"),
+            _cell(event.loss_end, ".4f"),
+            (count(event.tokens_to_recover), event.tokens_to_recover),
+        ]
+        for event in comparison.growths
+    ]
     note = (
         "Validation losses in nats per token, before and after each growth and at the end of the stage. Tokens to "
         "recover: training tokens until the loss no longer exceeds the loss before the growth."
@@ -231,12 +225,12 @@ def _fits(comparison: Comparison) -> Section:
         irreducible, exponent = law.intervals
         rows.append(
             [
-                (title, title),
+                _cell(title),
                 (with_interval(law.irreducible, irreducible, ".3f"), law.irreducible),
-                (f"{law.coefficient:.3f}", law.coefficient),
-                (f"{law.unit:.3g}", law.unit),
+                _cell(law.coefficient, ".3f"),
+                _cell(law.unit, ".3g"),
                 (with_interval(law.exponent, exponent, ".3f"), law.exponent),
-                (str(len(law.frontier.compute)), len(law.frontier.compute)),
+                _cell(len(law.frontier.compute)),
             ]
         )
     note = (
@@ -247,9 +241,9 @@ def _fits(comparison: Comparison) -> Section:
 
 
 def _records(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Return one record per stage for the HTML page, with the settings and the environment of the stage, except fields
-    that describe how or where it was run (`tfscale.stage.how`). Settings and environment are empty before the stage
-    starts."""
+    """Return one record per stage for the HTML page, with the settings and the environment of the stage. Fields that
+    describe how or where it was run (`tfscale.stage.how`) are omitted. Settings and environment are empty before the
+    stage starts."""
     stages = {stage.key: stage for arm in arms for stage in arm.all_stages}
     return [
         {
@@ -276,14 +270,19 @@ def _environments(records: Sequence[dict[str, Any]]) -> Section:
             packages = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
             values = (*(str(environment.get(name, "")) for name in ENVIRONMENT), packages)
             found.setdefault(values, []).append(record["key"][:6])
-    rows = [[*zip(values, values, strict=True), (" ".join(keys), len(keys))] for values, keys in found.items()]
+    rows = [[*map(_cell, values), (" ".join(keys), len(keys))] for values, keys in found.items()]
     header = [*(name.capitalize() for name in ENVIRONMENT), "Packages", "Stages"]
     return Section("environment", "Environment", header=header, rows=rows)
 
 
+def _cell(value: Any, form: str = "") -> results.Cell:
+    """Return a table cell with a formatted value, by which the column is sorted. The cell is empty for None."""
+    return "" if value is None else f"{value:{form}}", value
+
+
 def _plain(rows: Sequence[Sequence[str]]) -> list[list[results.Cell]]:
     """Convert rows of strings to rows of cells. The columns are then sorted by the strings."""
-    return [[(text, text) for text in row] for row in rows]
+    return [list(map(_cell, row)) for row in rows]
 
 
 def _plain_text(markdown: str) -> str:

@@ -26,12 +26,10 @@ Standing = Literal["better", "level", "worse"]
 class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
-    The target is the final perplexity of the arm. The chain's cost is read from its evaluations during training, before
-    its learning rate was decayed. A chain planned to end at this perplexity would cost no more.
-
-    If the arm has runs at several budgets and the chain did not reach the final perplexity of the run at the largest
-    budget, the target is the chain's best perplexity. The arm's cost is then interpolated between the ends of its runs.
-    If the arm reached the target during its run at the smallest budget, this cost is an upper bound.
+    The target is the final perplexity of the arm. If the arm has runs at several budgets and the chain did not reach
+    the final perplexity of the run at the largest budget, the target is the chain's best perplexity, and the arm's cost
+    is interpolated between the ends of its runs. A cost that is read from an evaluation during training, before the
+    decay of the learning rate, is an upper bound on the cost of a run planned to end at the target.
     """
 
     state: Reach
@@ -42,15 +40,14 @@ class EqualPerplexity:
     arm: float
     """Cumulative cost at which the arm reached the target, in the unit of the chosen cost measure."""
     chain: float | None
-    """Cumulative cost of the chain when its stage of this size first reached the target, or None if the stage did not
-    reach the target."""
+    """Cumulative cost at which the chain's stage of this size first reached the target, or None if it did not."""
     gap: float
     """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
     """Verdict on the chain (`decide_outcome`)."""
     excess: float
-    """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both sides reached: the arm's
-    final perplexity, or the chain's best perplexity if that is higher. A negative excess is a saving."""
+    """Excess cost of the chain as a fraction of the arm's cost, at the lowest perplexity that both have reached: the
+    arm's final perplexity, or the chain's best perplexity if that is higher. A negative excess is a saving."""
     interval: Interval | None
     """Confidence interval of the saving (the negative excess), or None if it is unknown. It is one-sided if the saving
     is a bound, unless the outcome is `no difference`. An end that lies beyond the measured costs is infinite."""
@@ -59,14 +56,12 @@ class EqualPerplexity:
     noise: NoiseFloor | None = None
     """Noise floor that the verdict uses, or None if it is unknown or not needed."""
     exact: bool = False
-    """True if, at the costs `arm` and `chain`, the learning rates of both sides had been decayed."""
+    """True if the learning rates of the chain and of the arm had been decayed at the costs `chain` and `arm`."""
 
     @property
     def bound(self) -> Bound | None:
-        """Relation of the true saving to `saving`: `at least` or `at most` as high, or None if both are equal. A
-        cost read from an evaluation during training is an upper bound on the cost of a run planned to end at this
-        perplexity. The true saving is therefore at least `saving` if the chain's cost was read in this way, and at most
-        `saving` if the arm's cost was."""
+        """Relation of the true saving to `saving`: `at least` as high if the chain's cost is an upper bound, `at most`
+        as high if the arm's cost is an upper bound, or None if both costs are exact."""
         if self.exact:
             return None
         return "at least" if self.state in ("reached", "at least") else "at most"
@@ -101,7 +96,6 @@ class EqualCompute:
     learning rate, which favours the chain. False if it is the perplexity of a finished run."""
     interval: Interval | None
     """Confidence interval of `difference`, or None if it is unknown."""
-    over: tuple[Source, ...]
 
     @property
     def difference(self) -> float:
@@ -162,7 +156,8 @@ def at_equal_perplexity(
 
 def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: EqualPerplexity) -> Interval:
     """Return the confidence interval of the saving, given the cost ratios in all bootstrap samples. `opposite` is a
-    mask of the samples that bound the saving from the side opposite to `equal.bound`."""
+    mask of the samples with the opposite bound: an upper bound if `equal.bound` is `at least`, and a lower bound if it
+    is `at most`."""
     savings = -np.expm1(ratios.logarithms)
     if equal.bound is None or equal.outcome == "no difference":
         return interval_of(np.where(ratios.bounded, np.where(ratios.reached, np.inf, -np.inf), savings))
@@ -170,8 +165,8 @@ def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: E
 
 
 def at_equal_compute(chain: ReplicateCurves | None, arm: ReplicateCurves | None) -> EqualCompute | None:
-    """Return the perplexities of the chain and the arm at the cumulative cost of the chain's model, or None if the run
-    of either side has not finished or the arm was not measured up to this cost."""
+    """Return the perplexities of the chain and the arm at the cumulative cost of the chain's model, or None if either
+    run has not finished or the arm was not measured up to this cost."""
     if chain is None or arm is None or not (chain.finished and arm.finished):
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -186,13 +181,14 @@ def at_equal_compute(chain: ReplicateCurves | None, arm: ReplicateCurves | None)
     interval = None
     if drawn.over and (draws := _losses_at_equal_compute(drawn.curves[0], drawn.curves[1], interpolated)) is not None:
         interval = interval_of(perplexities(draws[0]) - perplexities(draws[1]))
-    return EqualCompute(float(compute), math.exp(chain_loss), math.exp(arm_loss), interpolated, interval, drawn.over)
+    return EqualCompute(float(compute), math.exp(chain_loss), math.exp(arm_loss), interpolated, interval)
 
 
 @dataclass(frozen=True, eq=False)
 class CostRatios:
-    """Ratios of the chain's cost to the arm's cost, one per pair of curves. The costs are those at the perplexity that
-    both sides reached: the arm's final perplexity or, if the chain did not reach it, the chain's best perplexity."""
+    """Ratios of the chain's cost to the arm's cost, one per pair of curves. The costs are those at the lowest
+    perplexity that both curves reached: the arm's final perplexity or, if the chain did not reach it, the chain's best
+    perplexity."""
 
     logarithms: Array
     """Logarithms of the ratios [curves], which are negative if the chain's cost is lower."""
@@ -205,8 +201,7 @@ class CostRatios:
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
-    """Return the ratio of the chain's cost to the arm's cost for each pair of curves, at the perplexity that both
-    curves reached (`CostRatios`)."""
+    """Return the ratio of the chain's cost to the arm's cost for each pair of curves (`CostRatios`)."""
     rows = np.arange(len(chain.losses))
     there, early = chain.first_reach(arm.losses[:, -1])
     reached = np.isfinite(there)
@@ -239,8 +234,8 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
 
 
 def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
-    """Return whether the chain's perplexity at equal compute is better or worse than the arm's, or level with it, which
-    means that the difference is within the noise."""
+    """Return `better`, `worse` or `level`, which state how the chain's perplexity at equal compute compares with the
+    arm's. `level` means that the difference is within the noise."""
     interval = compared.interval or Interval(compared.difference, compared.difference)
     floor = 0.0 if noise is None else noise.nats
     if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
@@ -267,14 +262,10 @@ class ScratchEnd:
     """Curves of the run. Their last `ends` points are the final evaluations at all budgets."""
     point: int
     """Index of this evaluation among the points of the curves, counted from the end (negative)."""
-
-    @property
-    def loss(self) -> float:
-        return float(self.run.mean.losses[0, self.point])
-
-    @property
-    def compute(self) -> float:
-        return math.exp(self.run.mean.log_compute[0, self.point])
+    compute: float
+    """Cumulative cost, averaged over seeds."""
+    loss: float
+    """Validation loss in nats per token, averaged over seeds."""
 
 
 @dataclass(frozen=True)
@@ -301,8 +292,9 @@ def best_end(chain: ReplicateCurves, scratch: CurvesBySize) -> ScratchEnd | None
             continue
         read = run.decayed or run
         most = compute + 1.001 * run.step  # a run ends after a whole step; the factor allows for rounding
-        of_run = [ScratchEnd(arm, size, read, point) for point in range(-read.ends, 0)]
-        ends += [end for end in of_run if end.compute <= most]
+        for point in range(-read.ends, 0):
+            spent, loss = math.exp(read.mean.log_compute[0, point]), float(read.mean.losses[0, point])
+            ends += [ScratchEnd(arm, size, read, point, spent, loss)] if spent <= most else []
     return min(ends, key=lambda end: end.loss, default=None)
 
 
@@ -317,5 +309,5 @@ def best_of_any_size(chain: ReplicateCurves | None, scratch: CurvesBySize) -> Be
         of_chain, of_best = (perplexities(curves.losses) for curves in drawn.curves)
         interval = interval_of(of_chain[:, -1] - of_best[:, best.point])
     perplexity = math.exp(chain.mean.losses[0, -1])
-    comparison = EqualCompute(best.compute, perplexity, math.exp(best.loss), False, interval, drawn.over)
+    comparison = EqualCompute(best.compute, perplexity, math.exp(best.loss), False, interval)
     return BestOfAnySize(best.arm, best.size, comparison)

@@ -81,7 +81,7 @@ class EqualFamily:
     """Confidence interval that covers both bounds of `excess`, or None if it is unknown."""
     verdict: Verdict
     """Verdict on the chain. `open`: a perplexity was not reached or was reached only during training, and the bounds of
-    the excess do not show which side is cheaper."""
+    the excess do not show whether the chain is cheaper than the arm."""
 
     @property
     def exact(self) -> bool:
@@ -90,7 +90,7 @@ class EqualFamily:
 
 @dataclass(frozen=True)
 class FamilyComparison:
-    """Comparison of the chain's family cost with the family cost of another arm, in one measure of cost."""
+    """Comparison of the family costs of the chain and another arm in one measure of cost."""
 
     arm: str
     title: str
@@ -171,7 +171,7 @@ class _Family:
 
 
 class _CostReader:
-    """Reader of the costs of a family at the final perplexities of another family, the setter."""
+    """Reader of the costs at which a family reached the final perplexities of another family, the setter."""
 
     def __init__(self, family: _Family, setter: _Family) -> None:
         self.family, self.setter = family, setter
@@ -243,8 +243,8 @@ def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, 
 
 
 def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
-    """Return the verdict on the chain's family cost: `costs more` or `saves` if all intervals are above or below 0,
-    otherwise `no difference` if the excess is exact, and `open` if only bounds of the excess are known.
+    """Return the verdict on the chain's family cost: `costs more` if all intervals are above 0, `saves` if all are
+    below 0. Otherwise, return `no difference` if the excess is exact, and `open` if only bounds of it are known.
 
     Args:
         excess: measured bounds of the chain's excess cost, as a fraction of the arm's cost.

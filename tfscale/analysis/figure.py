@@ -44,7 +44,7 @@ def comparison_figure(
     published: Sequence[ArmCurve] = (),
     with_growths: bool = True,
 ) -> Any:
-    """Draw the main figure and return it as a `matplotlib.figure.Figure` that is independent of global state.
+    """Draw the main figure and return it as a `matplotlib.figure.Figure`, without use of `matplotlib.pyplot`.
 
     Args:
         laws: scaling laws in the same measure, drawn in the colours of their arms.
@@ -91,7 +91,8 @@ def comparison_figure(
 
 
 def _prepare(axes: Any, curves: CurvesBySize, published: Sequence[ArmCurve], measure: Measure) -> None:
-    """Set the scales and limits of the axes. They show the ends of all runs, but not the beginnings of their curves."""
+    """Set the scales and limits of the axes so that the ends of all runs are visible. The beginnings of curves may be
+    outside the axes."""
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     points = [point for each in curves.values() if each for point in _points(each)]

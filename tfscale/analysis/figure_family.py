@@ -18,7 +18,7 @@ NOTE = "≤: some of the perplexities were reached during training, before the d
 SIGN_LETTERS = str.maketrans({"<": "≤", ">": "≥", "=": None})
 
 Bars = list[tuple[str, str, FamilyCost]]
-"""One tuple per bar: the name, title and cost of an arm."""
+"""Bars of a group. Each tuple contains the name, title and cost of an arm."""
 
 
 def family_figure(families: Sequence[FamilyComparison], arms: Sequence[ArmCurve], price: float | None) -> Any:

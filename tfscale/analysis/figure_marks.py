@@ -1,5 +1,5 @@
-"""Marks in the main figure (labels, growths, and the best model from scratch of any size), and the second panel of this
-figure, which shows the change in loss at each growth."""
+"""Annotations of the main figure: labels, growths, and the best model from scratch of any size. The second panel of
+this figure, which shows the change in loss at each growth, is also drawn here."""
 
 import math
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, i
 
 
 def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> list[str]:
-    """Mark the growth to each size of the chain at the perplexity right after the growth, averaged over seeds, and
-    return sentences for the caption. If the perplexity is above the axes, the mark is at their upper edge. Growths
-    whose cost is zero or unknown, such as growths from imported weights, are omitted."""
+    """Draw a marker for the growth to each size of the chain, at the perplexity right after the growth averaged over
+    seeds, and return sentences for the caption. If this perplexity is above the axes, the marker is at their upper
+    edge. Growths whose cost is zero or unknown, such as growths from imported weights, are omitted."""
     events = [event for event in events if event.cost.of(measure) > 0]
     above, label, top = False, "right after growth, untrained", axes.get_ylim()[1]
     for size in dict.fromkeys(event.size for event in events):
@@ -69,7 +69,8 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> 
 
 
 def mark_best_of_any_size(axes: Any, runs: Sequence[ReplicateCurves | None], scratch: CurvesBySize) -> None:
-    """Mark the perplexity of the best model from scratch of any size at the compute of each of the chain's models."""
+    """Draw a marker for each of the chain's models, at its compute and at the perplexity of the best model from scratch
+    of any size that cost no more."""
     found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]
     if found:
         axes.plot(

@@ -52,7 +52,7 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "scaling_laws": [_law(law) for law in comparison.laws],
         "published": [_published(arm) for arm in comparison.published],
     }
-    return _known(document)
+    return {name: _finite(value) for name, value in document.items()}
 
 
 def _reading(arm: ArmCurve, run: StageCurve) -> dict[str, Any]:
@@ -112,16 +112,12 @@ def _published(arm: ArmCurve) -> dict[str, Any]:
     return {"arm": arm.name, "title": arm.title, "kind": arm.kind, "points": points}
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values with all non-finite numbers, which JSON cannot represent, replaced by None."""
-    return {name: _finite(value) for name, value in values.items()}
-
-
 def _finite(value: Any) -> Any:
+    """Return a value in which all non-finite numbers, which JSON cannot represent, are replaced by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return _known(value)
+        return {name: _finite(each) for name, each in value.items()}
     return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
@@ -196,7 +192,7 @@ def record(row: Row, table: Table) -> dict[str, Any]:
         "chain_minus_any_size": best and best.comparison.difference,
         **_ends("chain_minus_any_size", best.comparison.interval if best else None),
     }
-    return _known(values)
+    return {name: _finite(value) for name, value in values.items()}
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

@@ -21,8 +21,8 @@ class GrowthEvent:
     loss_end: float | None
     """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Number of training tokens after the growth at the first evaluation for which this loss and all later losses are
-    at most `loss_before`, or None if there is no such evaluation yet."""
+    """Number of training tokens after the growth at the first evaluation from which the loss stays at or below
+    `loss_before`, or None if there is no such evaluation yet."""
     cost: Cost
     """Cumulative cost of the model and all its ancestors at the time of the growth."""
 

@@ -1,5 +1,6 @@
-"""Noise floor of a comparison with single runs. If only one side has several seeds, the variation over these seeds is
-used for both sides. If each side has a single seed, the noise floor that is set in the configuration is used."""
+"""Noise floor of a comparison in which the chain, the other arm or both have a single seed. If one of the two has
+several seeds, the variation over these seeds is used for both. Otherwise, the noise floor set in the configuration is
+used."""
 
 import math
 from dataclasses import dataclass
@@ -23,15 +24,15 @@ class NoiseFloor:
 
 
 def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | None) -> NoiseFloor | None:
-    """Return the noise floor of a comparison, or None if it is unknown or not needed because both sides have several
-    seeds.
+    """Return the noise floor of a comparison, or None if it is unknown or not needed because both the chain and the arm
+    have several seeds.
 
-    With probability LEVEL, the mean final losses of two sides that differ only in their seeds differ by less than the
-    noise floor. The noise floor is s sqrt(1/n + 1/m) times the quantile of Student's t distribution with n - 1 degrees
-    of freedom, where s is the standard deviation of the final losses of the side with n seeds, and m = 1.
+    With probability LEVEL, the mean final losses of two sets of runs that differ only in their seeds differ by less
+    than the noise floor. The noise floor is s sqrt(1/n + 1) times the quantile of Student's t distribution with n - 1
+    degrees of freedom, where s is the standard deviation of the final losses of the chain or arm with n seeds.
 
     Args:
-        assumed: noise floor in nats if both sides have one seed, or None if it is unknown.
+        assumed: noise floor in nats if the chain and the arm have one seed each, or None if it is unknown.
     """
     several = [run for run in (chain, arm) if run.finished and run.size > 1]
     if len(several) == 2:

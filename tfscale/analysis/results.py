@@ -41,11 +41,6 @@ def meaning(table: Table) -> str:
     )
 
 
-def texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
-    """Return the texts of the cells of a table."""
-    return [[text for text, _ in row] for row in rows]
-
-
 def result_rows(table: Table) -> list[list[Cell]]:
     """Return the rows of the table of results, whose header is `RESULTS`."""
     return [_result_cells(row, table) for row in table.rows]
@@ -94,7 +89,7 @@ FAMILIES = [
     *("Reached during training", "Not reached"),
 ]
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Each of the last two columns of the table of family costs lists the sizes whose costs have one of these bounds."""
+"""Bounds of the sizes that the last two columns of the table of family costs list, in the order of these columns."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:

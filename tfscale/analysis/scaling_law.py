@@ -140,8 +140,8 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:
     """Return bootstrap samples of the residuals [REFITS, points]. Each residual is the sum of the mean residual of a
-    run and the deviation of a point from the mean of its run, both drawn with replacement. Points of one run are given
-    the same mean residual in each sample. If runs have several points, the means are scaled up, because a fit of three
+    run and the deviation of a point from the mean of its run, both drawn with replacement. In each sample, all points
+    of a run have the same mean residual. If any run has several points, the means are scaled up, because a fit of three
     parameters makes the means of few runs too small."""
     _, place, sizes = np.unique(runs, return_inverse=True, return_counts=True)
     means = np.bincount(place, residuals) / sizes

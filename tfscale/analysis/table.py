@@ -110,7 +110,8 @@ class Table:
     primary: tuple[str, str] | None = None
     """Size and arm name of the primary comparison, or None if no comparison is declared as primary."""
     assumed_noise: float | None = None
-    """Noise floor in nats for comparisons in which both sides have one seed, or None if it is unknown."""
+    """Noise floor in nats for comparisons in which the chain and the arm have one seed each, or None if it is
+    unknown."""
 
     @property
     def sizes(self) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from tfscale.advise.advice import Advice, Answer, Option, answer_to
-from tfscale.advise.evidence import Recipe
 from tfscale.advise.law import LEVEL, Law, interval
 from tfscale.advise.laws import named_laws
 from tfscale.advise.pilot import Pilot, plan_pilot
-from tfscale.advise.question import Question, ask
+from tfscale.advise.question import Question, Recipe, ask
 from tfscale.advise.residuals import residual_figure
 from tfscale.advise.runs import Found, is_continued, read_runs
 from tfscale.advise.words import amount, basis, difference, lacking, outside, recommendation, unused, warning

@@ -15,6 +15,7 @@ weight update, which starts after both.
 
 import socket
 from dataclasses import dataclass
+from statistics import median_high
 from typing import assert_never
 
 from tfscale.models.counts import Flops, Memory, flops, non_embedding_parameters, parameters
@@ -141,7 +142,7 @@ def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> flo
     the same model family and precision, half to twice as many parameters, and the same device (on a CPU: also the same
     host). The optimizer's FLOPs are included, because the measured time includes the updates."""
     count = parameters(spec.model)
-    rates = sorted(
+    rates = [
         speed.flops_per_second * (1 + speed.optimizer_ratio) / speed.devices
         for speed in speeds
         if speed.family == spec.model.family
@@ -149,8 +150,8 @@ def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> flo
         and speed.device in machine.names
         and speed.precision == machine.precision
         and (machine.device == "cuda" or speed.host == socket.gethostname())
-    )
-    return rates[len(rates) // 2] if rates else None
+    ]
+    return median_high(rates) if rates else None
 
 
 def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None) -> Step | None:
@@ -217,9 +218,9 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
-    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: the blocks twice, for the forward and
-    the backward pass, in the precision of the run, the embedding and the final norm once in float32, and all gradients
-    in float32."""
+    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch. The blocks are gathered for the
+    forward and for the backward pass, in the precision of the run. The embedding and the final norm are gathered once,
+    in float32. All gradients are reduced in float32."""
     everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
     width = 2 if machine.precision == "bf16" else 4
     return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything

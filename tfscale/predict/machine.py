@@ -35,7 +35,8 @@ class Machine(Hardware):
     cluster: bool = False
     """True if devices are requested by whole hosts, as on a Slurm cluster."""
     measured: bool = True
-    """True if the peak was measured just now, False if it is from the datasheet."""
+    """True for the devices of this machine, whose peak is measured; False for devices whose peak is from a
+    datasheet."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and assumed MFU of the device."""
     names: tuple[str, ...] = ()
@@ -168,7 +169,7 @@ def _measured_peak(size: int, kind: str, precision: str) -> float:
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")  # as training sets it
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")  # as in training
     try:
         return _matmul_rate(torch.randn(size, size, device=kind, dtype=dtype))
     finally:
