@@ -1,4 +1,4 @@
-"""Reader of configuration files that keeps the line of each value, unlike Hydra."""
+"""Reader of configuration files that keeps the line number of each value, which Hydra does not."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class File:
 
     @property
     def lines(self) -> dict[str, int]:
-        """Line of each setting and each part of the file, by full key, such as optim.lr."""
+        """Line number of each key in the file, by full key, such as optim.lr."""
         node = yaml.compose(self.text, Loader=_LOADER)
         return dict(_lines(node, f"{self.package}." if self.package else ""))
 
@@ -46,7 +46,7 @@ class File:
 
 
 def read_file(path: Path, package: str = "", named: bool = False) -> File:
-    """Read a configuration file, and raise OSError if it cannot be read."""
+    """Return a configuration file with its text, or raise OSError if the file cannot be read."""
     return File(path, package, path.read_text(encoding="utf-8", errors="replace"), named)
 
 

@@ -1,4 +1,4 @@
-"""Folders that are searched for configuration files, and detection of those that belong to other projects."""
+"""Folders that are searched for configuration files, and detection of folders that belong to other projects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from tfscale.config.files import read_file
+from tfscale.config.keys import PARTS
 from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
@@ -44,8 +45,6 @@ def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
 
 
 def _foreign(folder: Path) -> Fault | None:
-    from tfscale.config.keys import PARTS
-
     path = folder / "config.yaml"
     try:
         root = read_file(path)
@@ -72,8 +71,6 @@ def _groups(root: Any) -> set[str]:
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
     """Return the sorted option names of every configuration group in the folders, by default in the shipped one."""
-    from tfscale.config.keys import PARTS
-
     options: dict[str, set[str]] = {}
     for folder in folders or [conf_dir()]:
         for file in sorted(folder.glob("*/*.yaml")):
@@ -83,7 +80,7 @@ def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]
 
 
 def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """Return the path of a file in the first folder that contains the file, or None."""
+    """Return the path of the file `name` in the first folder that contains such a file, or None if no folder does."""
     return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 

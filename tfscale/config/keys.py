@@ -1,4 +1,4 @@
-"""Keys of an experiment, derived from the dataclasses that declare it."""
+"""Keys of the settings of an experiment, derived from the dataclasses that declare the settings."""
 
 import dataclasses
 import difflib
@@ -12,7 +12,7 @@ from tfscale.config.types import class_of
 from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
-"""Parts of the configuration, which are the first components of all keys."""
+"""Names of the parts of the configuration, such as optim. Every key begins with one of these names."""
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
@@ -92,7 +92,8 @@ def may_be_none(hint: Any) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with up to three known words similar to a word, or `.` if there are none."""
+    """Return `; did you mean ...?` with up to three known words that are similar to `word`, or `.` if no known word is
+    similar."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]

@@ -167,7 +167,7 @@ class ArmPart:
     rate for a model of this kind and size."""
     shape: Literal["schedule", "compute_optimal"] = "schedule"
     """Shape of Transformers trained from scratch. `schedule`: the schedule's shape for the size. `compute_optimal`: the
-    compute-optimal size for the budget, at 20 tokens per parameter (`tfscale.plan.compute_optimal`)."""
+    compute-optimal size for the budget, at 20 tokens per parameter (`tfscale.plan.specs.compute_optimal`)."""
     growth: AnyGrowth | None = None
     """Growth operator of `one_jump` and `chain`. None: the operator of the main chain."""
     growth_tokens: Factor = 1.0

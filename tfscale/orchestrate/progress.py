@@ -43,7 +43,8 @@ class Progress:
     losses: tuple[Sample, ...] = ()
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Model FLOPs utilisation, or None if conf/device does not list the device or no speed is known yet."""
+    """Model FLOPs utilisation, or None if it is unknown, because conf/device does not list the device or no step has
+    been timed."""
     memory: int | None = None
     """Memory in bytes, or None if it is unknown. For a stage that is running on a CPU of this host, this is the current
     memory of the process. Otherwise, it is the peak memory of a device, or of a process on a CPU."""
@@ -136,10 +137,14 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Return an estimate of the seconds until the stages are done if `parallel` of them run at the same time. A stage
-    without a measured speed is assumed to be as fast as the running or finished stage of the same family with the most
-    similar size. Return None if there is no such stage. `looks` lists parents before children. `known` contains the
-    speeds of finished stages."""
+    """Return an estimate of the seconds until stages are done if `parallel` stages run at the same time, or None if the
+    speed of a stage cannot be estimated. A stage without a measured speed is assumed to be as fast as the running or
+    finished stage of the same family with the most similar size.
+
+    Args:
+        looks: progress of the stages, parents before children.
+        known: speeds of finished stages.
+    """
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
         (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
@@ -187,8 +192,8 @@ class Overview:
 
 
 def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
-    """Return the compute used and the time left of a whole plan, given the progress of all of its stages by key, and
-    the speeds of finished stages."""
+    """Return the compute used and the time left of a whole plan. `looks` contains the progress of all stages of the
+    plan by key, and `known` the speeds of finished stages."""
     parallel = plan.experiment.launcher.parallel
     return Overview(
         sum(look.worked for look in looks.values()),

@@ -1,9 +1,9 @@
 """Rejected growths (`schedule.reject_growth`).
 
-A growth is on trial for the first tokens of its stage. If the validation loss is then above a bound, the chain returns
-to the parent, trains the parent further for the planned tokens of the stage, and grows it again. This second growth is
-not tested. The rejected stage is recorded as the parent of the further training, so all later costs include the
-rejected growth.
+A growth is tested after the first tokens of its stage. If the validation loss is then above a bound, the growth is
+rejected: the chain returns to the parent, trains the parent further for the planned tokens of the stage, and grows the
+parent again. The second growth is not tested. The rejected stage is recorded as the parent of the stage that trains
+further, so that all later costs include the rejected growth.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from tfscale.text import count
 
 
 def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
-    """Return the spec of a grown stage with a trial, or the unchanged spec without `schedule.reject_growth`."""
+    """Return the spec of a grown stage with a test of the growth (`StageSpec.trial`). Without `schedule.reject_growth`,
+    return the spec unchanged."""
     part = specs.experiment.schedule.reject_growth
     if part is None:
         return spec
