@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from tfscale.config.aliases import renamed_override
 from tfscale.config.folders import conf_dir, config_folders, foreign_faults, group_options
-from tfscale.config.keys import is_dict, known_keys, nearest, short, type_of
+from tfscale.config.keys import inner_type, known_keys, nearest, short, type_of
 from tfscale.config.merging import merged_files, set_values, to_dict
 from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
@@ -138,7 +138,7 @@ def _known(
     faults, single = [], []
     for override in overrides:
         key = override.key
-        may_add = override.adds and is_dict(type_of(key.rpartition(".")[0]))
+        may_add = override.adds and get_origin(inner_type(type_of(key.rpartition(".")[0]))) is dict
         if override.group:
             continue
         if key in known or may_add or key.startswith(added):

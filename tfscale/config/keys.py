@@ -69,26 +69,11 @@ def inner_type(hint: Any) -> Any:
     return hint
 
 
-def is_text(hint: Any) -> bool:
-    """Return whether a type is `str` or `str | None`, with or without annotations."""
-    return inner_type(hint) is str
-
-
 def is_single(hint: Any) -> bool:
-    """Return whether a value of a type is a single value, not a list, a dictionary or a part with several keys."""
+    """Return True if a value of this type is a single value: not a list, a dictionary or a part with several keys."""
     inner = inner_type(hint)
     has_parts = inner is None or dataclasses.is_dataclass(inner)
     return not has_parts and typing.get_origin(inner) in (None, typing.Literal)
-
-
-def is_dict(hint: Any) -> bool:
-    """Return whether a type is a dictionary, to which `+` may add new names."""
-    return typing.get_origin(inner_type(hint)) is dict
-
-
-def may_be_none(hint: Any) -> bool:
-    """Return whether a type allows None, as `X | None` does."""
-    return type(None) in typing.get_args(hint)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

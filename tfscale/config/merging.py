@@ -18,8 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tfscale.config.aliases import rename_keys
-from tfscale.config.files import File, read_file
-from tfscale.config.folders import conf_dir, find
+from tfscale.config.folders import File, conf_dir, find, read_file
 from tfscale.config.keys import one_line
 from tfscale.config.overrides import Override
 from tfscale.faults import Fault, UserFault

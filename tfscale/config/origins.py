@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.config.files import File
-from tfscale.config.folders import IGNORE, conf_dir, config_folders, foreign_faults, group_options, shown
+from tfscale.config.folders import IGNORE, File, conf_dir, config_folders, foreign_faults, group_options, shown
 from tfscale.config.keys import type_of
 from tfscale.config.merging import chosen_files
 from tfscale.faults import Fault, UserFault

@@ -9,12 +9,12 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
+from tfscale.config.keys import inner_type, is_single, short, type_of
 from tfscale.faults import Fault
 
 SEVERAL = ("baseline",)
@@ -57,8 +57,9 @@ def _parse(text: str, before: str, hydra: OverridesParser, groups: Collection[st
     adds, key, value = match.groups() if match else ("", "", "")
     hint = type_of(key)
     as_typed = Override(text, key, value, bool(adds), key in groups)
-    if is_text(hint) and not _QUOTED.fullmatch(value):
-        return replace(as_typed, value=None) if value == "null" and may_be_none(hint) else as_typed
+    if inner_type(hint) is str and not _QUOTED.fullmatch(value):
+        optional = type(None) in get_args(hint)
+        return replace(as_typed, value=None) if value == "null" and optional else as_typed
     try:
         override = hydra.parse_override(text)
     except (HydraException, ValueError):  # ValueError: a number with too many digits

@@ -57,16 +57,19 @@ class Progress:
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
 
     @property
-    def flops_per_token(self) -> int:
-        return flops(self.stage.spec.model).training
+    def flops_per_second(self) -> float | None:
+        """Training speed in model FLOP/s, or None if no step has been timed."""
+        return self.tokens_per_second * flops(self.stage.spec.model).training if self.tokens_per_second else None
 
     @property
     def work(self) -> int:
-        return self.stage.spec.tokens * self.flops_per_token
+        """Model FLOPs of the whole stage."""
+        return self.stage.spec.tokens * flops(self.stage.spec.model).training
 
     @property
     def worked(self) -> int:
-        return self.status.tokens * self.flops_per_token
+        """Model FLOPs that the stage has spent."""
+        return self.status.tokens * flops(self.stage.spec.model).training
 
 
 class Watch:
@@ -147,9 +150,9 @@ def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: in
     """
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
-        (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
+        (look.stage.spec.model.family, parameters(look.stage.spec.model), look.flops_per_second)
         for look in looks
-        if look.tokens_per_second
+        if look.flops_per_second
     ]
     left = {look.stage.key: _stage_seconds(look, speeds) for look in looks}
     ends: dict[str, float] = {}
@@ -167,8 +170,7 @@ def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> 
         return 0.0
     family, size = look.stage.spec.model.family, parameters(look.stage.spec.model)
     like = [(abs(math.log(count / size)), rate) for other, count, rate in speeds if other == family]
-    own = look.tokens_per_second * look.flops_per_token if look.tokens_per_second else None
-    rate = own or (min(like)[1] if like else None)
+    rate = look.flops_per_second or (min(like)[1] if like else None)
     return (look.work - look.worked) / rate if rate else None
 
 

@@ -15,7 +15,7 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.families import FAMILIES
 from tfscale.plan.arm_kind import ArmKind
-from tfscale.plan.arms import Arm
+from tfscale.plan.arms import Arm, training_flops
 from tfscale.plan.branches import branch, trunk_through, trunk_tokens
 from tfscale.plan.chain import Chain
 from tfscale.plan.specs import compute_optimal, shaped, tokenformer, transformer
@@ -228,8 +228,8 @@ class OtherChain(ArmKind):
             shape = first.transformer if one_rate else size.transformer
             rate = self.part.lr or (shape.lr if shape is not None else None)
             model = growth.grown_config(model, target.spec.model)
-            spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
-            tokens = trunk_tokens((chain.spent(target) - spent) // flops(model).training, specs)
+            left = chain.spent(target) - training_flops(stages)
+            tokens = trunk_tokens(left // flops(model).training, specs)
             spec = specs.grown(stages[-1], target.spec.model, tokens, growth, rate)
             stages.append(specs.stage(size.size, spec))
         return stages
@@ -240,13 +240,8 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
         if part in sizes and part.transformer is None:
             place = f"schedule.stages.{stage}.transformer"
             rule = f"must have a Transformer at {part.size}, but {place} is null"
-            yield Fault(
-                key,
-                None,
-                rule,
-                f"setting n_layer, d_model and n_head of {place}, or baseline=tokenformer",
-                reads=(place,),
-            )
+            hint = "setting its n_layer, d_model and n_head, or baseline=tokenformer"
+            yield Fault(key, None, rule, hint, reads=(place,))
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:

@@ -126,9 +126,14 @@ class Arm:
         return (self.of_seed(first), *named)
 
 
+def training_flops(stages: Iterable[Stage]) -> int:
+    """Return the model FLOPs of training stages, without the FLOPs of optimizer updates."""
+    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+
+
 def cumulative_flops(chain: Arm, target: Stage) -> int:
     """Return the model FLOPs of training a stage of a chain, `target`, and all of its ancestors in the chain."""
-    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in chain.lineage(target))
+    return training_flops(chain.lineage(target))
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
