@@ -37,7 +37,7 @@ class Allowance:
 
     def allows(self, stage: Stage) -> bool:
         """Return True if the budget covers at least one more step of a stage. Imported stages need no budget."""
-        return stage.spec.init_from is not None or self._flops >= step_flops(stage)
+        return self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
         """Reserve the cost of the remaining steps of a stage. If the budget does not cover all of these steps, reserve
@@ -45,7 +45,7 @@ class Allowance:
         if not self.allows(stage):
             return False
         done, cost = reached_step(stage.path), step_flops(stage)
-        needed = 0.0 if stage.spec.init_from is not None else cost * max(0, stage.spec.steps - done)
+        needed = cost * max(0, stage.spec.steps - done)
         covered = needed <= self._flops
         self._grants[stage.key] = range(done, stage.spec.steps if covered else done + int(self._flops // cost))
         self._flops = self._flops - needed if covered else 0.0
@@ -60,7 +60,7 @@ class Allowance:
     def release(self, stage: Stage) -> None:
         """Add the cost of reserved but untrained steps back to the budget, after the process of a stage has ended."""
         grant = self._grants.pop(stage.key, None)
-        if grant is not None and stage.spec.init_from is None:
+        if grant is not None:
             reached = min(max(reached_step(stage.path), grant.start), grant.stop)
             self.trained += (reached - grant.start) * step_flops(stage)
             self._flops += (grant.stop - reached) * step_flops(stage)
@@ -82,6 +82,9 @@ class Allowance:
 
 
 def step_flops(stage: Stage) -> int:
+    """Return the model FLOPs of a step of a stage, or 0 for an imported stage, which is not trained."""
+    if stage.spec.init_from is not None:
+        return 0
     return stage.spec.batch_tokens * flops(stage.spec.model).training
 
 

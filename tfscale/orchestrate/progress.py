@@ -129,14 +129,12 @@ def _memory(stage: Stage, events: Sequence[Event], running: bool) -> int | None:
 
 
 def _tokens_per_second(trained: Sequence[Event]) -> float | None:
-    last = trained[-WINDOW:]
-    if not last:
+    if not trained:
         return None
-    seconds = last[-1]["total_seconds"] - last[0]["total_seconds"]
-    if seconds > 0:
-        return float((last[-1]["tokens"] - last[0]["tokens"]) / seconds)
-    one: float | None = last[-1]["tokens_per_second"]
-    return one
+    first, last = trained[-WINDOW:][0], trained[-1]
+    seconds = last["total_seconds"] - first["total_seconds"]
+    of_one_event: float | None = last["tokens_per_second"]
+    return float((last["tokens"] - first["tokens"]) / seconds) if seconds > 0 else of_one_event
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
