@@ -150,9 +150,9 @@ class ArmPart:
     """Arm that the chain is compared with, which trains models of the same sizes by another method."""
 
     kind: str
-    """Kind of arm. `scratch`: a model of each size, trained from scratch. `trained_on`: continued training of the
-    chain's first model. `one_jump`: growth of the chain's first model to each size in one step. `chain`: another chain
-    with other settings. Extensions may register more kinds."""
+    """Kind of arm. `scratch`: models trained from scratch. `trained_on`: continued training of the chain's first model.
+    `one_jump`: growth of the chain's first model to each size in one step. `chain`: another chain with other settings.
+    Extensions may register more kinds."""
     title: str
     """Title of the arm in legends and tables."""
     family: str = "tokenformer"

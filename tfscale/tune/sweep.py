@@ -54,7 +54,8 @@ class Sweep:
         return max(least, int(candidates // float(self.reduction) ** rung))
 
     def trainings(self, candidates: int) -> float:
-        """Return the cost of a sweep without extensions, in units of training one candidate with all tokens."""
+        """Return the cost of a sweep without extensions, as a multiple of the cost of training one candidate with all
+        tokens."""
         halving = sum(self.kept(candidates, rung) * self.fraction(rung) for rung in range(self.rungs))
         return halving + 2 * self.refine
 
@@ -129,7 +130,8 @@ def choose(losses: Mapping[float, float]) -> Choice:
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
     """Return the value with which to extend a range whose best value is at an edge, or None if the best value is
     interior or the new value is out of bounds. The new value is the nearest value beyond the edge among `tried`, the
-    values of earlier rungs. If there is no such value, the spacing of the range at this edge, a ratio, is continued."""
+    values of earlier rungs. If there is no such value, the range is continued with the ratio of the two values next to
+    this edge."""
     best = choose(losses)
     if best.place == "interior":
         return None

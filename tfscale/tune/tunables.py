@@ -89,9 +89,9 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     """Yield the key and the value of each learning rate that only one baseline uses, because that baseline sets a rate
-    or its kind has `own_rate`. If the baseline sets no rate, the value is the rate of the last size in the schedule.
-    For TokenFormers with `schedule.branches`, it is the rate of the first size. If the schedule sets no rate either,
-    the value is optim.lr."""
+    or its kind has `own_rate`. If the baseline sets no rate, the value is the rate of the last size in the schedule or,
+    for TokenFormers with `schedule.branches`, of the first size. If the schedule sets no such rate, the value is
+    optim.lr."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():

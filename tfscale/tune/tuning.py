@@ -1,8 +1,8 @@
 """Tuning of a plan's learning rates by training runs at several rates.
 
-Every run is an ordinary stage. It differs from a stage of the plan in its learning rates, in the validation tokens,
-which come after those of the plan, in its seed and data order, which no replicate of the plan uses, and, except in the
-last rung, in its number of tokens. Rates are therefore not chosen by losses that a comparison reports. The state of a
+Every run is an ordinary stage with other learning rates than the stages of the plan and, except in the last rung, with
+fewer tokens. A run is evaluated on the validation tokens that follow those of the plan, and no replicate of the plan
+has the same seed and data order. Rates are therefore not chosen by losses that a comparison reports. The state of a
 tuning is read from the stages' folders, so a stopped tuning can be resumed.
 """
 
