@@ -250,8 +250,8 @@ class Orchestrator:
     def _halve_micro_batch(self, stage: Stage, failure: str) -> None:
         if stage.spec.run.update == "in_backward":
             raise StageFailed(
-                f"{failure}\nIt ran out of memory with launcher.update=in_backward, which takes the whole batch at "
-                "once; try a smaller optim.batch_tokens, or launcher.update=whole."
+                f"{failure}\nThe stage ran out of memory with launcher.update=in_backward, which processes the whole "
+                "batch at once; try a smaller optim.batch_tokens, or launcher.update=whole."
             )
         start = last_event(read_events(stage.path), "start")
         held_at_once = int(start["micro_batch"]) if start else stage.spec.sequences

@@ -88,7 +88,7 @@ class Scratch(ArmKind):
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
         if any(later - end < spec.batch_tokens for end, later in pairwise(ends[: len(ends) - len(chain.sizes) + 1])):
             number = len(ends) - len(chain.sizes)
-            rule = f"must leave a step between the budgets of {size.size} from scratch"
+            rule = f"must leave at least one step between the budgets of runs from scratch at {size.size}"
             raise UserFault([Fault("schedule.branches.smaller_readings", number, rule, "a smaller number")])
         if spec.tokens != ends[0]:
             schedule = replace(spec.lr_schedule, warmup_tokens=min(ends[0], spec.lr_schedule.warmup_tokens))

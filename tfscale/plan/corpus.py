@@ -145,7 +145,7 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         raise UserFault([Fault("data.max_unknown", most, rule)])
     asked, start = experiment.data.validation_tokens, experiment.data.validation_start
     if len(data.heldout) <= start + asked:
-        after = f", of which data.validation_start={start} skips the first ones" if start else ""
+        after = f", of which data.validation_start={start} skips the first" if start else ""
         rule = f"must be smaller, because the validation documents have only {len(data.heldout):,} tokens{after}"
         raise UserFault([Fault("data.validation_tokens", asked, rule, "a smaller value, or a larger data.validation")])
     if len(data.train) <= experiment.model.context:

@@ -53,6 +53,6 @@ def rejections(arm: Arm) -> Iterator[str]:
         seed = f" of seed {stage.spec.seed}" if len(arm.seeds) > 1 else ""
         yield (
             f"the growth to {stage.size}{seed} was rejected, because after {count(stage.spec.tokens)} tokens its loss "
-            f"was more than {stage.spec.trial.bound:g} nats above its parent's; {back.size} is trained on for "
-            f"{count(back.spec.tokens)} tokens and grows again, and all costs include the rejected growth"
+            f"was more than {stage.spec.trial.bound:g} nats above its parent's; {back.size} is trained for "
+            f"{count(back.spec.tokens)} further tokens and grows again, and all costs include the rejected growth"
         )
