@@ -12,8 +12,7 @@ import typer
 import typer.models
 
 from tfscale.cli.main import app
-from tfscale.config.files import read_file
-from tfscale.config.folders import conf_dir, group_options
+from tfscale.config.folders import conf_dir, group_options, read_file
 from tfscale.config.schema import Experiment
 from tfscale.config.types import class_of
 from tfscale.growth.operator import Growth

@@ -18,14 +18,14 @@ from tfscale.cli.main import app
 from tfscale.cli.run import _amiss
 from tfscale.config.compose import compose
 from tfscale.config.folders import SHIPPED_ALONE, group_options
-from tfscale.config.keys import is_text, known_keys, type_of
+from tfscale.config.keys import inner_type, known_keys, type_of
 from tfscale.config.overrides import parse
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 
 OTHER = Path(__file__).parent / "other_conf"
 GROUPS = group_options()
-TEXT_KEYS = sorted(key for key in known_keys({}) if is_text(type_of(key)))
+TEXT_KEYS = sorted(key for key in known_keys({}) if inner_type(type_of(key)) is str)
 PATHS = ["runs", "init_from", "data.path", "data.tokenizer_path"]
 VALUES = ["é", "李明", "a=b", "=", "a#b", "(", "a(1)", "[x", "[a,b]", "{a: b}", "it's", "a;b", "a&b", "a!b",
           "my folder", " lead", "trail ", "a,b", "20261128", "12e45678", "1e5", "true", "nan", "a:b", "a\\,b", "%2F",

@@ -15,8 +15,8 @@ from tfscale.faults import UserFault
 from tfscale.models.counts import flops, parameters
 from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.arms import Arm, cumulative_flops
-from tfscale.plan.compute_optimal import compute_optimal
 from tfscale.plan.plan import Plan, make_plan
+from tfscale.plan.specs import compute_optimal
 
 SCHEDULES = ["progressive_tiny", "progressive_1b4", "openwebtext2_757m"]
 ALL = ",".join(name for name in group_options()["baseline"] if name != "none")

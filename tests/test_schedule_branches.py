@@ -131,7 +131,7 @@ def test_smaller_readings_are_branches_at_halved_budgets_and_leave_the_base_of_t
 
 def test_budgets_of_less_than_a_step_are_refused() -> None:
     overrides = ["baseline=scratch", "schedule.branches.readings=all", "optim.batch_tokens=262144"]
-    with pytest.raises(UserFault, match=r"schedule\.branches\.smaller_readings=9: must leave a step"):
+    with pytest.raises(UserFault, match=r"schedule\.branches\.smaller_readings=9: must leave at least one step"):
         plan_of(*overrides, "schedule.branches.smaller_readings=9")
 
 

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width, say
-from tfscale.config.files import read_file
-from tfscale.config.folders import conf_dir, config_folders, find, foreign_faults, group_options, shown
+from tfscale.config.folders import conf_dir, config_folders, find, foreign_faults, group_options, read_file, shown
 from tfscale.config.keys import nearest
 from tfscale.faults import UserFault
 

@@ -35,20 +35,13 @@ def rename_keys(values: dict[str, Any]) -> None:
     """Replace former keys in a composed configuration, in place. Shipped files contain no former keys, so a former key
     comes from the user and overrides the shipped value."""
     for former, present in KEYS.items():
-        part, name = _part(values, former)
-        if name in part:
+        *parts, name = former.split(".")
+        part: Any = values
+        for each in parts:
+            part = part.get(each) if isinstance(part, dict) else None
+        if isinstance(part, dict) and name in part:
             _note(former, present)
             part[present.rpartition(".")[2]] = part.pop(name)
-
-
-def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Return the dictionary that contains a key, or an empty one, and the last component of the key."""
-    *outer, name = key.split(".")
-    for each in outer:
-        values = values.get(each) or {}
-        if not isinstance(values, dict):
-            return {}, name
-    return values, name
 
 
 @cache

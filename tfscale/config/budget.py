@@ -21,7 +21,8 @@ class Budget:
 
 
 def read_budget(text: str) -> Budget:
-    """Return the budget that a text such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d describes, or raise ValueError."""
+    """Return the budget that a text describes, such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d. Raise ValueError for any
+    other text."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([smhd]?)", text)
     amount = float(match[1]) if match else 0.0
     if match is None or not 0 < amount < math.inf:
@@ -35,4 +36,4 @@ def _checked(text: str) -> str:
 
 
 BudgetText = Annotated[str, AfterValidator(_checked)]
-"""Type of the text of a budget, in the format of `read_budget`."""
+"""A budget as text, in a format that `read_budget` reads."""

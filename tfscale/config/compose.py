@@ -4,20 +4,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_origin
 
-from tfscale.config.aliases import rename_keys, renamed_override
+from tfscale.config.aliases import renamed_override
 from tfscale.config.folders import conf_dir, config_folders, foreign_faults, group_options
-from tfscale.config.keys import is_dict, known_keys, nearest, one_line, short, type_of
+from tfscale.config.keys import inner_type, known_keys, nearest, short, type_of
+from tfscale.config.merging import merged_files, set_values, to_dict
 from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
 from tfscale.config.values import to_experiment
 from tfscale.extensions import installed_extensions, load_extensions
 from tfscale.faults import Fault, InvalidInput, UserFault, as_faults
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
@@ -40,17 +38,17 @@ class Draft:
     config_dir: Path | None
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
-        """Return the draft with the faults that further rules find, except faults that follow from an earlier fault.
-        The rules are skipped if one of the keys and parts `needs`, which they read, has a fault."""
+        """Return the draft with the additional faults that `rules` finds. A fault is left out if its key, or a key that
+        its rule reads, already has a fault. The rules are skipped if a key or a part in `needs` has a fault."""
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
-        # A schedule sets values in all parts, so without a valid schedule no rule between settings is meaningful.
+        # A schedule sets values in all parts, so a rule between settings is meaningful only with a valid schedule.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
             return self
         found = [fault for fault in as_faults(rules(self.experiment)) if not _follows(fault, at_fault)]
         return replace(self, faults=(*self.faults, *found))
 
     def settled(self) -> Experiment:
-        """Return the experiment, or raise UserFault if it has faults."""
+        """Return the experiment, or raise UserFault if the draft has faults."""
         if self.faults:
             raise UserFault(with_places(self.faults, self.overrides, self.config_dir))
         return self.experiment
@@ -68,8 +66,8 @@ def _root(key: str) -> str:
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment, with the faults of the overrides and of the configuration files, or raise
-    UserFault if none can be composed for further checks."""
+    """Return a draft of the experiment, with the faults of the overrides and of the configuration files. Raise
+    UserFault if no experiment can be composed for further checks."""
     overrides = [renamed_override(text) for text in overrides]
     try:
         experiment, faults = _composed(overrides, config_dir)
@@ -92,15 +90,16 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
         elif override.group:
             chosen.append(override.text)
     try:
-        config = _compose_files(chosen, folders)
-        faults += _load_extensions(parsed, _container(config))
-        keys, single = _known(parsed, _container(config), faults)
+        config = merged_files(chosen, folders)
+        base = to_dict(config)
+        faults += _load_extensions(parsed, base)
+        keys, single = _known(parsed, base, faults)
         faults += keys
-        values, unset = _set(config, single)
+        values, unset = set_values(config, single)
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     faults += unset
-    experiment, wrong = to_experiment(values, lambda: _container(_compose_files([], [conf_dir()])), faults)
+    experiment, wrong = to_experiment(values, lambda: to_dict(merged_files([], [conf_dir()])), faults)
     return experiment, [*faults, *wrong]
 
 
@@ -139,7 +138,7 @@ def _known(
     faults, single = [], []
     for override in overrides:
         key = override.key
-        may_add = override.adds and is_dict(type_of(key.rpartition(".")[0]))
+        may_add = override.adds and get_origin(inner_type(type_of(key.rpartition(".")[0]))) is dict
         if override.group:
             continue
         if key in known or may_add or key.startswith(added):
@@ -147,42 +146,6 @@ def _known(
         elif key.partition(".")[0] not in at_fault:
             faults.append(Fault(short(key), override.typed, f"unknown key{nearest(key, known)}"))
     return faults, single
-
-
-def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    from omegaconf import OmegaConf
-
-    from tfscale.config.composition import composed
-
-    rename_keys(values := _container(composed(groups, folders), resolve=False))
-    return OmegaConf.create(values)
-
-
-def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    faults = []
-    # The files omit keys that have their default value, so values are set after composition, not by Hydra.
-    for override in overrides:
-        try:
-            OmegaConf.update(config, override.key, override.value, merge=True)
-        except OmegaConfBaseException as error:
-            faults.append(Fault(override.key, override.typed, one_line(error)))
-    rename_keys(values := _container(config))
-    return values, faults
-
-
-def _container(config: "DictConfig", resolve: bool = True) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        values = OmegaConf.to_container(config, resolve=resolve)
-    except OmegaConfBaseException as error:
-        raise UserFault([f"the configuration cannot be composed: {one_line(error)}"]) from error
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def runs_dir(experiment: Experiment) -> Path:

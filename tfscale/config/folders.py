@@ -1,12 +1,17 @@
-"""Folders that are searched for configuration files, and detection of those that belong to other projects."""
+"""Configuration files, the folders that are searched for them, and detection of folders that belong to other
+projects."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.nodes import MappingNode, Node, SequenceNode
 
-from tfscale.config.files import read_file
+from tfscale.config.aliases import KEYS
+from tfscale.config.keys import PARTS
 from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
@@ -15,6 +20,39 @@ IGNORE = (
     "If this conf/ belongs to another project, add --config-dir none to read only the shipped files, or run the "
     "command in another folder."
 )
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C version if PyYAML was built with libyaml
+_GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
+
+
+@dataclass(frozen=True)
+class File:
+    """Configuration file: its text, and the part of the configuration that the file sets."""
+
+    path: Path
+    package: str
+    """Part of the configuration that contains the keys, such as `optim`; empty for the root."""
+    text: str
+    named: bool = False
+    """True if the defaults of config.yaml or the command line choose the file, False if another file includes it."""
+
+    @property
+    def lines(self) -> dict[str, int]:
+        """Line number of each key in the file, by full key, such as optim.lr."""
+        node = yaml.compose(self.text, Loader=_LOADER)
+        return dict(_lines(node, f"{self.package}." if self.package else ""))
+
+    @property
+    def about(self) -> str:
+        """First sentence of the comment at the top of the file, or its beginning up to a colon or semicolon."""
+        lines = []
+        for line in self.text.splitlines():
+            if not line.startswith("#"):
+                break
+            if not _GLOBAL.match(line):
+                lines.append(line.removeprefix("#").strip())
+        whole = " ".join(lines)
+        sentence = re.match(r"(.+?)(?:(?<![ .][a-z])[.](?=\s|$)|[:;](?=\s))", whole)
+        return sentence[1] if sentence else whole
 
 
 def conf_dir() -> Path:
@@ -44,8 +82,6 @@ def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
 
 
 def _foreign(folder: Path) -> Fault | None:
-    from tfscale.config.keys import PARTS
-
     path = folder / "config.yaml"
     try:
         root = read_file(path)
@@ -72,8 +108,6 @@ def _groups(root: Any) -> set[str]:
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
     """Return the sorted option names of every configuration group in the folders, by default in the shipped one."""
-    from tfscale.config.keys import PARTS
-
     options: dict[str, set[str]] = {}
     for folder in folders or [conf_dir()]:
         for file in sorted(folder.glob("*/*.yaml")):
@@ -83,7 +117,7 @@ def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]
 
 
 def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """Return the path of a file in the first folder that contains the file, or None."""
+    """Return the path of the file `name` in the first folder that contains such a file, or None if no folder does."""
     return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
@@ -91,3 +125,19 @@ def shown(path: Path) -> Path:
     """Return a path as messages show it: relative to the working folder if it is inside, otherwise unchanged."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def read_file(path: Path, package: str = "", named: bool = False) -> File:
+    """Return a configuration file with its text, or raise OSError if the file cannot be read."""
+    return File(path, package, path.read_text(encoding="utf-8", errors="replace"), named)
+
+
+def _lines(node: Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    if not isinstance(node, MappingNode):
+        return
+    for name, value in node.value:
+        key = f"{prefix}{name.value}"
+        if key == "defaults" or (key.endswith(".defaults") and isinstance(value, SequenceNode)):
+            continue
+        yield KEYS.get(key, key), name.start_mark.line + 1
+        yield from _lines(value, f"{key}.")

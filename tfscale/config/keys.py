@@ -1,4 +1,4 @@
-"""Keys of an experiment, derived from the dataclasses that declare it."""
+"""Keys of the settings of an experiment, derived from the dataclasses that declare the settings."""
 
 import dataclasses
 import difflib
@@ -12,7 +12,7 @@ from tfscale.config.types import class_of
 from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
-"""Parts of the configuration, which are the first components of all keys."""
+"""Names of the parts of the configuration, such as optim. Every key begins with one of these names."""
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
@@ -69,30 +69,16 @@ def inner_type(hint: Any) -> Any:
     return hint
 
 
-def is_text(hint: Any) -> bool:
-    """Return whether a type is `str` or `str | None`, with or without annotations."""
-    return inner_type(hint) is str
-
-
 def is_single(hint: Any) -> bool:
-    """Return whether a value of a type is a single value, not a list, a dictionary or a part with several keys."""
+    """Return True if a value of this type is a single value: not a list, a dictionary or a part with several keys."""
     inner = inner_type(hint)
     has_parts = inner is None or dataclasses.is_dataclass(inner)
     return not has_parts and typing.get_origin(inner) in (None, typing.Literal)
 
 
-def is_dict(hint: Any) -> bool:
-    """Return whether a type is a dictionary, to which `+` may add new names."""
-    return typing.get_origin(inner_type(hint)) is dict
-
-
-def may_be_none(hint: Any) -> bool:
-    """Return whether a type allows None, as `X | None` does."""
-    return type(None) in typing.get_args(hint)
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with up to three known words similar to a word, or `.` if there are none."""
+    """Return `; did you mean ...?` with up to three known words that are similar to `word`, or `.` if no known word is
+    similar."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]

@@ -40,12 +40,12 @@ class LauncherPart(RunOptions):
     """Launcher of stages. `local`: one process per stage. `torchrun`: several processes on this machine. `slurm`: jobs
     on a cluster."""
     processes: AutoCount = 0
-    """Number of processes per stage (torchrun) or per node (slurm without GPUs). auto, with torchrun: one per CUDA
-    device, or one on the CPU."""
+    """Number of processes per stage (kind=torchrun) or per node (kind=slurm without GPUs). auto: with kind=torchrun,
+    one per CUDA device, or one on a CPU."""
     nodes: Count = 1
-    """Number of nodes per stage (slurm)."""
+    """Number of nodes per stage (kind=slurm)."""
     slurm: SlurmPart = field(default_factory=SlurmPart)
-    """Resources of a job (slurm)."""
+    """Resources of a job (kind=slurm)."""
     parallel: Count = 1
     """Maximum number of independent stages that run at the same time on this machine. On a cluster, the queue
     decides."""

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.config.files import File
-from tfscale.config.folders import IGNORE, conf_dir, config_folders, foreign_faults, group_options, shown
+from tfscale.config.folders import IGNORE, File, conf_dir, config_folders, foreign_faults, group_options, shown
 from tfscale.config.keys import type_of
+from tfscale.config.merging import chosen_files
 from tfscale.faults import Fault, UserFault
 
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
-    """Return the files that Hydra merges for the overrides, without those of unknown groups or names, in order of
-    increasing precedence."""
-    from tfscale.config.composition import chosen_files
-
+    """Return the configuration files that Hydra merges, in order of increasing precedence. Overrides that choose an
+    unknown file are ignored."""
     _, folders = foreign_faults(config_folders(config_dir))
     groups = group_options(folders)
 

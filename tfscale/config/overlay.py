@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from tfscale.config.folders import group_options
 from tfscale.config.origins import files_of
 from tfscale.faults import Fault
@@ -25,7 +27,7 @@ def own_file(group: str, name: str, config_dir: Path | None) -> Path:
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return a fault if a schedule or baseline with this name, which extends the files `taken_over`, cannot be
+    """Return a fault if a schedule or baseline called `name`, which would extend the files `taken_over`, must not be
     written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         return [Fault("--write", repr(name), f"must name a {group} with letters, digits, and . + - _ only")]
@@ -42,10 +44,14 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a configuration file with remarks at its top. It extends the files `taken_over` and sets the values by
-    dotted key, relative to the root if `whole`, as in a schedule, and otherwise to the file's group."""
-    from omegaconf import OmegaConf
+    """Write a configuration file that extends the files `taken_over` with other values.
 
+    Args:
+        values: values by dotted key.
+        remarks: lines of the comment at the top of the file.
+        whole: True if the keys begin at the root of the configuration, as in a schedule; False if the keys begin at the
+            group of the file.
+    """
     changes = OmegaConf.create()
     for key, value in values.items():
         OmegaConf.update(changes, key, value)

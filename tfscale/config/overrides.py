@@ -9,15 +9,19 @@ import re
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
-from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from tfscale.config.keys import inner_type, is_single, short, type_of
 from tfscale.faults import Fault
 
 SEVERAL = ("baseline",)
 """Groups whose files can be combined, as in baseline=[scratch,one_jump]."""
 
 _OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:'[^\"',{}\[\]]+)*)(?=[,}\]])")
 """Pattern of a value without quotes inside lists and dictionaries."""
 
@@ -43,22 +47,19 @@ class Override:
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
     """Return the overrides that can be parsed, and a fault for each text that cannot be parsed."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     hydra = OverridesParser.create()
     read = [_parse(text, texts[number - 1] if number else "", hydra, groups) for number, text in enumerate(texts)]
     return [each for each in read if isinstance(each, Override)], [each for each in read if isinstance(each, Fault)]
 
 
-def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Override | Fault:
-    from hydra.errors import HydraException
-
+def _parse(text: str, before: str, hydra: OverridesParser, groups: Collection[str]) -> Override | Fault:
     match = _OVERRIDE.fullmatch(text)
     adds, key, value = match.groups() if match else ("", "", "")
     hint = type_of(key)
     as_typed = Override(text, key, value, bool(adds), key in groups)
-    if is_text(hint) and not _is_quoted(value):
-        return replace(as_typed, value=None) if value == "null" and may_be_none(hint) else as_typed
+    if inner_type(hint) is str and not _QUOTED.fullmatch(value):
+        optional = type(None) in get_args(hint)
+        return replace(as_typed, value=None) if value == "null" and optional else as_typed
     try:
         override = hydra.parse_override(text)
     except (HydraException, ValueError):  # ValueError: a number with too many digits
@@ -73,10 +74,6 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
     return Override(text, key, override.value(), override.is_add(), key in groups)
 
 
-def _is_quoted(value: str) -> bool:
-    return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
-
-
 def _no_override(text: str, before: str) -> Fault:
     rule = f"{short(text)!r} is not an override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
     if "=" in before:
@@ -84,7 +81,7 @@ def _no_override(text: str, before: str) -> Fault:
     return Fault("", None, rule)
 
 
-def _unreadable(text: str, hydra: Any) -> Fault:
+def _unreadable(text: str, hydra: OverridesParser) -> Fault:
     key, _, value = text.partition("=")
     rule = "must have the syntax of Hydra, such as optim.lr=1e-3"
     if quoted := _quoted(text, hydra):
@@ -92,10 +89,9 @@ def _unreadable(text: str, hydra: Any) -> Fault:
     return Fault(short(key.lstrip("+")), short(value), rule)
 
 
-def _quoted(text: str, hydra: Any) -> str | None:
-    """Return an override with values inside lists and dictionaries quoted; None if it still cannot be parsed."""
-    from hydra.errors import HydraException
-
+def _quoted(text: str, hydra: OverridesParser) -> str | None:
+    """Return an override in which the values inside lists and dictionaries are quoted, or None if quotes do not make
+    the override valid."""
     quoted = _BARE.sub(lambda match: f' "{match[1].strip()}"', text)
     try:
         hydra.parse_override(quoted)

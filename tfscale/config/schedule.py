@@ -75,8 +75,8 @@ class GrowWhenPart:
     min_delta: Nats = 0.02
     """Smallest improvement of the validation loss, in nats, that keeps a stage running; see `rule`."""
     patience: Count = 4
-    """Number of evaluations over which the improvement is measured (plateau), or smallest number of evaluations that
-    the curve is fitted to, at least four (predicted_gain)."""
+    """Number of evaluations over which the improvement is measured (rule=plateau), or smallest number of evaluations to
+    which the curve is fitted, at least four (rule=predicted_gain)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class BranchesPart:
     readings: Literal["own", "all"] = "own"
     """Budgets at which runs from scratch have a branch. `own`: the budget of their own size. `all`: the budget of every
     size of the chain, as branches of one trunk, so that costs at equal perplexity are read from models whose learning
-    rate has been decayed."""
+    rate has decayed."""
     smaller_readings: Halvings = 0
     """Number of further budgets below the chain's smallest one, each of them half of the next larger one, at which runs
     from scratch have a branch with `readings=all`. With them, costs can also be read at perplexities that an arm

@@ -62,27 +62,28 @@ class DataPart:
     source: str
     """Kind of source: wiki, docs, text, hub, shards, or a kind that an extension registers."""
     path: PathText | None = None
-    """File or folder to read (text, shards), or folder that is read instead of the hub if the folder exists (hub)."""
+    """File or folder to read (source=text, shards). With source=hub, folder that is read instead of the Hub, if the
+    folder exists."""
     text_key: str = "text"
     """Field of JSON lines, or column of Parquet files, that contains the document."""
     dataset: str | None = None
-    """Repository of the dataset (hub)."""
+    """Repository of the dataset on the Hugging Face Hub (source=hub)."""
     subset: str | None = None
-    """Subset of the dataset (hub). None: the only subset, or the default one."""
+    """Subset of the dataset (source=hub). None: the only subset, or the default one."""
     split: str = "train"
-    """Split of the dataset for both training and validation documents (hub)."""
+    """Split of the dataset from which both training and validation documents are taken (source=hub)."""
     revision: str = "main"
-    """Branch, tag or commit of the dataset, resolved once when it is downloaded (hub)."""
+    """Branch, tag or commit of the dataset, which is resolved once, at the download (source=hub)."""
     tokenizer: Literal["bpe", "file", "hub"] = "bpe"
-    """Kind of tokenizer. `bpe`: a byte-level BPE trained on the training documents. `file`: a Hugging Face
-    tokenizer.json. `hub`: a tokenizer from the hub."""
+    """Kind of tokenizer. `bpe`: a byte-level BPE trained on the training documents. `file`: a tokenizer.json of Hugging
+    Face. `hub`: a tokenizer from the Hugging Face Hub."""
     tokenizer_name: str | None = None
-    """Repository of the tokenizer, or gpt2, or gpt_neox_20b (hub)."""
+    """Repository of the tokenizer on the Hugging Face Hub, or gpt2, or gpt_neox_20b (tokenizer=hub)."""
     tokenizer_path: PathText | None = None
-    """Path of tokenizer.json (file), or of a tokenizer.json that replaces the hub's tokenizer if the file exists
-    (hub)."""
+    """Path of a tokenizer.json (tokenizer=file). With tokenizer=hub, path of a tokenizer.json that replaces the Hub's
+    tokenizer, if the file exists."""
     vocab_size: Count = 4096
-    """Vocabulary size of a trained BPE; 257: only bytes and the end of text."""
+    """Vocabulary size of the trained BPE (tokenizer=bpe); 257: only bytes and the end of text."""
     validation: Share = 0.05
     """Fraction of the documents used for validation, which are never trained on."""
     split_seed: Whole = 0
@@ -95,7 +96,8 @@ class DataPart:
     shuffle_seed: Whole = 0
     """Random seed of the order of the training text, which is the same in every arm."""
     workers: AutoCount = 0
-    """Number of processes that prepare the corpus; auto: one per core. The prepared corpus does not depend on it."""
+    """Number of processes that prepare the corpus; auto: one per core. The prepared corpus does not depend on this
+    number."""
     max_unknown: Fraction = 0.01
     """Maximum fraction of tokens for which the tokenizer has no entry. A corpus with a larger fraction is rejected. A
     corpus with a smaller fraction above 0 is used with a warning."""
@@ -115,11 +117,11 @@ class OptimPart:
     """Learning-rate schedule after the warm-up. `cosine`: cosine decay. `wsd`: constant, then decay. `constant`: no
     decay."""
     warmup: Fraction = 0.01
-    """Fraction of the stage over which the learning rate rises to its peak."""
+    """Fraction of the stage, at its start, over which the learning rate rises to its peak."""
     min_lr_ratio: Fraction = 0.1
-    """Final learning rate as a fraction of the peak (cosine, wsd)."""
+    """Final learning rate as a fraction of the peak (lr_schedule=cosine, wsd)."""
     decay_fraction: Fraction = 0.2
-    """Final fraction of the stage over which the learning rate decays (wsd)."""
+    """Fraction of the stage, at its end, over which the learning rate decays (lr_schedule=wsd)."""
     beta1: Momentum = 0.9
     """Decay rate of the running mean of gradients."""
     beta2: Momentum = 0.95
@@ -148,9 +150,9 @@ class ArmPart:
     """Arm that the chain is compared with, which trains models of the same sizes by another method."""
 
     kind: str
-    """Kind of arm. `scratch`: a model of each size, trained from scratch. `trained_on`: continued training of the
-    chain's first model. `one_jump`: growth of the chain's first model to each size in one step. `chain`: another chain
-    with other settings. Extensions may register more kinds."""
+    """Kind of arm. `scratch`: models trained from scratch. `trained_on`: continued training of the chain's first model.
+    `one_jump`: growth of the chain's first model to each size in one step. `chain`: another chain with other settings.
+    Extensions may register more kinds."""
     title: str
     """Title of the arm in legends and tables."""
     family: str = "tokenformer"
@@ -167,11 +169,11 @@ class ArmPart:
     rate for a model of this kind and size."""
     shape: Literal["schedule", "compute_optimal"] = "schedule"
     """Shape of Transformers trained from scratch. `schedule`: the schedule's shape for the size. `compute_optimal`: the
-    compute-optimal size for the budget, at 20 tokens per parameter (`tfscale.plan.compute_optimal`)."""
+    compute-optimal size for the budget, at 20 tokens per parameter (`tfscale.plan.specs.compute_optimal`)."""
     growth: AnyGrowth | None = None
-    """Growth operator of `one_jump` and `chain`. None: the operator of the main chain."""
+    """Growth operator (kind=one_jump, chain). None: the operator of the main chain."""
     growth_tokens: Factor = 1.0
-    """Factor by which the training tokens of every grown stage are multiplied (`chain`)."""
+    """Factor by which the training tokens of every grown stage are multiplied (kind=chain)."""
     transformer_growth: TransformerGrowth | None = None
     """Growth of a `chain` with family=transformer. The chain begins with the Transformer of the first size and grows to
     the shapes of the recipe (`tfscale.growth.transformer_recipe`), at the cumulative compute of the main chain."""
@@ -196,8 +198,8 @@ class TrackingPart:
     kind: str = "mlflow"
     """Kind of tracker: mlflow, wandb, or a kind that an extension registers."""
     uri: str | None = None
-    """URI of the tracker, such as any tracking URI of MLflow. None: the tracker's default, which for MLflow is a SQLite
-    store, and for wandb a folder, in the runs folder."""
+    """URI of the tracker, such as a tracking URI of MLflow. None: a SQLite store (mlflow) or a folder (wandb) in the
+    runs folder, or the default of an extension's tracker."""
 
 
 @dataclass(frozen=True)

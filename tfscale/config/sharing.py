@@ -1,4 +1,5 @@
-"""Settings as they are shared: without folders of the machine, and without how an experiment is run."""
+"""Conversion of settings and overrides to a form that can be shared: without the folders of this machine, and without
+settings that only determine how an experiment is run, such as the launcher."""
 
 import os
 import re
@@ -35,7 +36,11 @@ def _says_how(key: str) -> bool:
 
 def _override(text: str) -> str:
     key, _, value = text.partition("=")
-    shared = _text(value) if _PATH.fullmatch(value) else _PATH_WITHIN.sub(lambda match: shareable_path(match[0]), value)
+    shared = (
+        shareable_path(value)
+        if _PATH.fullmatch(value)
+        else _PATH_WITHIN.sub(lambda match: shareable_path(match[0]), value)
+    )
     return f"{key}={shared}"
 
 
@@ -44,8 +49,4 @@ def _plain(value: Any) -> Any:
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    return _text(value) if isinstance(value, str) else value
-
-
-def _text(value: str) -> str:
-    return shareable_path(value) if _PATH.fullmatch(value) else value
+    return shareable_path(value) if isinstance(value, str) and _PATH.fullmatch(value) else value

@@ -1,10 +1,12 @@
-"""Conversion of composed values to an experiment, in which shipped values replace invalid ones, so that rules between
-settings are checked too."""
+"""Conversion of composed values to an experiment. Shipped values replace invalid values, so that the rules between
+settings can be checked as well."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from tfscale.config.keys import flat_keys, known_keys, nearest, short
 from tfscale.config.schema import Experiment
@@ -32,36 +34,31 @@ def to_experiment(
     """Return the experiment made from composed values, and the faults of the values.
 
     Args:
-        shipped: function that returns the values that replace invalid ones.
-        before: earlier faults, whose consequences are omitted.
+        shipped: function that returns the values that replace invalid values.
+        before: faults that were found earlier. Faults that follow from these faults are left out.
 
     Raises:
         UserFault: no experiment can be made, even if invalid values are replaced.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     values = copy.deepcopy(values)
     faults = list(_unknown(values))
-    adapter = _adapter(TypeAdapter, GROWTHS.names)
+    adapter = _adapter(GROWTHS.names)
     for _ in range(ROUNDS):
         try:
             return adapter.validate_python(values), faults
         except ValidationError as error:
             found = [each for entry in error.errors() for each in _faults(entry)]
-        faults += [fault for fault in found if _is_new(fault, [*before, *faults])]
+        known = {fault.key for fault in (*before, *faults)}
+        faults += [fault for fault in found if not {fault.key, *fault.reads} & known]
         stand_ins = shipped()
         for fault in found:
             _replace(values, fault.key.split("."), stand_ins)
     raise UserFault([*before, *faults])
 
 
-def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    return not {fault.key, *fault.reads} & {other.key for other in known}
-
-
 @cache
-def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # the schema depends on the registered growth operators
-    return kind(Experiment)
+def _adapter(growths: tuple[str, ...]) -> TypeAdapter[Experiment]:
+    return TypeAdapter(Experiment)  # contains the schemas of all registered growth operators
 
 
 def _unknown(values: dict[str, Any]) -> Iterator[Fault]:
@@ -95,8 +92,8 @@ def _must(entry: Any, message: str) -> str:
 
 
 def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
-    """Replace a value with the shipped one or, without one, with the default. If the value is missing, remove the stage
-    or arm that requires it."""
+    """Replace an invalid value with the shipped value or, if there is none, with the default. If a required value is
+    missing, remove the stage or the arm that requires it."""
     places = [values]
     for part in path[:-1]:
         inner = places[-1].get(part)

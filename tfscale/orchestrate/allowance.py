@@ -1,4 +1,4 @@
-"""Remaining budget of a run, in which the cost of the next steps of each stage is reserved before the stage starts."""
+"""Remaining budget of a run. The cost of the steps of a stage is reserved before the stage starts."""
 
 import time
 from pathlib import Path
@@ -36,16 +36,16 @@ class Allowance:
             self._ends_at = time.monotonic() + self._seconds
 
     def allows(self, stage: Stage) -> bool:
-        """Return whether the budget covers at least one more step of a stage. Imported stages need no budget."""
-        return stage.spec.init_from is not None or self._flops >= step_flops(stage)
+        """Return True if the budget covers at least one more step of a stage. Imported stages need no budget."""
+        return self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
-        """Reserve the cost of the remaining steps of a stage, or all that is left of the budget if this is less. Return
-        False if the budget does not cover one more step."""
+        """Reserve the cost of the remaining steps of a stage. If the budget does not cover all of these steps, reserve
+        the whole rest of the budget. If it does not cover a single step, reserve nothing and return False."""
         if not self.allows(stage):
             return False
         done, cost = reached_step(stage.path), step_flops(stage)
-        needed = 0.0 if stage.spec.init_from is not None else cost * max(0, stage.spec.steps - done)
+        needed = cost * max(0, stage.spec.steps - done)
         covered = needed <= self._flops
         self._grants[stage.key] = range(done, stage.spec.steps if covered else done + int(self._flops // cost))
         self._flops = self._flops - needed if covered else 0.0
@@ -60,13 +60,13 @@ class Allowance:
     def release(self, stage: Stage) -> None:
         """Add the cost of reserved but untrained steps back to the budget, after the process of a stage has ended."""
         grant = self._grants.pop(stage.key, None)
-        if grant is not None and stage.spec.init_from is None:
+        if grant is not None:
             reached = min(max(reached_step(stage.path), grant.start), grant.stop)
             self.trained += (reached - grant.start) * step_flops(stage)
             self._flops += (grant.stop - reached) * step_flops(stage)
 
     def note(self, stage: Stage, event: Event) -> None:
-        """Update the longest time of a step or of a checkpoint from an event of a stage."""
+        """Update the longest known times of a step and of a checkpoint from an event of a stage."""
         if event["event"] == "train" and event["tokens_per_second"]:
             took = stage.spec.batch_tokens / event["tokens_per_second"]
             self._longest["step"] = max(self._longest["step"], took)
@@ -75,12 +75,16 @@ class Allowance:
 
     @property
     def out_of_time(self) -> bool:
-        """True if processes must be asked now to save and end, to stay within the time of the budget."""
+        """True if processes must be asked now to save a checkpoint and end, so that the run stays within the time of
+        the budget."""
         ending = ENDING_SECONDS + sum(self._longest.values())
         return self._ends_at is not None and time.monotonic() + ending >= self._ends_at
 
 
 def step_flops(stage: Stage) -> int:
+    """Return the model FLOPs of a step of a stage, or 0 for an imported stage, which is not trained."""
+    if stage.spec.init_from is not None:
+        return 0
     return stage.spec.batch_tokens * flops(stage.spec.model).training
 
 

@@ -20,7 +20,7 @@ LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
 """Delay in seconds before the first restart of a stage whose process died. The delay doubles with each restart."""
 PATIENCE_SECONDS = 30.0
-"""Maximum time in seconds that a stage that hangs has for stopping on request, before its process is killed."""
+"""Maximum time in seconds between a request to stop a stage that hangs and the end of its process by force."""
 
 
 class View(Protocol):
@@ -40,8 +40,8 @@ class Claims(Protocol):
     """Interface of leases, with which machines that share a store avoid training the same stage."""
 
     def claim(self, stage: Stage) -> str | None:
-        """Return None if the stage can be started here or is finished, or otherwise the name of the holder of the
-        stage's lease."""
+        """Return a description of the machine that holds the lease of a stage, or None if the stage can be started here
+        or is finished."""
 
 
 class StageFailed(Exception):
@@ -133,8 +133,8 @@ class Orchestrator:
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
-        """Return whether the budget ends the run: unfinished stages are left, and either the time is over, or no stage
-        is running and the rest of the budget does not cover a step of any stage that could start."""
+        """Return True if the budget ends the run. Unfinished stages are left, and either the time is over, or no stage
+        is running and the rest of the budget covers no step of any stage that could start."""
         if self._allowance.out_of_time:
             return bool(self._pending)
         startable = self._startable()
@@ -250,8 +250,8 @@ class Orchestrator:
     def _halve_micro_batch(self, stage: Stage, failure: str) -> None:
         if stage.spec.run.update == "in_backward":
             raise StageFailed(
-                f"{failure}\nIt ran out of memory with launcher.update=in_backward, which takes the whole batch at "
-                "once; try a smaller optim.batch_tokens, or launcher.update=whole."
+                f"{failure}\nThe stage ran out of memory with launcher.update=in_backward, which processes the whole "
+                "batch at once; try a smaller optim.batch_tokens, or launcher.update=whole."
             )
         start = last_event(read_events(stage.path), "start")
         held_at_once = int(start["micro_batch"]) if start else stage.spec.sequences
@@ -291,7 +291,8 @@ def _tail(stage: Stage) -> EventTail:
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Write the spec of a stage to its folder. If `micro_batch` is given, it replaces the micro-batch of the spec."""
+    """Write the spec of a stage to its folder. `micro_batch`, unless it is None, replaces the micro-batch of the
+    spec."""
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))

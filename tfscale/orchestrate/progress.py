@@ -43,7 +43,8 @@ class Progress:
     losses: tuple[Sample, ...] = ()
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Model FLOPs utilisation, or None if conf/device does not list the device or no speed is known yet."""
+    """Model FLOPs utilisation, or None if it is unknown, because conf/device does not list the device or no step has
+    been timed."""
     memory: int | None = None
     """Memory in bytes, or None if it is unknown. For a stage that is running on a CPU of this host, this is the current
     memory of the process. Otherwise, it is the peak memory of a device, or of a process on a CPU."""
@@ -56,16 +57,19 @@ class Progress:
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
 
     @property
-    def flops_per_token(self) -> int:
-        return flops(self.stage.spec.model).training
+    def flops_per_second(self) -> float | None:
+        """Training speed in model FLOP/s, or None if no step has been timed."""
+        return self.tokens_per_second * flops(self.stage.spec.model).training if self.tokens_per_second else None
 
     @property
     def work(self) -> int:
-        return self.stage.spec.tokens * self.flops_per_token
+        """Model FLOPs of the whole stage."""
+        return self.stage.spec.tokens * flops(self.stage.spec.model).training
 
     @property
     def worked(self) -> int:
-        return self.status.tokens * self.flops_per_token
+        """Model FLOPs that the stage has spent."""
+        return self.status.tokens * flops(self.stage.spec.model).training
 
 
 class Watch:
@@ -125,26 +129,28 @@ def _memory(stage: Stage, events: Sequence[Event], running: bool) -> int | None:
 
 
 def _tokens_per_second(trained: Sequence[Event]) -> float | None:
-    last = trained[-WINDOW:]
-    if not last:
+    if not trained:
         return None
-    seconds = last[-1]["total_seconds"] - last[0]["total_seconds"]
-    if seconds > 0:
-        return float((last[-1]["tokens"] - last[0]["tokens"]) / seconds)
-    one: float | None = last[-1]["tokens_per_second"]
-    return one
+    first, last = trained[-WINDOW:][0], trained[-1]
+    seconds = last["total_seconds"] - first["total_seconds"]
+    of_one_event: float | None = last["tokens_per_second"]
+    return float((last["tokens"] - first["tokens"]) / seconds) if seconds > 0 else of_one_event
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Return an estimate of the seconds until the stages are done if `parallel` of them run at the same time. A stage
-    without a measured speed is assumed to be as fast as the running or finished stage of the same family with the most
-    similar size. Return None if there is no such stage. `looks` lists parents before children. `known` contains the
-    speeds of finished stages."""
+    """Return an estimate of the seconds until stages are done if `parallel` stages run at the same time, or None if the
+    speed of a stage cannot be estimated. A stage without a measured speed is assumed to be as fast as the running or
+    finished stage of the same family with the most similar size.
+
+    Args:
+        looks: progress of the stages, parents before children.
+        known: speeds of finished stages.
+    """
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
-        (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
+        (look.stage.spec.model.family, parameters(look.stage.spec.model), look.flops_per_second)
         for look in looks
-        if look.tokens_per_second
+        if look.flops_per_second
     ]
     left = {look.stage.key: _stage_seconds(look, speeds) for look in looks}
     ends: dict[str, float] = {}
@@ -162,8 +168,7 @@ def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> 
         return 0.0
     family, size = look.stage.spec.model.family, parameters(look.stage.spec.model)
     like = [(abs(math.log(count / size)), rate) for other, count, rate in speeds if other == family]
-    own = look.tokens_per_second * look.flops_per_token if look.tokens_per_second else None
-    rate = own or (min(like)[1] if like else None)
+    rate = look.flops_per_second or (min(like)[1] if like else None)
     return (look.work - look.worked) / rate if rate else None
 
 
@@ -187,8 +192,8 @@ class Overview:
 
 
 def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
-    """Return the compute used and the time left of a whole plan, given the progress of all of its stages by key, and
-    the speeds of finished stages."""
+    """Return the compute used and the time left of a whole plan. `looks` contains the progress of all stages of the
+    plan by key, and `known` the speeds of finished stages."""
     parallel = plan.experiment.launcher.parallel
     return Overview(
         sum(look.worked for look in looks.values()),

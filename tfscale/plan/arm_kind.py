@@ -24,8 +24,8 @@ _COMMON = ("kind", "title", "lr")
 
 
 class ArmKind(ABC):
-    """Base class of the kinds of arms. An instance plans the stages of one arm from the settings of the arm, `part`,
-    which are under `baseline.arms.NAME`."""
+    """Base class of the kinds of arms. An instance plans the stages of one arm. The settings of the arm, `part`, are
+    those under `baseline.arms.NAME`."""
 
     settings: ClassVar[Collection[str]] = ()
     """Fields of `ArmPart` that apply to this kind, in addition to `kind`, `title` and `lr`."""
@@ -68,8 +68,8 @@ ARM_KINDS: Registry[type[ArmKind]] = Registry(
 
 
 def arm_kind(name: str) -> type[ArmKind]:
-    """Return the class registered as `name`, the kind of a recorded arm, or `ArmKind` if the extension that registers
-    this class is not loaded."""
+    """Return the class of a recorded arm whose kind is `name`, or `ArmKind` if the extension that registers this class
+    is not loaded."""
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 

@@ -15,11 +15,10 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.families import FAMILIES
 from tfscale.plan.arm_kind import ArmKind
-from tfscale.plan.arms import Arm
+from tfscale.plan.arms import Arm, training_flops
 from tfscale.plan.branches import branch, trunk_through, trunk_tokens
 from tfscale.plan.chain import Chain
-from tfscale.plan.compute_optimal import compute_optimal
-from tfscale.plan.specs import shaped, tokenformer, transformer
+from tfscale.plan.specs import compute_optimal, shaped, tokenformer, transformer
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import StageSpec
 
@@ -68,8 +67,8 @@ class Scratch(ArmKind):
         return Arm(name, part.title, part.kind, tuple(stages), tuple(trunk), tuple(readings))
 
     def _budgets(self, chain: Chain, target: Stage) -> list[int]:
-        """Return the compute budgets, in model FLOPs and in increasing order, at which the model of one size has a
-        branch."""
+        """Return the compute budgets at which the model of one size has a branch, in model FLOPs and in increasing
+        order."""
         budgets = sorted(chain.spent(each) for _, each in chain.sizes)
         branches = chain.experiment.schedule.branches
         if branches is None or self._is_base(chain, target):  # the chain's base is trained in one stage
@@ -77,18 +76,19 @@ class Scratch(ArmKind):
         return [budgets[0] // 2**halvings for halvings in range(branches.smaller_readings, 0, -1)] + budgets
 
     def _is_base(self, chain: Chain, target: Stage) -> bool:
-        """Return whether the arm uses the chain's first stage as its run at the size of `target`."""
+        """Return True if the arm uses the chain's first stage, instead of a stage of its own, at the size of
+        `target`."""
         return self.part.family == "tokenformer" and target == chain.base
 
     def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
-        """Return a trunk that trains the model of one size, with one stage for each compute budget. A stage ends at the
-        number of tokens at which the trunk and a branch from this point together use the budget. The warm-up is as long
-        as in a run with the budget of this size, but no longer than the first stage."""
+        """Return a trunk that trains the model of one size, with one stage for each compute budget. Each stage ends
+        where the trunk, together with a branch that starts there, uses the budget. The warm-up is as long as in a run
+        with the budget of this size, but no longer than the first stage."""
         spec = self._spec(chain, size, target)
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
         if any(later - end < spec.batch_tokens for end, later in pairwise(ends[: len(ends) - len(chain.sizes) + 1])):
             number = len(ends) - len(chain.sizes)
-            rule = f"must leave a step between the budgets of {size.size} from scratch"
+            rule = f"must leave at least one step between the budgets of runs from scratch at {size.size}"
             raise UserFault([Fault("schedule.branches.smaller_readings", number, rule, "a smaller number")])
         if spec.tokens != ends[0]:
             schedule = replace(spec.lr_schedule, warmup_tokens=min(ends[0], spec.lr_schedule.warmup_tokens))
@@ -124,8 +124,8 @@ class Scratch(ArmKind):
 
 
 class _FromBase(ArmKind):
-    """An arm that consists of the chain's first stage and of one further stage for each selected size, which starts
-    from the chain's first model. `sizes` selects all sizes after the first, or only the last size."""
+    """An arm that consists of the chain's first stage and of one further stage for each selected size. Each further
+    stage starts from the chain's first model. `sizes` selects all sizes after the first, or only the last size."""
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         if len(experiment.schedule.stages) < 2:
@@ -142,7 +142,8 @@ class _FromBase(ArmKind):
 
 class TrainedOn(_FromBase):
     """An arm that continues the training of the chain's first model without growth, in a separate stage for each
-    selected size. The stage has the compute that the chain spends after its first stage to reach this size."""
+    selected size. The compute of such a stage is the compute that the chain spends after its first stage to reach the
+    size."""
 
     settings = ("sizes",)
     one_model = True
@@ -157,8 +158,8 @@ class TrainedOn(_FromBase):
 
 
 class OneJump(_FromBase):
-    """An arm that grows the chain's first model to each selected size in one step. The grown stage has the compute that
-    the chain spends after its first stage to reach this size."""
+    """An arm that grows the chain's first model to each selected size in one step. The compute of a grown stage is the
+    compute that the chain spends after its first stage to reach the size."""
 
     settings = ("sizes", "growth")
     own_rate = True
@@ -227,8 +228,8 @@ class OtherChain(ArmKind):
             shape = first.transformer if one_rate else size.transformer
             rate = self.part.lr or (shape.lr if shape is not None else None)
             model = growth.grown_config(model, target.spec.model)
-            spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
-            tokens = trunk_tokens((chain.spent(target) - spent) // flops(model).training, specs)
+            left = chain.spent(target) - training_flops(stages)
+            tokens = trunk_tokens(left // flops(model).training, specs)
             spec = specs.grown(stages[-1], target.spec.model, tokens, growth, rate)
             stages.append(specs.stage(size.size, spec))
         return stages
@@ -238,13 +239,14 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
     for stage, part in experiment.schedule.stages.items():
         if part in sizes and part.transformer is None:
             place = f"schedule.stages.{stage}.transformer"
-            rule = f"must have a Transformer at {part.size}, which is not set by {place} (n_layer, d_model, n_head)"
-            yield Fault(key, None, rule, "setting it, or baseline=tokenformer", reads=(place,))
+            rule = f"must have a Transformer at {part.size}, but {place} is null"
+            hint = "setting its n_layer, d_model and n_head, or baseline=tokenformer"
+            yield Fault(key, None, rule, hint, reads=(place,))
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield a fault for each of `sizes` at which the schedule sets no shape or an invalid shape for `family`, which is
-    a model family of an extension. If no such family is registered, only one fault is yielded, which says so."""
+    """Yield a fault for each of `sizes` at which the schedule sets no shape or an invalid shape for `family`, the model
+    family of an extension. If the family is not registered, yield a single fault."""
     try:
         FAMILIES.get(family)
     except InvalidInput as error:

@@ -36,10 +36,10 @@ class Arm:
     """Branches that end at budgets other than the budget of their size. Costs at equal perplexity are computed from
     these branches."""
     detours: tuple[Stage, ...] = ()
-    """Stages whose growth was rejected, each followed by the stage that trains the parent further
+    """Stages whose growth was rejected. Each of them is followed by the stage that trains the parent further
     (`tfscale.plan.rejection`)."""
     planned: tuple[Stage, ...] = ()
-    """Value that `identity` has if no growth is rejected. Empty without `schedule.reject_growth`."""
+    """Stages in `identity` as they would be if no growth were rejected; empty without `schedule.reject_growth`."""
 
     @property
     def main_line(self) -> tuple[Stage, ...]:
@@ -111,12 +111,10 @@ class Arm:
     def replicates_of(self, stage: Stage) -> list[Stage]:
         """Return the stages of all seeds that correspond to `stage`. Among all stages of one seed with the same size
         and role, the corresponding stage has the same position as `stage`. Seeds without such a stage are left out."""
-
-        def alike(seed: int) -> list[Stage]:
-            return [each for each in self.of_seed(seed).all_stages if self.label(each) == self.label(stage)]
-
-        place = alike(stage.spec.seed).index(stage)
-        return [found[place] for seed in self.seeds if len(found := alike(seed)) > place]
+        label = self.label(stage)
+        alike = [[each for each in self.of_seed(seed).all_stages if self.label(each) == label] for seed in self.seeds]
+        position = next(stages.index(stage) for stages in alike if stage in stages)
+        return [stages[position] for stages in alike if position < len(stages)]
 
     def by_seed(self) -> tuple["Arm", ...]:
         """Return one arm per seed, each with a separate name. The arm of the first seed keeps the name of this arm."""
@@ -128,13 +126,19 @@ class Arm:
         return (self.of_seed(first), *named)
 
 
+def training_flops(stages: Iterable[Stage]) -> int:
+    """Return the model FLOPs of training stages, without the FLOPs of optimizer updates."""
+    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+
+
 def cumulative_flops(chain: Arm, target: Stage) -> int:
-    """Return the model FLOPs of training `target`, a stage of a chain, and all of its ancestors in the chain."""
-    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in chain.lineage(target))
+    """Return the model FLOPs of training a stage of a chain, `target`, and all of its ancestors in the chain."""
+    return training_flops(chain.lineage(target))
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
-    """Return one arm with the stages of all `replicates`, which are the same arm with different seeds."""
+    """Return one arm with the stages of all arms in `replicates`, which are replicates of this arm with different
+    seeds."""
     groups: dict[str, Any] = {name: tuple(s for arm in replicates for s in getattr(arm, name)) for name in GROUPS}
     return replace(replicates[0], **groups)
 

@@ -20,17 +20,17 @@ TO_ZERO = LearningRateSchedule("wsd", warmup_tokens=0, warmup_from=0.0, floor=0.
 
 
 def branched(arm: Arm, specs: Specs) -> Arm:
-    """Return a copy of an arm in which the stages have become the trunk and a branch of each of them ends with the
-    model. Without `schedule.branches`, return the arm unchanged."""
+    """Return a copy of an arm in which the stages have become the trunk, and each model is the end of a branch of one
+    of these stages. Without `schedule.branches`, return the arm unchanged."""
     if specs.experiment.schedule.branches is None:
         return arm
     return replace(arm, stages=tuple(branch(stage, specs) for stage in arm.stages), trunk=arm.stages)
 
 
 def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
-    """Return a branch that continues the trunk's stage `trunk` while the learning rate falls to 0. Its tokens are the
-    fraction `schedule.branches.fraction` of the tokens on which the trunk has trained at this size, which are those of
-    `trunk` and of the earlier stages of this size (`before`), rounded to whole steps."""
+    """Return a branch that continues `trunk`, a stage of a trunk, while the learning rate falls to 0. Its number of
+    tokens is the fraction `schedule.branches.fraction` of the tokens that the trunk has used at this size: those of
+    `trunk`, and the `before` tokens of earlier stages of this size. The number is rounded to whole steps."""
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
     batch = trunk.spec.batch_tokens
@@ -39,8 +39,8 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the length of a trunk in tokens, a multiple of the batch size, with which the trunk and its branch
-    together have as nearly as possible `tokens` tokens. Without `schedule.branches`, return `tokens` unchanged."""
+    """Return the number of tokens of a trunk, a multiple of the batch size, such that the trunk and its branch together
+    have as nearly as possible `tokens` tokens. Without `schedule.branches`, return `tokens` unchanged."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens
@@ -57,9 +57,9 @@ def _branch_steps(trunk_steps: int, fraction: float) -> int:
 
 
 def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stage, ...]:
-    """Return a trunk that trains one model without growth. Its stages end after the numbers of tokens in `ends`, which
-    increase and are counted from the start of the trunk. The first stage is `first`, which must end after `ends[0]`
-    tokens."""
+    """Return a trunk that trains one model without growth. `ends` contains the numbers of tokens, counted from the
+    start of the trunk, after which the stages end, in increasing order. The first stage is `first`, which must end
+    after `ends[0]` tokens."""
     stages, reached = [first], first.spec.tokens
     for end in ends[1:]:
         tokens = max(first.spec.batch_tokens, end - reached)

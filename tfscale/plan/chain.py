@@ -15,9 +15,9 @@ class Chain:
     """The planned chain of an experiment with one seed, with which the other arms are compared.
 
     Attributes:
-        sizes: pairs of a size in the schedule and the chain's stage at this size, which belongs to the trunk with
-            `schedule.branches`, smallest size first.
-        base: the chain's first stage.
+        sizes: pairs of a size in the schedule and the stage of the chain at this size, smallest size first. With
+            `schedule.branches`, these stages are the trunk.
+        base: first stage of the chain.
     """
 
     def __init__(self, specs: Specs) -> None:
@@ -33,7 +33,7 @@ class Chain:
         self.base = stages[0]
 
     def _stages(self, parts: list[StagePart], keep: bool = False) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-        """Return the stages of all sizes and the detours (`Arm.detours`). With `keep`, every growth is kept."""
+        """Return the stages of all sizes and the detours (`Arm.detours`). With `keep=True`, no growth is rejected."""
         first, *others = parts
         stages, detours = [self.specs.stage(first.size, self.specs.first(first))], []
         for part in others:
@@ -54,8 +54,8 @@ class Chain:
         return self.specs.ending(self.specs.grown(parent, target, self.specs.tokens(part), growth, rate), part)
 
     def rate(self, rate: float | None) -> float | None:
-        """Return the peak learning rate of a later stage, given the `rate` that the schedule sets for the stage. With
-        `schedule.branches`, all stages have the learning rate of the first stage. None means optim.lr."""
+        """Return the peak learning rate of a stage after the first. This is `rate`, which the schedule sets for the
+        stage or, with `schedule.branches`, the learning rate of the first stage. None means optim.lr."""
         schedule = self.experiment.schedule
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 

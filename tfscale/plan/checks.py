@@ -95,7 +95,7 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
             yield Fault(f"{key}.tokens", tokens, rule, hint, reads)
         trial = schedule.reject_growth
         if number and trial is not None and not batch <= trial.after_tokens <= tokens - batch:
-            rule = f"must be at least one batch, optim.batch_tokens={batch}, and one less than the tokens of {key}"
+            rule = f"must be from one batch, optim.batch_tokens={batch}, to one batch less than the tokens of {key}"
             place = "schedule.reject_growth.after_tokens"
             yield Fault(place, trial.after_tokens, rule, str(tokens // 10), ("optim.batch_tokens", key))
         shape = part.transformer

@@ -1,4 +1,4 @@
-"""The corpus of an experiment: its description for planning, its download, and its preparation."""
+"""Description of the corpus of an experiment for planning, and download and preparation of the corpus."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the fingerprint of the corpus, or `UNKNOWN` if there are faults, the manifest if the corpus is prepared,
-    and the faults that prevent the preparation."""
+    """Return the fingerprint of the corpus, the manifest of a prepared corpus or None, and the faults that prevent the
+    preparation. If there are faults, the fingerprint is `UNKNOWN`."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -145,7 +145,7 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         raise UserFault([Fault("data.max_unknown", most, rule)])
     asked, start = experiment.data.validation_tokens, experiment.data.validation_start
     if len(data.heldout) <= start + asked:
-        after = f", of which data.validation_start={start} skips the first ones" if start else ""
+        after = f", of which data.validation_start={start} skips the first" if start else ""
         rule = f"must be smaller, because the validation documents have only {len(data.heldout):,} tokens{after}"
         raise UserFault([Fault("data.validation_tokens", asked, rule, "a smaller value, or a larger data.validation")])
     if len(data.train) <= experiment.model.context:
@@ -155,8 +155,8 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """Return the listing of the user's files from which a corpus is read. For sources without such files, it is
-    empty."""
+    """Return the listing of the user's files from which a corpus is read. The listing is empty for sources that read no
+    such files."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 

@@ -63,8 +63,8 @@ def write_record(runs: Path, experiment: Recorded) -> None:
 
 
 def recorded(runs: Path) -> list[Recorded]:
-    """Return all experiments that are recorded in a runs folder, or raise UserFault with all files that are damaged or
-    were written by another version of tfscale."""
+    """Return all experiments that are recorded in a runs folder. Raise UserFault with a fault for each file that is
+    damaged or was written by another version of tfscale."""
     found: list[Recorded] = []
     faults: list[Fault] = []
     for path in sorted((runs / "experiments").glob("[!.]*.json")):

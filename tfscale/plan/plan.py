@@ -14,7 +14,7 @@ from tfscale.plan.checks import check_experiment
 from tfscale.plan.corpus import Corpus, corpus_of
 from tfscale.plan.rehearsal import rehearsal
 from tfscale.plan.specs import Specs
-from tfscale.stage.folder import Stage, has_undecided_end
+from tfscale.stage.folder import Stage, has_undecided_end, lineage
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class Plan:
     def stages(self) -> tuple[Stage, ...]:
         """All stages, each once, parents before children, one seed after another."""
         return tuple(stage for replicate in self.replicates for stage in replicate.stages)
+
+    def lineage(self, stage: Stage) -> list[Stage]:
+        """Return a stage of the plan and its ancestors, the oldest first."""
+        stages = {each.key: each for each in self.stages}
+        return lineage(stage, lambda each: stages.get(each.spec.parent or ""))
 
     @property
     def decided(self) -> tuple[Stage, ...]:

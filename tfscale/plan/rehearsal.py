@@ -15,7 +15,8 @@ from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
-"""Number of optimizer steps per stage. The first step allocates the optimizer state, and the other steps are timed."""
+"""Number of optimizer steps per stage. The first step allocates the optimizer state, so only the other steps are
+timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
 """Data settings of a rehearsal: text that is installed with tfscale, with one token per byte."""
 
@@ -92,5 +93,5 @@ def rehearsed(stage: Stage) -> Rehearsed:
 
 
 def release(stage: Stage) -> None:
-    """Remove the checkpoints of a rehearsed stage, but keep its measurements."""
+    """Remove the checkpoints of a rehearsed stage. Its measurements are kept."""
     shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

@@ -1,9 +1,9 @@
 """Rejected growths (`schedule.reject_growth`).
 
-A growth is on trial for the first tokens of its stage. If the validation loss is then above a bound, the chain returns
-to the parent, trains the parent further for the planned tokens of the stage, and grows it again. This second growth is
-not tested. The rejected stage is recorded as the parent of the further training, so all later costs include the
-rejected growth.
+A growth is tested after the first tokens of its stage. If the validation loss is then above a bound, the growth is
+rejected: the chain returns to the parent, trains the parent further for the planned tokens of the stage, and grows the
+parent again. The second growth is not tested. The rejected stage is recorded as the parent of the stage that trains
+further, so that all later costs include the rejected growth.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from tfscale.text import count
 
 
 def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
-    """Return the spec of a grown stage with a trial, or the unchanged spec without `schedule.reject_growth`."""
+    """Return the spec of a grown stage with a test of the growth (`StageSpec.trial`). Without `schedule.reject_growth`,
+    return the spec unchanged."""
     part = specs.experiment.schedule.reject_growth
     if part is None:
         return spec
@@ -52,6 +53,6 @@ def rejections(arm: Arm) -> Iterator[str]:
         seed = f" of seed {stage.spec.seed}" if len(arm.seeds) > 1 else ""
         yield (
             f"the growth to {stage.size}{seed} was rejected, because after {count(stage.spec.tokens)} tokens its loss "
-            f"was more than {stage.spec.trial.bound:g} nats above its parent's; {back.size} is trained on for "
-            f"{count(back.spec.tokens)} tokens and grows again, and all costs include the rejected growth"
+            f"was more than {stage.spec.trial.bound:g} nats above its parent's; {back.size} is trained for "
+            f"{count(back.spec.tokens)} further tokens and grows again, and all costs include the rejected growth"
         )

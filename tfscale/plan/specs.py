@@ -1,6 +1,7 @@
-"""Construction of stage specs from the settings of an experiment."""
+"""Construction of stage specs and model configs from the settings of an experiment."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tfscale.faults import Fault, UserFault
 from tfscale.growth.operator import GROWTHS, Growth, to_dict
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import flops, parameters
+from tfscale.models.counts import flops, nearest, parameters
 from tfscale.models.families import FAMILIES
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
@@ -30,6 +31,10 @@ from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
 """Maximum number of batches that are evaluated at the same time. Each batch needs memory for activations."""
+TOKENS_PER_PARAMETER = 20
+"""Compute-optimal number of training tokens per parameter, by the Chinchilla rule of thumb (arXiv 2203.15556)."""
+WIDEST_HEAD = 2**16
+"""Maximum width of an attention head of a compute-optimal Transformer."""
 
 
 class Specs:
@@ -39,8 +44,8 @@ class Specs:
         self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
-        """Return the stage with the given size and spec. If the stage is finished, its number of tokens is the actual
-        one."""
+        """Return the stage with the given size and spec. If the stage is finished, `spec.tokens` is replaced by the
+        actual number of training tokens."""
         spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"
@@ -65,8 +70,8 @@ class Specs:
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
         """Return the spec of a stage that grows from `parent` to the size of `target`, the config of an ungrown model.
-        `tokens` and `rate` are used as in `scratch`, but the learning rate is multiplied by `growth.peak`. Raise
-        UserFault if the parent cannot grow to this size."""
+        `tokens` and `rate` have the same meaning as in `scratch`, except that the learning rate is multiplied by
+        `growth.peak`. Raise UserFault if the parent cannot grow to this size."""
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -185,8 +190,8 @@ def _differences(spec: StageSpec, imported: StageSpec, totals: Totals) -> Iterat
 
 
 def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
-    """Return the optimizer that `optim` names, with the peak learning rate `rate` or, if `rate` is None, optim.lr.
-    Raise ValueError if the optimizer or an option is unknown."""
+    """Return the optimizer that the settings `optim` describe, with the peak learning rate `rate` or, if `rate` is
+    None, optim.lr. Raise ValueError if the optimizer or an option is unknown."""
     names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip", "embedding_ratio")
     shared = {name: getattr(optim, name) for name in names}
     return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)
@@ -230,6 +235,28 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
     )
 
 
+def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
+    """Return the config of a compute-optimal Transformer, preceded by the index of the model in `models` from which it
+    is derived. A model is made wider or narrower until training on 20 tokens per parameter, including the embedding,
+    costs about `compute` model FLOPs. The numbers of layers and heads and the ratio of d_ff to d_model are kept. The
+    model in `models` whose number of parameters changes least is used."""
+    widened = [_widened(model, compute) for model in models]
+    changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]
+    least = changes.index(min(changes))
+    return least, widened[least]
+
+
+def _widened(model: TransformerConfig, compute: int) -> TransformerConfig:
+    def of(head: int) -> TransformerConfig:
+        width = head * model.n_head
+        return replace(model, d_model=width, d_ff=max(1, round(width * model.d_ff / model.d_model)))
+
+    def cost(head: int) -> int:
+        return TOKENS_PER_PARAMETER * parameters(of(head)) * flops(of(head)).training
+
+    return of(nearest(cost, compute, WIDEST_HEAD))
+
+
 def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
     """Return the config of a model in a family that an extension registers, or raise ValueError if the family is
     unknown or the shape is invalid."""
@@ -251,7 +278,8 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Return how many batches an evaluation may process at the same time if all parallel stages run."""
+    """Return the number of batches that an evaluation may process at the same time, even if all parallel stages are
+    running."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

@@ -22,8 +22,8 @@ MOST_FIELDS = 8
 _CLASSES = ("name", "family", "kind")
 """Fields that name the class to which the other fields of the same mapping belong."""
 _BY_THE_PARENT = (("data", "start"), ("schedule", "warmup_from"), ("parent",))
-"""Fields of a stage with a parent that follow from the parent. A field is given as the path of names that leads to
-it."""
+"""Fields that follow from the parent, if a stage has one. A field is given by the names of the mappings that contain
+the field, and its own name."""
 _LONGEST = 24
 """Maximum number of characters of a displayed value."""
 
@@ -55,9 +55,9 @@ class Unreached:
 
 def unreached_stages(plan: Plan) -> list[Unreached]:
     """Return the most similar former version of each unfinished stage of a plan, in the order of the plan. Stages
-    without a former version are left out, and a finished stage counts as a former version only of the stage that it is
-    most similar to. Stages that differ in more than `MOST_FIELDS` fields do not count. The list is empty if the corpus
-    is missing, because stage keys depend on it."""
+    without a former version are left out. A finished stage counts as a former version of only one stage, the most
+    similar one, and only if the two differ in at most `MOST_FIELDS` fields. If the corpus is missing, the list is
+    empty, because stage keys depend on the corpus."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)

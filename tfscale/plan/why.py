@@ -26,7 +26,8 @@ _SETTINGS = {
     "schedule.kind": "optim.lr_schedule",
     "seed": "seed",
 }
-"""Settings by field of the stage key, for the fields for which `_override` has no separate rule."""
+"""Mapping from fields of the stage key to the settings that determine them, for the fields without a separate rule in
+`_override`."""
 
 Replan = Callable[[Iterable[str]], Plan]
 """Function that makes the plan again with further overrides."""
@@ -62,10 +63,10 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
     """Return up to `MOST_NEAR` finished stages that differ least from a stage of the plan, the most similar first. Only
     stages of the same model family are considered, and a grown stage is compared only with grown stages. Overrides are
     included only if the plan that `replan` makes with them contains the finished stage."""
-    stages = {stage.key: stage for stage in plan.stages}
+    stages = {stage.key for stage in plan.stages}
     found = ((key_of(spec), (folder, spec)) for folder, spec in finished_specs(plan.runs))
     finished = {key: pair for key, pair in found if key not in stages}
-    line = lineage(planned, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)[::-1]
+    line = plan.lineage(planned)[::-1]
     ranked = []
     for folder, spec in finished.values():
         if spec.model.family == planned.spec.model.family and (spec.growth is None) == (planned.spec.growth is None):
@@ -100,8 +101,8 @@ def _reaches(near: Near, replan: Replan) -> bool:
 
 
 def _override(experiment: Experiment, pair: Pair, difference: Difference) -> str | None:
-    """Return the override that may give a stage of the plan the value of the finished stage, an empty string if the
-    value follows from other settings, or None if there is no setting for the value."""
+    """Return an override that may give the stage of the plan the value of the finished stage. Return an empty string if
+    the value follows from other settings, or None if no setting determines the value."""
     stage, finished = pair
     part, _, name = difference.field.partition(".")
     parts = experiment.schedule.stages.items()

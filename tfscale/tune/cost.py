@@ -1,4 +1,4 @@
-"""Planned and actual cost of a tuning, and the cost of a full grid for comparison."""
+"""Planned and actual cost of tuning learning rates, and the cost of a full grid for comparison."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -14,8 +14,8 @@ from tfscale.tune.tuning import Finding, Tuning
 
 
 def spent(findings: Iterable[Finding]) -> Totals:
-    """Return the training cost so far of all runs of the sweeps, including diverged runs, but without the stages from
-    which they grow."""
+    """Return the training cost so far of all runs of the sweeps. Diverged runs are included. The stages from which runs
+    grow are not."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 
@@ -31,8 +31,8 @@ def flops_with_optimizer(spec: StageSpec) -> int:
 
 
 def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> float:
-    """Return the planned FLOPs of a tuning, without candidates that extend a range. The learning rates count twice if
-    optim.embedding_ratio is tuned, because they are swept again if the ratio changes."""
+    """Return the planned FLOPs of a tuning, without candidates that extend a range. If optim.embedding_ratio is tuned,
+    the sweeps of the learning rates are counted twice, because they are repeated when the ratio changes."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
     rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning, flops_of)
     if not ratios:
@@ -47,7 +47,8 @@ def grid_flops(tuning: Tuning) -> float:
 
 
 def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
-    """Return the FLOPs of a full grid over the ranges of a finished tuning, with candidates that extended a range."""
+    """Return the FLOPs of a full grid over the ranges of a finished tuning, including the values that extended a
+    range."""
     ratios = max([1, *(len(finding.values) for finding in findings if finding.tunable == tuning.ratio)])
     return ratios * sum(
         tuning.sweep.grid(finding.values) * training_flops(tuning, finding.tunable)

@@ -17,7 +17,7 @@ yet."""
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
     """Return the best candidate, or None if a loss that the search needs is not known yet. The search starts with the
-    candidates in `first` and may add other values, none of them above `most`."""
+    candidates in `first`. It may add other values up to `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
     place: Position = "lowest"  # place of the best value in the last rung with several values
@@ -39,9 +39,9 @@ def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = 
 def _climb(
     kept: Sequence[float], tried: Collection[float], rung: int, sweep: Sweep, loss_of: LossOf, most: float
 ) -> dict[float, float] | None:
-    """Return the losses in a rung by candidate value, or None if a requested loss is not known yet.
+    """Return the losses in a rung by candidate value, or None if a loss that the search needs is not known yet.
 
-    While the best value is at an edge of the rung, the next value beyond this edge is added, even if an earlier rung
+    While the best value is at an edge of the range, the next value beyond this edge is added, even if an earlier rung
     eliminated that value. At most `sweep.further` values are added. A rung with a single value is extended only if
     training with this value diverges.
     """

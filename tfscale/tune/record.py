@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.files import write_json
-from tfscale.tune.cost import grid_flops_of, model_flops, spent
+from tfscale.plan.arms import training_flops
+from tfscale.tune.cost import grid_flops_of, spent
 from tfscale.tune.tuning import Finding, Trial, Tuning, chosen, last_loss
 
 
@@ -21,7 +22,7 @@ def write_record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequenc
 
 def _record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str]) -> dict[str, Any]:
     experiment, cost = tuning.experiment, spent(findings)
-    planned = sum(model_flops(stage.spec) for stage in tuning.plan.stages)
+    planned = training_flops(tuning.plan.stages)
     return {
         "schedule": tuning.plan.experiment.schedule.name,
         "key": tuning.key,

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from tfscale.ranges import Range
+
 Position = Literal["interior", "lowest", "highest"]
 """Position of the best value in the range of a sweep. If the position is `lowest` or `highest`, there may be a better
 value outside the range."""
 DIGITS = 3
 """Number of significant digits of a candidate."""
 CLOSEST = 1.01
-"""Minimum ratio of neighbouring candidates, so that they still differ after rounding."""
-MOST_RUNGS = 8
-MOST_REDUCTION = 100
+"""Minimum ratio of neighbouring candidates, which ensures that they differ after rounding."""
 FINE_STEP = math.sqrt(2)
 """Ratio of neighbouring learning rates after refinement."""
 
@@ -24,7 +24,7 @@ class Sweep:
     """Settings that the sweeps over each learning rate and over optim.embedding_ratio share."""
 
     factors: tuple[float, ...]
-    """Candidates as multiples of the current learning rate, in ascending order."""
+    """Candidate values as multiples of the current learning rate, in ascending order."""
     further: int
     """Maximum number of values that extend the range in each rung while the best value is at an edge."""
     seeds: int
@@ -48,13 +48,14 @@ class Sweep:
         return f"1/{round(1 / self.fraction(rung))}"
 
     def kept(self, candidates: int, rung: int) -> int:
-        """Return how many of the `candidates` values of the first rung reach a rung: at least 2, or at least 1 if it is
-        the last rung."""
+        """Return how many of the `candidates` values in the first rung are kept for the rung `rung`: at least 1 in the
+        last rung, and at least 2 in any other rung."""
         least = 1 if rung == self.rungs - 1 else 2
         return max(least, int(candidates // float(self.reduction) ** rung))
 
     def trainings(self, candidates: int) -> float:
-        """Return the cost of a sweep without extensions, in units of training one candidate with all tokens."""
+        """Return the cost of a sweep without extensions, as a multiple of the cost of training one candidate with all
+        tokens."""
         halving = sum(self.kept(candidates, rung) * self.fraction(rung) for rung in range(self.rungs))
         return halving + 2 * self.refine
 
@@ -76,8 +77,9 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Parse a string of numbers separated by commas, such as `0.5,1,2`. Return the numbers that are above 0 and at most
-    `most`, in ascending order, and messages about all faults, which name the command-line option `option`."""
+    """Parse the value of a command-line option, numbers separated by commas, such as `0.5,1,2`. Return the numbers that
+    are above 0 and at most `most`, in ascending order, and a message for each fault, which contains the name of the
+    option, `option`."""
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -101,17 +103,15 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
     """Return a message for each integer setting of a sweep that is out of range."""
-    bounds = {
-        "further": (sweep.further, 0, 1000, 3),
-        "seeds": (sweep.seeds, 1, most_seeds, 1),
-        "rungs": (sweep.rungs, 1, MOST_RUNGS, 3),
-        "reduction": (sweep.reduction, 2, MOST_REDUCTION, 3),
+    ranges = {
+        "further": Range(0, 1000, such_as="3"),
+        "seeds": Range(1, most_seeds, such_as="1"),
+        "rungs": Range(1, 8, such_as="3"),
+        "reduction": Range(2, 100, such_as="3"),
     }
-    return [
-        f"--{name} {number}: must be from {least} to {most}; try {hint}"
-        for name, (number, least, most, hint) in bounds.items()
-        if not least <= number <= most
-    ]
+    numbers = {name: getattr(sweep, name) for name in ranges}
+    faults = {name: ranges[name].fault(number) for name, number in numbers.items()}
+    return [f"--{name} {numbers[name]}: {fault}" for name, fault in faults.items() if fault]
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
@@ -128,10 +128,10 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
-    """Return the next value beyond the edge of the range at which the best value is, or None if the best value is
-    interior or the next value is out of bounds. The next value is the nearest value beyond the edge in `tried`, the
-    values of earlier rungs. If `tried` has no such value, the next value has the same ratio to the value at the edge as
-    this value has to its neighbour."""
+    """Return the value with which to extend a range whose best value is at an edge, or None if the best value is
+    interior or the new value is out of bounds. The new value is the nearest value beyond the edge among `tried`, the
+    values of earlier rungs. If there is no such value, the range is continued with the ratio of the two values next to
+    this edge."""
     best = choose(losses)
     if best.place == "interior":
         return None

@@ -7,7 +7,7 @@ from typing import Any
 from tfscale.config.schema import Experiment
 from tfscale.plan.arm_kind import arm_kind
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.folder import Stage, lineage
+from tfscale.stage.folder import Stage
 
 RATIO = "optim.embedding_ratio"
 MOST_RATIO = 1000.0
@@ -16,8 +16,8 @@ MOST_RATIO = 1000.0
 
 @dataclass(frozen=True)
 class Tunable:
-    """Setting that can be tuned, which is a learning rate or optim.embedding_ratio, and the stages that are trained
-    with it."""
+    """Setting that can be tuned, a learning rate or optim.embedding_ratio, and the stages that are trained with this
+    setting."""
 
     key: str
     """Key of the setting, such as schedule.stages.stage2.lr."""
@@ -31,8 +31,8 @@ class Tunable:
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
     """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then the
-    rates that only one baseline uses. A stage depends on a rate if the stage changes in a plan with twice this rate.
-    """
+    rates that only one baseline uses. The stages that depend on a rate are those that change in a plan with twice this
+    rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -56,9 +56,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
     """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`, for the stages of the
     given arms and the stages of the chain from which they grow."""
-    every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
-    needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
+    needed = {each.key for stage in own for each in plan.lineage(stage)}
     trains = [
         (arm.name, stage.size)
         for arm in plan.arms
@@ -90,8 +89,9 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     """Yield the key and the value of each learning rate that only one baseline uses, because that baseline sets a rate
-    or its kind has `own_rate`. If the baseline sets no rate, the value is the rate that the schedule sets for the last
-    size or, for TokenFormers with `schedule.branches`, for the first size, and otherwise optim.lr."""
+    or its kind has `own_rate`. If the baseline sets no rate, the value is the rate of the last size in the schedule or,
+    for TokenFormers with `schedule.branches`, of the first size. If the schedule sets no such rate, the value is
+    optim.lr."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():

@@ -1,8 +1,8 @@
 """Tuning of a plan's learning rates by training runs at several rates.
 
-Every run is an ordinary stage. It differs from a stage of the plan in its learning rates, in the validation tokens,
-which come after those of the plan, in its seed and data order, which no replicate of the plan uses, and, except in the
-last rung, in its number of tokens. Rates are therefore not chosen by losses that a comparison reports. The state of a
+Every run is an ordinary stage with other learning rates than the stages of the plan and, except in the last rung, with
+fewer tokens. A run is evaluated on the validation tokens that follow those of the plan, and no replicate of the plan
+has the same seed and data order. Rates are therefore not chosen by losses that a comparison reports. The state of a
 tuning is read from the stages' folders, so a stopped tuning can be resumed.
 """
 
@@ -18,7 +18,7 @@ from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan, Replicate, make_plan
 from tfscale.plan.specs import Specs
 from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage, is_done, lineage
+from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import StageSpec, steps_of
 from tfscale.tune.halving import search
@@ -111,7 +111,7 @@ class Tuning:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
     def _rates(self, fixed: Mapping[str, float]) -> list[Finding]:
-        """Return the state of the sweeps of the learning rates, with the values of other settings in `fixed`."""
+        """Return the state of the sweeps of the learning rates. `fixed` contains values of other settings by key."""
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -135,12 +135,10 @@ class Tuning:
         if place in self._trials:
             return self._trials[place]
         plan = make_plan(with_values(self.experiment, {**before, tunable.key: value}))
-        every = {stage.key: stage for stage in plan.stages}
         trained = trained_by(tunable, plan)
         ancestors: dict[str, Stage] = {}
         for stage in trained.values():
-            descent = lineage(stage, lambda each: every.get(each.spec.parent or ""))
-            ancestors |= {each.key: each for each in descent if each.key not in trained}
+            ancestors |= {each.key: each for each in plan.lineage(stage) if each.key not in trained}
         specs = Specs(plan.experiment, plan.corpus)
         stages = _shortened(tuple(trained.values()), self.sweep.fraction(rung), specs)
         self._trials[place] = Trial(value, rung, stages, tuple(ancestors.values()))
@@ -173,11 +171,11 @@ def _for_tuning(experiment: Experiment, seeds: int) -> Experiment:
 
 
 def _shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[Stage, ...]:
-    """Return versions of stages, parents before children, that are trained with a fraction of the tokens. A child grows
+    """Return versions of stages that are trained with a fraction of the tokens, parents before children. A child grows
     from the shorter version of its parent if the parent is among the stages.
 
-    Warm-up and decay are shortened in proportion, so a shorter version differs from the first part of the longer stage.
-    In the first part of a stage, the learning rate has not decayed yet, and a comparison would favour lower rates.
+    Warm-up and decay are shortened in proportion, so a shorter version is not the same as the beginning of the stage.
+    At the beginning of a stage, the learning rate has not decayed yet, and a comparison would favour lower rates.
     """
     if fraction == 1:
         return tuple(stages)
@@ -219,7 +217,7 @@ def stages_left(findings: Iterable[Finding]) -> list[Stage]:
 
 
 def diverged(stage: Stage) -> bool:
-    """Return whether the training of a stage failed because of a non-finite loss or gradient."""
+    """Return True if the training of a stage failed because of a non-finite loss or gradient."""
     match read_events(stage.path)[-2:]:
         case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
             return True

@@ -122,8 +122,8 @@ def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return which of the CUDA devices the stage in one slot of the parallel stages gets. Stages share devices if there
-    are too few."""
+    """Return the CUDA devices for one of the stages that run in parallel. `slot` is the number of this stage. Stages
+    share devices if there are too few."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))

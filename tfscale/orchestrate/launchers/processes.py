@@ -15,8 +15,8 @@ MODULES: Mapping[Phase, str] = {"growing": "tfscale.growth", "training": "tfscal
 
 
 def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> list[str]:
-    """Return the command of a process that trains a stage, up to the step `stop_at` if it is given, or that grows the
-    last checkpoint of the parent into the first checkpoint of the stage. When the standard input of the process is
+    """Return the command of a process that trains a stage, up to the step `stop_at` unless it is None, or that grows
+    the last checkpoint of the parent into the first checkpoint of the stage. When the standard input of the process is
     closed, a training process stops with a checkpoint, and a growing process is killed."""
     limit = ["--stop-at", str(stop_at)] if phase == "training" and stop_at is not None else []
     return children.python(MODULES[phase], str(stage_dir), "--supervised", *limit, *extension_arguments())
@@ -25,8 +25,8 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
 def launch(
     phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NO_VARIABLES
 ) -> Popen[bytes]:
-    """Start a process of a stage, which ends with this process, with output in the file `log` or, if it is None, in the
-    output of this process. The settings of the memory allocator depend on the phase."""
+    """Start a process of a stage. The process ends when this process ends. Its output goes to the file `log` or, if
+    `log` is None, to the output of this process. The settings of its memory allocator depend on `phase`."""
     defaults = allocator() | (HUGE_PAGES if phase == "growing" else {})
     with log.open("ab") if log else nullcontext() as output:
         return children.start(command, children.environment(variables, defaults=defaults), stdout=output, stderr=output)

@@ -1,4 +1,4 @@
-"""Launcher that runs stages as Slurm jobs, which submitit submits, and which any tfscale process can follow."""
+"""Launcher that submits stages as Slurm jobs with submitit. Any tfscale process can follow the jobs."""
 
 import importlib.util
 import re
