@@ -15,6 +15,7 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
+from tfscale.files import write_json
 from tfscale.growth.grow_checkpoint import OptimizerState, grow_checkpoint
 from tfscale.growth.imported_weights import take_over
 from tfscale.growth.operator import Growth, from_dict
@@ -22,7 +23,7 @@ from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.stage.folder import weights_dir
-from tfscale.stage.growth_record import is_grown, write_growth
+from tfscale.stage.growth_record import GROWTH_FILE, is_grown
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
@@ -97,7 +98,7 @@ def grow_stage(stage_dir: Path) -> None:
                 f"{result.max_logit_difference:.3g} (rounding can explain up to {result.tolerance:.3g}); the new "
                 "checkpoint was removed"
             )
-        write_growth(stage_dir, report)
+        write_json(stage_dir / GROWTH_FILE, report)
         if state.note:
             print(f"note: {state.note}")
 

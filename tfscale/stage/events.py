@@ -35,6 +35,7 @@ Existing lines are never changed. A process that resumes from an older checkpoin
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,8 +50,8 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. When `write` returns, other processes can read the event as a complete line. On ranks
-    other than the leading rank, `stage_dir` is None and nothing is written."""
+    """Append-only log of events in metrics.jsonl. On ranks other than the leading rank, `stage_dir` is None and nothing
+    is written."""
 
     def __init__(self, stage_dir: Path | None) -> None:
         self._file: TextIO | None = None
@@ -59,16 +60,20 @@ class EventLog:
             self._file = (stage_dir / METRICS_FILE).open("a", encoding="utf-8")
 
     def write(self, event: str, **values: Any) -> None:
+        """Write an event with the given values and, unless `values` contains a time, the current time. Other processes
+        can read the event as a complete line when this method returns."""
         if self._file is not None:
+            values.setdefault("time", time.time())
             self._file.write(json.dumps({"event": event, **values}) + "\n")
             self._file.flush()
 
     def sync(self) -> None:
-        """Write all events to disk, so that they survive a power failure."""
+        """Write all events to disk, so that the events survive a power failure."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Write all events to disk and close the file."""
         if self._file is not None:
             self.sync()
             self._file.close()

@@ -8,7 +8,7 @@ hashes of the files that the weights were imported from.
 from pathlib import Path
 from typing import Any
 
-from tfscale.files import read_object, write_json
+from tfscale.files import read_object
 from tfscale.stage.spec import CHECKPOINTS
 
 GROWTH_FILE = "growth.json"
@@ -19,11 +19,6 @@ def is_grown(stage_dir: Path) -> bool:
     """Return True if the initial checkpoint of a stage has been grown and verified, or has been imported."""
     made = any((stage_dir / name).exists() for name in (GROWTH_FILE, IMPORT_FILE))
     return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
-
-
-def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write the record of a growth to growth.json in the folder of a stage, atomically."""
-    write_json(stage_dir / GROWTH_FILE, record)
 
 
 def read_growth(stage_dir: Path) -> dict[str, Any] | None:
@@ -45,17 +40,3 @@ def optimizer_note(stage_dir: Path) -> str | None:
         return None
     note = state.get("note") if isinstance(state, dict) else None
     return None if note is None else str(note)
-
-
-def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write the record of an import to import.json in the folder of a stage, atomically."""
-    write_json(stage_dir / IMPORT_FILE, record)
-
-
-def read_import(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of import.json, or None for a stage whose weights were not imported.
-
-    Raises:
-        ValueError: the file is not a JSON object. The message names the file.
-    """
-    return read_object(stage_dir / IMPORT_FILE) if (stage_dir / IMPORT_FILE).exists() else None

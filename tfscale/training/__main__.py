@@ -8,7 +8,6 @@ standard error and, if training had started, to metrics.jsonl.
 import argparse
 import os
 import sys
-import time
 import traceback
 from contextlib import nullcontext
 from functools import partial
@@ -132,7 +131,7 @@ def _record_end(stage_dir: Path, reason: str, message: str) -> None:
     from tfscale.stage.events import EventLog
 
     log = EventLog(stage_dir)
-    log.write("end", reason=reason, message=message, time=time.time())
+    log.write("end", reason=reason, message=message)
     log.close()
 
 

@@ -25,7 +25,7 @@ from tfscale.training.costs import Costs, EnergyMeter
 from tfscale.training.device import Device, hardware_of
 from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
-from tfscale.training.journal import WINDOW, Heartbeat, Journal
+from tfscale.training.journal import WINDOW, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.optimizer import GradientNorms
 from tfscale.training.parallel import reducing_gradients
@@ -78,7 +78,7 @@ class Trainer:
         layout = choose_layout(spec, hardware_of(device, world), _previous_layout(stage_dir, world), lanes)
         self.state = StageState(spec, device, world, layout)
         self.objective = self.state.objective
-        self.layout = probe_micro_batch(layout, self.objective, spec, device, world)
+        self.layout = probe_micro_batch(self.objective, layout, self.rows, spec, device, world)
         compile_seconds = warm_up(self.objective, self.layout, self.rows, spec, device)
         self.late = reads_late(self.state, spec, device)
         self.update = build_update(self.state, spec, self.late)
@@ -88,8 +88,7 @@ class Trainer:
         self.journal = Journal(stage_dir, spec, device, world)
         if device.compiled:
             self.journal.write("compiled", seconds=compile_seconds)
-        self.saver = Saver(stage_dir, spec, self.journal.log, world, device.queues)
-        self.alive = Heartbeat(stage_dir)
+        self.saver = Saver(stage_dir, spec, self.journal, world, device.queues)
         self.evaluations: dict[int, FinalEvaluation] = {}
         self.calendar = Calendar(spec, parent_loss(spec, stage_dir))
         past = [event for event in events.read_events(stage_dir) if event["event"] == "non_finite"]
@@ -113,7 +112,7 @@ class Trainer:
         """
         self._restore()
         while True:
-            self.alive()
+            self.journal.beat()
             due = self.world.leads and self.saver.due(self.step, self.calendar.checkpoints(self.step))
             stop, save = self.world.any(self.preempted.after(self.step), due)
             evaluates, ends = self.calendar.evaluates(self.step, self.evaluations), self.step == self.calendar.steps
@@ -210,7 +209,7 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         def asked_to_stop() -> bool:
-            self.alive()
+            self.journal.beat()
             return self.preempted()
 
         self.state.counters = self.costs.add_energy(self.state.counters)
@@ -268,7 +267,7 @@ class Trainer:
     def _write_result(self) -> None:
         self.saver.prune(keep=1)
         self.journal.write("end", step=self.step, reason="done")
-        self.journal.log.close()
+        self.journal.close()
         counters = self.state.counters
         spent = counters.totals - counters.before
         result = Result(

@@ -15,13 +15,14 @@ from tfscale.checkpoint import Ranks
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device, is_out_of_memory
-from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
 """Fraction of a device's free memory that a measured dry step may take, to allow for fragmentation."""
 
 
-def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
+def probe_micro_batch(
+    objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device, world: Ranks
+) -> Layout:
     """Return the layout with the micro-batch halved until a dry step takes at most `MEASURED_SHARE` of the free memory
     on every rank.
 
@@ -32,7 +33,6 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
-    rows = split_rows(spec.sequences, world)
     kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
 
     def fits(sequences: int) -> bool:

@@ -74,7 +74,7 @@ class Saver:
         if self._ranks.leads:
             self.prune(self._spec.run.keep)
         seconds = time.perf_counter() - started
-        self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds, time=time.time())
+        self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds)
 
 
 def _copy(value: Tensor | Part) -> Tensor | Part:

@@ -6,7 +6,6 @@ from tfscale import checkpoint
 from tfscale.checkpoint import MANIFEST_FILE, STATE_FILE, Counters
 from tfscale.checkpoint.slots import slots_fault, slots_in
 from tfscale.models.init import build_model
-from tfscale.stage.events import read_events
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec
@@ -73,7 +72,7 @@ def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]
             return  # an older version did not record the number of updates
         first = int(state["updates"])
     trained = 0 if this.spec.init_from is not None else counters.step
-    skipped = sum(event["event"] == "non_finite" for event in read_events(this.path))
+    skipped = len(this.bad_steps)
     most = first + trained
     if not most - skipped <= counters.optimizer_step <= most:
         counted = f"{folder / STATE_FILE}: the optimizer has counted {counters.optimizer_step:,} updates"

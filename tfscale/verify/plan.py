@@ -40,8 +40,9 @@ def verify_plan(plan: Plan) -> list[str]:
     folder, one sentence per fault. An unfinished stage is not a fault."""
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
-    for check in (_data(plan), _unplanned(plan)):
-        findings += guarded(plan.runs / "stages", check)
+    for folder, fingerprint in _corpora(plan).items():
+        findings += guarded(folder, _corpus(folder, fingerprint))
+    findings += guarded(plan.runs / "stages", _unplanned(plan))
     return list(dict.fromkeys(findings))
 
 
@@ -92,11 +93,6 @@ def _sums(stages: Mapping[str, Stage], last: Stage) -> Check[None]:
     ):
         if there != added and not (rounding and math.isclose(there, added, rel_tol=rounding)):
             yield f"{last.path / DONE_FILE}: {there} {name}, but the {len(results)} stages up to here add up to {added}"
-
-
-def _data(plan: Plan) -> Check[None]:
-    for folder, fingerprint in _corpora(plan).items():
-        yield from guarded(folder, _corpus(folder, fingerprint))
 
 
 def _corpora(plan: Plan) -> dict[Path, str]:
