@@ -1,4 +1,4 @@
-"""Records of the progress of training: events in metrics.jsonl (`tfscale.stage.events`), and a heartbeat file."""
+"""Records of the progress of training: events in metrics.jsonl (`tfscale.stage.events`) and the heartbeat file."""
 
 import math
 import os
@@ -38,7 +38,7 @@ class Journal(EventLog):
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
         super().__init__(stage_dir if world.leads else None)
         self._spec, self._device, self._world = spec, device, world
-        self._logged_at = (0, 0.0)  # step and seconds of the last training event
+        self._logged_at = (0, 0.0)  # step and total seconds at the last `train` or `start` event
         self._heartbeat, self._last_beat = stage_dir / HEARTBEAT, -math.inf
 
     def beat(self) -> None:
@@ -57,8 +57,8 @@ class Journal(EventLog):
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step. `counters` includes the step, but
-        `counters.recent_losses` must not include the loss of the step yet."""
+        """Write a `train` event with the measurements of a step. `counters` already includes the step, except for its
+        loss in `recent_losses`."""
         self.write(
             "train",
             **self._position(counters),
@@ -79,7 +79,8 @@ class Journal(EventLog):
         return {"step": counters.step, "tokens": counters.step * self._spec.batch_tokens, **known}
 
     def _speed(self, counters: Counters) -> float | None:
-        """Return the number of tokens per second since the last training event, or None if no time has passed."""
+        """Return the number of tokens per second since the last `train` or `start` event, or None if no time has
+        passed."""
         step, seconds = self._logged_at
         self._logged_at = (counters.step, counters.totals.seconds)
         elapsed = counters.totals.seconds - seconds

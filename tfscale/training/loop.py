@@ -39,9 +39,8 @@ from tfscale.untrusted import from_known
 
 
 class _Started:
-    """Training step that has been started, and whose results a CUDA device may still be computing. The copy of the
-    results to the host is queued after the step's work. The host waits for this copy only in `results`, which does not
-    wait for work that is queued later."""
+    """Training step whose results a CUDA device may still be computing. The copy of the results to the host is queued
+    after the step, and `results` waits only for this copy, not for work that is queued later."""
 
     def __init__(self, rate: float, loss: Tensor, norms: GradientNorms) -> None:
         self.rate, self.names = rate, norms.names
@@ -52,8 +51,8 @@ class _Started:
             self._copied.record()
 
     def results(self) -> list[float]:
-        """Return one list with the loss, the norm of all gradients over all ranks, and the norm of each weight's
-        gradient on this rank."""
+        """Return a list of the loss, the norm of all gradients over all ranks, and the norm of each weight's gradient
+        on this rank."""
         if self._copied is not None:
             self._copied.synchronize()
         values: list[float] = self._copy.tolist()
@@ -193,9 +192,8 @@ class Trainer:
         return True
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time, and return the
-        contribution of this rank to the mean loss. `inputs` and `targets` [rows, context] contain only the sequences of
-        this rank."""
+        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time. Return the
+        contribution of this rank's sequences, `inputs` and `targets` [rows, context], to the mean loss."""
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))

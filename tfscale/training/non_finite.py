@@ -33,8 +33,7 @@ class NonFinitePolicy:
 
     Args:
         stage: name of the stage's folder, for messages.
-        past: `non_finite` events from before the stage was resumed. Their steps are counted, and steps that were rolled
-            back are skipped.
+        past: `non_finite` events from before the stage was resumed.
     """
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
@@ -49,8 +48,7 @@ class NonFinitePolicy:
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether to skip a step, because an earlier attempt at this step was non-finite and led to a
-        rollback."""
+        """Return whether to skip a step, because it was non-finite and was rolled back."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, log: EventLog) -> Literal["skip", "rollback"]:

@@ -8,7 +8,7 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """Rank of a process among the `size` processes that train a stage. The defaults are for a single process."""
+    """Rank of a process among the `size` processes that train a stage. The defaults describe a single process."""
 
     rank: int = 0
     size: int = 1
@@ -22,8 +22,7 @@ def read_process_rank() -> ProcessRank:
     """Return the rank of this process and the number of processes, read from environment variables.
 
     Raises:
-        UserFault: variables are missing, are not numbers, or are out of range. The message names all of these
-            variables.
+        UserFault: variables are missing, not numbers, or out of range. The message names all such variables.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return ProcessRank()
