@@ -16,8 +16,8 @@ class StageHeld(Exception):
 
 
 class StageLock:
-    """Exclusive lock on the folder of a stage, used in a `with` statement. The lock is released at the end of the
-    `with` block or when the process ends. If another process holds the lock, the `with` statement raises StageHeld.
+    """Exclusive lock on the folder of a stage, used in a `with` statement, which raises StageHeld if another process
+    holds the lock. The lock is released at the end of the `with` block or of the process.
 
     The lock is a kernel lock (flock) and is therefore never stale. On NFS, the lock works between hosts if the server
     supports locks (NFSv4, or v3 with lockd).
@@ -40,8 +40,7 @@ class StageLock:
 
     @staticmethod
     def _acquire(file: IO[str]) -> bool:
-        # `held` acquires the lock briefly to check it. Several attempts distinguish this check from a process that
-        # holds the lock.
+        # Several attempts are needed, because `held` acquires the lock for a moment.
         for _ in range(20):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +57,8 @@ class StageLock:
 
 
 def read_holder(path: Path) -> str:
-    """Return a description of the process that holds the lock: its id, its host, and since when it holds the lock."""
+    """Return a description of the process that holds a lock file: its id, its host, and since when it holds the
+    lock."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
