@@ -43,8 +43,8 @@ def verify(folder: Path) -> None:
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer checkpoints, which are
-    broken, to `broken-*`, and call `report` with a message for each of them."""
+    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer, broken
+    checkpoints to `broken-*`, and call `report` with a message for each of them."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)
