@@ -28,7 +28,7 @@ class _Reader(HuggingFaceStorageReader):
         for name, entry in metadata.state_dict_metadata.items():
             assert isinstance(entry, TensorStorageMetadata)
             if sum(chunk.sizes.numel() for chunk in entry.chunks) != entry.size.numel():
-                raise BrokenCheckpoint(f"the parts of {name} do not fill a tensor of shape {tuple(entry.size)}")
+                raise BrokenCheckpoint(f"the shards of {name} do not fill a tensor of shape {tuple(entry.size)}")
         self._metadata = metadata
         return metadata
 

@@ -312,7 +312,7 @@ def _faults(spec: StageSpec) -> Iterator[str]:
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
     elif (spec.tokens == 0 and spec.init_from is None) or spec.tokens % spec.batch_tokens:
-        yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
+        yield f"tokens={spec.tokens}: must be a positive multiple of batch_tokens={spec.batch_tokens}"
     if spec.ending is not None:
         yield from _ending_faults(spec, spec.ending)
     if spec.trial is not None:
@@ -340,7 +340,7 @@ def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
 
 def _trial_faults(spec: StageSpec, trial: TrialSpec) -> Iterator[str]:
     if trial.tokens % spec.batch_tokens or not trial.tokens < trial.most_tokens:
-        rule = f"must be a multiple of batch_tokens={spec.batch_tokens}, below trial.most_tokens={trial.most_tokens}"
+        rule = f"must be a multiple of batch_tokens={spec.batch_tokens} and less than trial.most_tokens={trial.most_tokens}"
         yield f"trial.tokens={trial.tokens}: {rule}"
     if spec.parent is None:
         yield "trial: must be null without a parent, because a trial compares the losses of parent and child"

@@ -87,7 +87,7 @@ def costs_of(
         ("FLOPs", totals.flops, before.flops + work),
     ):
         if there != wanted:
-            yield f"{what}: {there:,} {name}, but {step:,} steps of this stage and its parents make {wanted:,}"
+            yield f"{what}: {there:,} {name}, but the parents and {step:,} steps of this stage make {wanted:,}"
     yield from _updates(what, totals, before, spec, step, sum(bad <= step for bad in bad_steps))
     if totals.seconds < before.seconds or totals.device_seconds < before.device_seconds:
         yield f"{what}: {words(totals)}, less than the parents' {words(before)}"
@@ -101,8 +101,9 @@ def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
         return  # a part of the lineage was imported, or recorded by a version without this count
     update = spec.optimizer.update_flops(spec.model)
     if there not in (at_first + updates * update for updates in range(step - bad, step + 1)):
-        made = f"{step:,} updates of this stage" + (f" ({bad:,} of which may have been skipped)" if bad else "")
-        yield f"{what}: {there:,} optimizer FLOPs, but {made} and its parents make {at_first + step * update:,}"
+        skipped = f" ({bad:,} of which may have been skipped)" if bad else ""
+        wanted = f"{step:,} updates of this stage{skipped} make {at_first + step * update:,}"
+        yield f"{what}: {there:,} optimizer FLOPs, but the parents and {wanted}"
 
 
 def words(totals: Totals) -> str:
