@@ -44,7 +44,7 @@ def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Co
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
     """Return a message that describes how the slots in a checkpoint differ from those of an optimizer and how to fix
-    this. Return None if they are equal or, before the first update, if there are no slots."""
+    this. Return None if the slots are equal or, before the first update, if there are no slots."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None

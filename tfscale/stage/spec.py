@@ -205,8 +205,8 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Names in `stage.yaml`, and therefore in the key of a stage, of fields that have another name in Python, by the name
-in Python."""
+"""Fields that have another name in `stage.yaml`, and therefore in the key of a stage, than in Python: the name in the
+file by the name in Python."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
@@ -340,7 +340,7 @@ def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
 
 def _trial_faults(spec: StageSpec, trial: TrialSpec) -> Iterator[str]:
     if trial.tokens % spec.batch_tokens or not trial.tokens < trial.most_tokens:
-        rule = f"must be a multiple of batch_tokens={spec.batch_tokens} and less than trial.most_tokens={trial.most_tokens}"
+        rule = f"must be a multiple of batch_tokens={spec.batch_tokens} and less than most_tokens={trial.most_tokens}"
         yield f"trial.tokens={trial.tokens}: {rule}"
     if spec.parent is None:
         yield "trial: must be null without a parent, because a trial compares the losses of parent and child"

@@ -65,7 +65,7 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update `steps`, the end of the stage, given the validation losses by step. Return True if it has changed."""
+        """Update `steps` from the validation losses by step. Return True if the number of steps has changed."""
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 

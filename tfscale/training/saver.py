@@ -24,7 +24,7 @@ class Saver:
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, which may still be being written, or None if there is no checkpoint."""
+        """Step of the newest checkpoint, even if it is still being written, or None if there is no checkpoint."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()

@@ -29,7 +29,8 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InB
 
 
 class Whole:
-    """Method that updates all weights after the backward pass, so that a non-finite step can be skipped."""
+    """Method that updates all weights after the backward pass, so that the update of a non-finite step can be
+    skipped."""
 
     def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
         self.row_rates = row_rates
