@@ -57,4 +57,4 @@ class Ranks:
 
 
 ALONE = Ranks(0, 1)
-"""Group of the only rank of a stage that has one process."""
+"""Group with a single rank, for a stage with one process."""

@@ -30,7 +30,7 @@ class FinalEvaluation:
     """Loss in bits per UTF-8 byte, which is comparable between tokenizers."""
     heldout_tokens: int | None = None
     heldout_bytes: float | None = None
-    """Estimated number of UTF-8 bytes that the validation tokens encode, from the average over the validation split."""
+    """Number of UTF-8 bytes of the validation tokens, estimated from the average over the validation split."""
 
 
 @dataclass(frozen=True)

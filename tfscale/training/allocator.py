@@ -32,6 +32,6 @@ def allocator() -> dict[str, str]:
 
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""Environment variables with which torch allocates large tensors in huge pages, if the system supports them. They are
-set only for growth, which uses each tensor once and would otherwise mostly wait for page faults. In training, huge
-pages would take more memory without being faster."""
+"""Environment variables with which torch allocates large tensors in huge pages, if the system supports huge pages. The
+variables are set only for growth, which uses each tensor once and would otherwise mostly wait for page faults. In
+training, huge pages would take more memory without being faster."""

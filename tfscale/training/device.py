@@ -35,8 +35,8 @@ class Device:
 
     @property
     def queues(self) -> bool:
-        """True if the device works on a queue, so that the host can prepare the next step and write checkpoints in the
-        meantime. On a CPU, these threads would take cores from training."""
+        """True if the device executes queued work asynchronously, so that the host can prepare the next step and write
+        checkpoints in the meantime. On a CPU, threads of the host would take cores from training."""
         return self.kind == "cuda"
 
     @property

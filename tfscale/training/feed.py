@@ -9,8 +9,9 @@ from tfscale.training.device import Device
 
 
 class Feed:
-    """Supply of one rank's batches on its device. If the device works on a queue, a thread prepares the batch of the
-    next step in page-locked memory during the current step, and the host does not wait for the copy to the device.
+    """Supply of one rank's batches on its device. If the device executes queued work asynchronously, a thread prepares
+    the batch of the next step in page-locked memory during the current step, and the host does not wait for the copy to
+    the device.
 
     Args:
         rows: number of sequences of a batch on this rank.

@@ -49,8 +49,13 @@ class ModelOptimizer:
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
-        """Update all weights, or only `weight`, which requires `one_per_weight`. If `skipped`, a boolean scalar on the
-        device that the host does not read, is true, nothing is changed; this requires `skips`."""
+        """Update all weights.
+
+        Args:
+            weight: the only weight to update. Requires `one_per_weight`.
+            skipped: boolean scalar on the device, which the host does not read. If the scalar is True, the device
+                changes nothing. Requires `skips`.
+        """
         for part in self._parts if weight is None else [self._part_of[weight]]:
             if skipped is not None:
                 part.found_inf = skipped.float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it

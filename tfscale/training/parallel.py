@@ -122,7 +122,7 @@ def initialise_shards(model: LanguageModel, seed: int) -> None:
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
     """Return the values of a tensor that this rank writes to a checkpoint: the whole tensor, this rank's shard, or None
-    if another rank writes the same values."""
+    if this rank writes nothing."""
     if not is_share(tensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):

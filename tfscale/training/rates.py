@@ -25,7 +25,7 @@ class Factors(NamedTuple):
     old: float
     new: float
     correction: float
-    """Factor for the bias correction of new rows. Multiplies their update except for weight decay."""
+    """Factor of the update of new rows, except for weight decay, which corrects their bias."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:

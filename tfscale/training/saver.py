@@ -15,7 +15,7 @@ from tfscale.training.world import World
 
 
 class Saver:
-    """Writer of a stage's checkpoints, one at a time. Each rank writes its own shards of the tensors.
+    """Writer of one checkpoint of a stage at a time. Each rank writes its own shards of the tensors.
 
     With `beside_training`, tensors are copied to host memory, and a thread writes the copies while training continues.
     `save` and `wait` are collective calls; a failure on one rank raises an error on every rank.
@@ -32,7 +32,7 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether to save a checkpoint at a step, because one is due by tokens (`by_tokens`) or by time."""
+        """Return whether a new checkpoint is due at a step, by tokens (`by_tokens`) or by time."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 

@@ -1,4 +1,4 @@
-"""Training state of a stage between two steps, all of which is stored in a checkpoint."""
+"""Training state of a stage between two steps. A checkpoint contains the whole state."""
 
 from collections.abc import Mapping
 from dataclasses import replace

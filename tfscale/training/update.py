@@ -13,8 +13,8 @@ from tfscale.training.state import StageState
 
 
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
-    """Return whether the host may queue a step before it has read the loss of the previous step. Then the device must
-    be able to skip an update, and no value on the host may depend on whether an update was skipped."""
+    """Return whether the host may queue a step before it has read the loss of the previous step. This is possible if
+    the device can skip an update, and no value on the host depends on whether an update was skipped."""
     per_row_bias = spec.rates is not None and spec.rates.per_row_bias
     return device.queues and state.optimizer.skips and not per_row_bias
 
