@@ -25,7 +25,7 @@ class Factors(NamedTuple):
     old: float
     new: float
     correction: float
-    """Factor of the update of new rows, except for weight decay, which corrects their bias."""
+    """Bias correction: factor of the update of new rows, except for weight decay."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
