@@ -24,7 +24,7 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.stage.folder import weights_dir
 from tfscale.stage.growth_record import GROWTH_FILE, is_grown
-from tfscale.stage.lock import StageLock
+from tfscale.stage.lock import stage_lock
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
@@ -69,7 +69,7 @@ def grow_stage(stage_dir: Path) -> None:
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
     if spec.init_dir is not None:
-        with StageLock(stage_dir):
+        with stage_lock(stage_dir):
             if not is_grown(stage_dir):
                 take_over(stage_dir, spec)
         return
@@ -79,7 +79,7 @@ def grow_stage(stage_dir: Path) -> None:
     source = weights_dir(stage_dir, spec)
     parent = source / CHECKPOINTS / read_result(source).checkpoint
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
-    with StageLock(stage_dir):
+    with stage_lock(stage_dir):
         if is_grown(stage_dir):
             return  # another process has grown the stage
         checkpoint.sweep(stage_dir / CHECKPOINTS)

@@ -108,7 +108,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     """Train the stage. Return True if the stage is finished, and False if training was stopped on request."""
     from tfscale.data.prepared import open_data
     from tfscale.stage.environment import write_environment
-    from tfscale.stage.lock import StageLock
+    from tfscale.stage.lock import stage_lock
     from tfscale.stage.result import has_result
     from tfscale.stage.spec import read_spec
     from tfscale.training.device import environment, resolve
@@ -116,7 +116,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
 
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
-    with StageLock(stage_dir) if world.leads else nullcontext():
+    with stage_lock(stage_dir) if world.leads else nullcontext():
         if has_result(stage_dir):
             return True
         device = resolve(spec.run)

@@ -1,5 +1,6 @@
 """Rank of a training process, read from the environment variables that torchrun and clusters set."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -28,16 +29,16 @@ def read_process_rank() -> ProcessRank:
         return ProcessRank()
     faults: list[str] = []
 
-    def number(name: str, lowest: int, highest: int | None = None, default: str | None = None) -> int:
+    def number(name: str, lowest: int, highest: float = math.inf, default: str | None = None) -> int:
         value = os.environ.get(name, default)
-        if value and value.isdecimal() and lowest <= int(value) <= (int(value) if highest is None else highest):
+        if value and value.isdecimal() and lowest <= int(value) <= highest:
             return int(value)
-        allowed = f"a whole number from {lowest}" + (f" to {highest}" if highest is not None else "")
+        allowed = f"a whole number from {lowest}" + (f" to {highest}" if highest < math.inf else "")
         faults.append(_fault(name, allowed))
         return lowest
 
     size = number("WORLD_SIZE", 1)
-    rank = number("RANK", 0, None if faults else size - 1)
+    rank = number("RANK", 0, math.inf if faults else size - 1)
     process = ProcessRank(rank, size, number("LOCAL_RANK", 0, default="0"), number("LOCAL_WORLD_SIZE", 1, default="1"))
     if size > 1:
         number("MASTER_PORT", 1, 65535)
