@@ -23,7 +23,7 @@ from tfscale.orchestrate.speed import Speed
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
-from tfscale.stage.lock import StageLock
+from tfscale.stage.lock import stage_lock
 from tfscale.stage.result import DONE_FILE, write_result
 
 
@@ -76,7 +76,7 @@ def test_the_screen_fits_any_terminal_and_says_what_runs(plan: Plan, width: int,
     base, grown = plan.chain.stages[:2]
     finish(base)
     write(grown, 4, before=10**9)
-    with StageLock(grown.path):
+    with stage_lock(grown.path):
         printed = shown(plan, width, height)
     lines = printed.splitlines()
     assert max(map(len, lines)) <= width

@@ -17,7 +17,7 @@ from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.plan.plan import make_plan
-from tfscale.stage.lock import StageLock
+from tfscale.stage.lock import stage_lock
 from tfscale.verify import amount, set_aside, verify_stage
 
 STOPPED_AT = 5
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_was_set_aside_is_mentioned_and_no_fault(ledger: Ledge
 def test_a_checkpoint_that_a_live_stage_removes_is_no_fault(ledger: Ledger) -> None:
     old = sorted((ledger.stopped / "checkpoints").glob("step-*"))[0]
     (old / "manifest.json").unlink()
-    with StageLock(ledger.stopped):
+    with stage_lock(ledger.stopped):
         assert ledger.verify() == []
     assert any("manifest.json" in finding for finding in ledger.verify())
 

@@ -17,7 +17,7 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.muon import Muon
 from tfscale.stage.events import EventLog, EventTail, read_events
 from tfscale.stage.learning_rate import learning_rate
-from tfscale.stage.lock import StageHeld, StageLock, held
+from tfscale.stage.lock import StageHeld, held, stage_lock
 from tfscale.stage.spec import (
     DataSpec,
     LearningRateSchedule,
@@ -225,12 +225,12 @@ def test_a_tail_gives_each_event_once(tmp_path: Path) -> None:
 
 def test_a_stage_is_worked_on_by_one_process(tmp_path: Path) -> None:
     assert held(tmp_path) is None
-    with StageLock(tmp_path):
+    with stage_lock(tmp_path):
         assert "process" in (held(tmp_path) or "")
-        with pytest.raises(StageHeld, match="is in use by process"), StageLock(tmp_path):
+        with pytest.raises(StageHeld, match="is in use by process"), stage_lock(tmp_path):
             pass
     assert held(tmp_path) is None
-    with StageLock(tmp_path):
+    with stage_lock(tmp_path):
         pass
 
 

@@ -3,16 +3,16 @@
 A checkpoint is a folder:
 
     step-000000001200/
-        *.safetensors    model/<name>, <slot>/<name> of each slot of the optimizer, rng/<device>; whole tensors, or the
-                         shares of each rank in separate files
+        *.safetensors    model/<name>, <slot>/<name> for each slot of the optimizer, and rng/<device>: whole tensors, or
+                         the shards of each rank in separate files
         state.json       config of the model, and counters
         manifest.json    size and SHA-256 of every other file; written last
 
 The folder is written under another name, synced and then renamed. Therefore a folder `step-*` with a manifest is
 complete. No file can contain code.
 
-The layout is that of the safetensors storage of torch.distributed.checkpoint, whose reader supports any number of
-ranks. Its writer is not used, because it first copies all tensors in memory.
+The format is that of the safetensors storage of torch.distributed.checkpoint, whose reader supports any number of
+ranks. Its writer is not used, because the writer first copies all tensors in memory.
 """
 
 from tfscale.checkpoint.contents import MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Part, folder_name

@@ -1,4 +1,4 @@
-"""Content of a checkpoint other than the tensors, and the error that is raised for a broken checkpoint."""
+"""Counters and shards in a checkpoint, names of its files, and the error that is raised for a broken checkpoint."""
 
 from dataclasses import dataclass
 
@@ -28,21 +28,19 @@ class Counters:
     totals: Totals = NO_COST
     """Current cost of the lineage, including this stage so far."""
     recent_losses: tuple[float, ...] = ()
-    """Training losses of the last steps in nats per token, for the detection of spikes."""
+    """Training losses of the most recent steps in nats per token, for the detection of spikes."""
     optimizer: str | None = None
     """Name of the stage's optimizer, or None if weights were imported or the checkpoint is from an older version."""
 
 
 def folder_name(step: int) -> str:
-    """Return the folder name of the checkpoint at a step. The alphabetical order of these names is the order of the
-    steps."""
+    """Return the folder name of the checkpoint at a step. The alphabetical order of the names is that of the steps."""
     return f"step-{step:012d}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Shard of a tensor on one rank. The first element of `data` [rows, ...] is at the index `offsets` of the full
-    tensor."""
+    """Shard of a tensor on one rank. The first element of `data` has the index `offsets` in the whole tensor."""
 
     data: Tensor
     offsets: tuple[int, ...]

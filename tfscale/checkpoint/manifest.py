@@ -17,19 +17,15 @@ Entries = dict[str, Entry]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file of a checkpoint. If the file is not valid, raise BrokenCheckpoint."""
+    """Return the object in a JSON file of a checkpoint. Raise BrokenCheckpoint if the file is not valid."""
     try:
         return read_object(path)
     except ValueError as error:
         raise BrokenCheckpoint(str(error)) from error
 
 
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a checkpoint's manifest by file name.
-
-    Raises:
-        BrokenCheckpoint: the manifest cannot be read, or an entry is invalid.
-    """
+def read_manifest(folder: Path) -> Entries:
+    """Return the entries of a checkpoint's manifest. Raise BrokenCheckpoint if the manifest is not valid."""
     path = folder / MANIFEST_FILE
     manifest = read_json(path)
     for name, entry in manifest.items():
@@ -43,7 +39,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 class Described:
-    """Collector of the entries of a manifest. Threads sync and hash the files that are passed to `add`."""
+    """Collector of the entries of a manifest, which syncs and hashes files in threads."""
 
     def __enter__(self) -> "Described":
         self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))
@@ -54,7 +50,7 @@ class Described:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, file: Path) -> None:
-        """Start to sync and hash a file that has been written completely."""
+        """Start syncing and hashing a file that has been written completely."""
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:

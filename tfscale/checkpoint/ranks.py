@@ -35,7 +35,7 @@ class Ranks:
         return total
 
     def any(self, *flags: bool) -> list[bool]:
-        """Return, for each flag, whether the flag is True on at least one rank."""
+        """Return for each flag whether the flag is True on at least one rank."""
         return [bool(value) for value in self.sum(*(float(flag) for flag in flags))]
 
     def share(self, value: Any) -> Any:
@@ -57,4 +57,4 @@ class Ranks:
 
 
 ALONE = Ranks(0, 1)
-"""Group of one rank, for a stage that has only one process."""
+"""Group with a single rank, for a stage with one process."""

@@ -1,5 +1,5 @@
-"""Functions that read and verify checkpoints. The module `tfscale.checkpoint.stored`, which reads tensors, is imported
-only where it is used, because the import is slow and a stage that starts from scratch does not need it."""
+"""Functions that read and verify checkpoints. `tfscale.checkpoint.stored`, which reads tensors, is imported only when
+it is used, because its import is slow and a stage that starts from scratch does not need it."""
 
 import reprlib
 import shutil
@@ -23,11 +23,8 @@ from tfscale.untrusted import check_fields
 
 
 def verify(folder: Path) -> None:
-    """Compare every file of a checkpoint with the manifest.
-
-    Raises:
-        BrokenCheckpoint: a file is missing, differs from the manifest in size or content, or is not in the manifest.
-    """
+    """Compare every file of a checkpoint with the manifest. Raise BrokenCheckpoint if a file is missing, differs from
+    the manifest in size or content, or is not in the manifest."""
     manifest = read_manifest(folder)
     for name in (STATE_FILE, *(file.name for file in folder.glob("*.safetensors"))):
         if name not in manifest:
@@ -46,8 +43,8 @@ def verify(folder: Path) -> None:
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest complete checkpoint in a folder, or None if there is no complete checkpoint. Newer checkpoints
-    that are broken are renamed to `broken-*`, and `report` is called with a message for each renamed checkpoint."""
+    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer, broken
+    checkpoints to `broken-*`, and call `report` with a message for each of them."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)
@@ -62,11 +59,8 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
 
 
 def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
-    """Return the config of the model and the counters in a checkpoint.
-
-    Raises:
-        BrokenCheckpoint: state.json is missing, damaged or in a different format.
-    """
+    """Return the config of the model and the counters in a checkpoint. Raise BrokenCheckpoint if state.json is missing,
+    damaged or in a different format."""
     path = folder / STATE_FILE
     state = read_json(path)
     if state.get("format") != FORMAT:
@@ -105,11 +99,8 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
 
 
 def load_model(folder: Path) -> LanguageModel:
-    """Return the model of a checkpoint, in float32 on the CPU.
-
-    Raises:
-        BrokenCheckpoint: the checkpoint is incomplete or damaged.
-    """
+    """Return the model of a checkpoint, in float32 on the CPU. Raise BrokenCheckpoint if the checkpoint is incomplete
+    or damaged."""
     config, _ = read_state(folder)
     held = sum(shape.numel() for name, shape in shapes(folder).items() if name.startswith("model/"))
     if held != parameters(config):  # checked before memory is allocated for the model that state.json describes

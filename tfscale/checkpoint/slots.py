@@ -37,15 +37,14 @@ def kinds(slots: frozenset[str]) -> tuple[str, ...]:
 
 
 def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Counters) -> None:
-    """Raise BrokenCheckpoint if the slots in a checkpoint are not those that an optimizer has after the number of
-    updates in `counters` (`slots_fault`)."""
+    """Raise BrokenCheckpoint if a checkpoint does not contain the slots that are expected (`slots_fault`)."""
     if fault := slots_fault(shapes, optimizer, counters):
         raise BrokenCheckpoint(f"{folder}: {fault}")
 
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
-    """Return None if a checkpoint contains exactly the slots of an optimizer or, before the first update, no slots.
-    Otherwise return a message that describes the difference and how to fix it."""
+    """Return a message that describes how the slots in a checkpoint differ from those of an optimizer and how to fix
+    this. Return None if the slots are equal or, before the first update, if there are no slots."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None

@@ -16,7 +16,7 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader that reads the file headers only once, and checks that the stored shards of each tensor have as many
+    """Reader that reads the headers of the files only once, and checks that the shards of each tensor have as many
     values as the whole tensor. Values in a gap between shards would be uninitialised."""
 
     _metadata: Metadata | None = None
@@ -28,7 +28,7 @@ class _Reader(HuggingFaceStorageReader):
         for name, entry in metadata.state_dict_metadata.items():
             assert isinstance(entry, TensorStorageMetadata)
             if sum(chunk.sizes.numel() for chunk in entry.chunks) != entry.size.numel():
-                raise BrokenCheckpoint(f"the parts of {name} do not fill a tensor of shape {tuple(entry.size)}")
+                raise BrokenCheckpoint(f"the shards of {name} do not fill a tensor of shape {tuple(entry.size)}")
         self._metadata = metadata
         return metadata
 
@@ -40,8 +40,8 @@ class Stored:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return the shapes of the tensors by name. Raise BrokenCheckpoint if a file is not a valid safetensors file or
-        if shards of a tensor are missing."""
+        """Return the shapes of the whole tensors by name. Raise BrokenCheckpoint if a file is not a valid safetensors
+        file or shards of a tensor are missing."""
         try:
             metadata = self._reader.read_metadata()
         except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:
@@ -50,12 +50,8 @@ class Stored:
         return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Overwrite the given tensors with the stored tensors of the same names. A sharded tensor receives the values
-        of this rank's shard.
-
-        Raises:
-            BrokenCheckpoint: a tensor is missing or has a different shape.
-        """
+        """Overwrite the given tensors, or this rank's shards of them, with the stored tensors of the same names. Raise
+        BrokenCheckpoint if a tensor is missing or has a different shape."""
         try:
             with warnings.catch_warnings():  # there is no process group, which is intended
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")

@@ -23,10 +23,10 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 FILE_BYTES = 2**30
-"""Maximum total size in bytes of the tensors in a file, unless a single tensor is larger. Tensors on a device are
+"""Maximum total size in bytes of the tensors in a file, unless the file has only one tensor. Tensors on a device are
 copied to host memory one file at a time."""
 _SAVED_OFFSETS, _CUSTOM_METADATA = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys in a file's metadata under which torch's reader finds the offsets of the shards in the full tensors."""
+"""Keys in the metadata of a file under which torch's reader finds the offsets of the shards in the whole tensors."""
 
 
 class NoRoom(OSError):
@@ -36,12 +36,8 @@ class NoRoom(OSError):
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Write a checkpoint, to which each rank adds its own tensors and shards. Return the total size in bytes of the
-    tensors of all ranks.
-
-    Raises:
-        OSError: the disk of a rank is full or unavailable. Existing files are not changed.
-    """
+    """Write a checkpoint, to which each rank adds its own tensors and shards. Return the size in bytes of the tensors
+    of all ranks together. Raise OSError if the checkpoint could not be written; existing files are then unchanged."""
     parts = {
         name: value if isinstance(value, Part) else Part(value, (0,) * value.dim()) for name, value in tensors.items()
     }
@@ -61,13 +57,13 @@ def write_aside(
     """Write a checkpoint in a temporary folder, and rename the folder last.
 
     Args:
-        fill: function that writes and syncs the safetensors files of a rank, and returns their entries for the
-            manifest.
-        needed: number of bytes that all ranks together will write, which must be free on the disk.
+        fill: function that writes and syncs the safetensors files of a rank in the given folder, and returns their
+            entries for the manifest.
+        needed: number of bytes that must be free on the disk, for all ranks together.
 
     Raises:
         OSError: the checkpoint could not be written, or the disk has too little free space (NoRoom). Existing files are
-            not changed, and no partial files are left.
+            unchanged, and no partial files are left.
     """
     aside = folder.parent / f".{folder.name}.writing"
 
@@ -122,12 +118,8 @@ def _write_files(aside: Path, parts: Mapping[str, Part], ranks: Ranks) -> Entrie
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
     """Write each tensor to a separate file, and return the entries of the files for the manifest. While the iterator
-    computes a tensor, the previous tensor is written, and the files of earlier tensors are synced and hashed. During
-    this time, torch uses only one thread.
-
-    Raises:
-        OSError, SafetensorError: a tensor could not be written.
-    """
+    computes a tensor with one torch thread, the previous tensor is written, and earlier files are synced and hashed.
+    Raise OSError or SafetensorError if a tensor could not be written."""
     with Described() as described, ThreadPoolExecutor(1) as writer, _one_thread():
 
         def put(path: Path, content: dict[str, Tensor]) -> None:
@@ -195,9 +187,8 @@ def sweep(folder: Path) -> None:
 
 
 def prune(folder: Path, keep: int, every: int = 0) -> None:
-    """Remove all checkpoints except the newest `keep` checkpoints and, if `every` is not 0, the checkpoints at
-    multiples of `every` steps. The manifest is removed first, so that a partially removed checkpoint never appears to
-    be complete."""
+    """Remove all checkpoints except the newest `keep` checkpoints and, if `every` is not 0, those at multiples of
+    `every` steps. The manifest is removed first, so that a partially removed checkpoint never appears complete."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if every and int(old.name.removeprefix("step-")) % every == 0:
             continue

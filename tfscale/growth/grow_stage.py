@@ -15,6 +15,7 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
+from tfscale.files import write_json
 from tfscale.growth.grow_checkpoint import OptimizerState, grow_checkpoint
 from tfscale.growth.imported_weights import take_over
 from tfscale.growth.operator import Growth, from_dict
@@ -22,8 +23,8 @@ from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.stage.folder import weights_dir
-from tfscale.stage.growth_record import is_grown, write_growth
-from tfscale.stage.lock import StageLock
+from tfscale.stage.growth_record import GROWTH_FILE, is_grown
+from tfscale.stage.lock import stage_lock
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
@@ -72,7 +73,7 @@ def grow_stage(stage_dir: Path) -> None:
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
     if spec.init_dir is not None:
-        with StageLock(stage_dir):
+        with stage_lock(stage_dir):
             if not is_grown(stage_dir):
                 take_over(stage_dir, spec)
         return
@@ -82,7 +83,7 @@ def grow_stage(stage_dir: Path) -> None:
     source = weights_dir(stage_dir, spec)
     parent = source / CHECKPOINTS / read_result(source).checkpoint
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
-    with StageLock(stage_dir):
+    with stage_lock(stage_dir):
         if is_grown(stage_dir):
             return  # another process has grown the stage
         checkpoint.sweep(stage_dir / CHECKPOINTS)
@@ -101,7 +102,7 @@ def grow_stage(stage_dir: Path) -> None:
                 f"{result.max_logit_difference:.3g} (rounding can explain up to {result.tolerance:.3g}); the new "
                 "checkpoint was removed"
             )
-        write_growth(stage_dir, report)
+        write_json(stage_dir / GROWTH_FILE, report)
         if state.note:
             print(f"note: {state.note}")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.checkpoint.slots import kinds, slots_in
+from tfscale.files import read_object, write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
-from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
+from tfscale.stage.growth_record import IMPORT_FILE
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 from tfscale.totals import Totals
@@ -62,7 +63,6 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
         return checkpoint.describe(shutil.copyfile(file, aside / file.name) for file in files)
 
     checkpoint.write_aside(target, config, Counters(spec.steps, totals=cost_of(config, spec.tokens)), copy)
-    record = read_import(source)
-    if record is None:
+    if not (source / IMPORT_FILE).exists():
         raise BrokenCheckpoint(f"{source / IMPORT_FILE}: the file does not exist")
-    write_import(stage_dir, record)
+    write_json(stage_dir / IMPORT_FILE, read_object(source / IMPORT_FILE))

@@ -23,14 +23,14 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault, user_faults
-from tfscale.files import new_folder, sha256_of
+from tfscale.files import new_folder, sha256_of, write_json
 from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.foreign import Foreign
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.specs import humanize
-from tfscale.stage.growth_record import write_import
+from tfscale.stage.growth_record import IMPORT_FILE
 from tfscale.stage.result import Result, write_result
 from tfscale.stage.spec import CHECKPOINTS, DataSpec, LearningRateSchedule, RunSpec, StageSpec, key_of, write_spec
 from tfscale.totals import Totals
@@ -65,7 +65,7 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
         name = checkpoint.folder_name(spec.steps)
         digest = _write_checkpoint(aside / CHECKPOINTS / name, model, counters, found.tensors)
         spec = replace(spec, init_from=digest)
-        write_import(aside, _record(found, digest))
+        write_json(aside / IMPORT_FILE, _record(found, digest))
         if tokenizer is not None and corpus is None:
             (aside / spec.run.data_dir).mkdir()
             (aside / spec.run.data_dir / TOKENIZER_FILE).write_bytes(tokenizer)

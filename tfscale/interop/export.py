@@ -31,7 +31,7 @@ from tfscale.models.init import build_model
 from tfscale.models.tokenformer import number_of_groups
 from tfscale.stage.evaluations import read_evaluations
 from tfscale.stage.folder import lineage
-from tfscale.stage.growth_record import read_import
+from tfscale.stage.growth_record import IMPORT_FILE
 from tfscale.stage.result import to_dict as result_to_dict
 from tfscale.stage.spec import key_fields
 
@@ -140,7 +140,7 @@ def _record(stage: FinishedStage) -> dict[str, Any]:
         "key": stage.result.key,
         "parameters": parameters(stage.spec.model),
         "growth": stage.spec.growth,
-        "imported": stage.spec.init_from if read_import(stage.folder) else None,
+        "imported": stage.spec.init_from if (stage.folder / IMPORT_FILE).exists() else None,
         "tokens": stage.spec.tokens,
         "before": result["before"],
         "totals": result["totals"],

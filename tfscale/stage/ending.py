@@ -4,9 +4,9 @@ The learning rate is constant after the warm-up, and the validation loss is chec
 stopping rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction
 `decay` of the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
 
-A trial is a test that rejects a growth if, after a given number of tokens, the validation loss exceeds the last
-validation loss of the parent by more than a bound. The stage then ends immediately, without a decay of the learning
-rate. The stopping rule is checked only after the trial.
+A trial rejects a growth if, after a given number of tokens, the validation loss exceeds the last validation loss of the
+parent by more than a bound. The stage then ends immediately, without a decay of the learning rate. The stopping rule is
+checked only after the trial.
 """
 
 import math
@@ -24,13 +24,13 @@ _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
 
 
 def needs_loss_at(spec: StageSpec, step: int) -> bool:
-    """Return True if the stopping rule or the trial of a stage needs the validation loss after a step."""
+    """Return whether the stopping rule or the trial of a stage needs the validation loss after a step."""
     by_rule = spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
     return by_rule or (spec.trial is not None and step == steps_of(spec.trial.tokens, spec))
 
 
 def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
-    """Return the last validation loss, in nats per token, of the parent of a stage with a trial; otherwise None. Raise
+    """Return the last validation loss of a stage's parent in nats per token, or None if the stage has no trial. Raise
     ValueError if the parent is not finished."""
     if spec.trial is None or spec.parent_dir is None:
         return None
@@ -42,7 +42,7 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 
     Args:
         losses: validation losses of all evaluations so far, in nats per token, by step.
-        before: last validation loss of the parent, which is required if the stage has a trial.
+        before: last validation loss of the parent in nats per token. Required if the stage has a trial.
     """
     tried = steps_of(spec.trial.tokens, spec) if spec.trial else 0
     if spec.trial and before is not None and tried in losses and not losses[tried] <= before + spec.trial.bound:
@@ -66,9 +66,9 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
-    """Return True if a stopping rule is met: `plateau` if the loss has fallen by less than `ending.least` over the last
-    `ending.looks` evaluations, and `predicted_gain` if training on the remaining budget is predicted to lower the loss
-    by less than `ending.least`.
+    """Return whether a stopping rule is met. The rule `plateau` is met if the loss has fallen by less than
+    `ending.least` over the last `ending.looks` evaluations. The rule `predicted_gain` is met if the remaining budget is
+    predicted to lower the loss by less than `ending.least`.
 
     Args:
         looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.
@@ -82,9 +82,9 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Return the predicted decrease of the loss, in nats per token, between the last evaluation in `looks` and the end
-    of training at `tokens` tokens. The prediction is a least-squares fit of the curve E + A / tokens^b to `looks`. It
-    is 0 if the curve does not fall."""
+    """Return the decrease of the loss, in nats per token, that is predicted between the last evaluation in `looks` and
+    the end of training at `tokens` tokens. The curve E + A / tokens^b is fitted to `looks` by least squares. If the
+    curve does not fall, return 0."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]

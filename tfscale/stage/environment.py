@@ -35,7 +35,7 @@ def write_environment(stage_dir: Path, environment: Environment) -> None:
 
 
 def read_environment(stage_dir: Path) -> Environment:
-    """Return the content of environment.json, or raise ValueError if the file is missing or damaged."""
+    """Return the content of environment.json. Raise ValueError if the file is missing or damaged."""
     path = stage_dir / ENVIRONMENT_FILE
     values = read_object(path)
     try:

@@ -23,8 +23,8 @@ FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
 """Names of the metrics that an evaluation on a text measures."""
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
-"""Names of the fields that identify a measurement. A new evaluation replaces an earlier one with the same values of
-these fields."""
+"""Names of the fields that identify a measurement. A new entry replaces an earlier one with equal values of these
+fields."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -57,8 +57,8 @@ def measured(entry: dict[str, Any]) -> dict[str, float]:
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation, with the current time, to evaluations.json in `folder`. An earlier evaluation of the same
-    measurement is replaced.
+    """Add an evaluation with the current time to evaluations.json in `folder`, and remove an earlier evaluation of the
+    same measurement.
 
     Raises:
         UserFault: the existing file is damaged, another version of tfscale wrote it, or the file cannot be written.

@@ -1,18 +1,19 @@
-"""metrics.jsonl: the append-only record of a stage, with a writer and readers.
+"""metrics.jsonl: the append-only record of the training of a stage, with a writer and readers.
 
 Each line is one event:
 
     {"event": "compiled", "seconds": ...}
                                      a process has compiled its training step, before the first step is timed
-    {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
-     "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
+    {"event": "start", "step": 0, "host": ..., "pid": ..., "device": ..., "processes": ..., "sharding": ...,
+     "recompute": ..., "micro_batch": ..., "evaluation_batch": ..., "micro_batch_by": ..., "lanes": ...}
                                      training begins or resumes at this step; `pid` is the leading process,
                                      and the fields from `sharding` on are the layout (`tfscale.stage.layout`)
-    {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
-     "peak_memory": ..., + totals}   peak memory of the leading process in bytes: allocated on the device, or
+    {"event": "train", "step": ..., "tokens": ..., + totals, "loss": ..., "lr": ..., "grad_norm": ..., "spike": ...,
+     "tokens_per_second": ..., "peak_memory": ...}
+                                     peak memory of the leading process in bytes: allocated on the device, or
                                      resident on the CPU
-    {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
-     "heldout_tokens": ..., + totals}
+    {"event": "eval", "step": ..., "tokens": ..., + totals, "loss": ..., "perplexity": ..., "bits_per_byte": ...,
+     "heldout_tokens": ..., "heldout_bytes": ...}
     {"event": "ending", "step": ..., "ends_at": ...}
                                      a rule or a trial has decided at this step that the stage ends after `ends_at`
                                      tokens
@@ -22,12 +23,12 @@ Each line is one event:
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
-`step` and `tokens` count within the stage. The totals are the fields of `tfscale.totals.Totals` with the prefix
-`total_`; unknown totals are missing. Losses are in nats per token.
+Every event also has a `time` in seconds since 1970. `step` and `tokens` count within the stage. The totals are the
+fields of `tfscale.totals.Totals` with the prefix `total_`; unknown totals are missing. Losses are in nats per token.
 
 If there are several processes, the leading process writes the events. It writes the `end` event before any process
-exits, regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end`
-event.
+exits, regardless of which process has failed. There is no `end` event if a process is killed or stops because of an
+error in tfscale.
 
 Existing lines are never changed. A process that resumes from an older checkpoint writes a `start` event, and
 `read_events` drops the earlier measurements of the steps that are then repeated.
@@ -35,6 +36,7 @@ Existing lines are never changed. A process that resumes from an older checkpoin
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,8 +51,8 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. When `write` returns, other processes can read the event as a complete line. On ranks
-    other than the leading rank, `stage_dir` is None and nothing is written."""
+    """Append-only log of events in metrics.jsonl. On ranks other than the leading rank, `stage_dir` is None and nothing
+    is written."""
 
     def __init__(self, stage_dir: Path | None) -> None:
         self._file: TextIO | None = None
@@ -59,16 +61,20 @@ class EventLog:
             self._file = (stage_dir / METRICS_FILE).open("a", encoding="utf-8")
 
     def write(self, event: str, **values: Any) -> None:
+        """Write an event with the given values and, unless `values` contains a time, the current time. Other processes
+        can read the event as a complete line when this method returns."""
         if self._file is not None:
+            values.setdefault("time", time.time())
             self._file.write(json.dumps({"event": event, **values}) + "\n")
             self._file.flush()
 
     def sync(self) -> None:
-        """Write all events to disk, so that they survive a power failure."""
+        """Write all events to disk, so that the events survive a power failure."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Write all events to disk and close the file."""
         if self._file is not None:
             self.sync()
             self._file.close()
@@ -84,8 +90,7 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """Return the events of a stage in order. If steps were repeated after a resume or a rollback, only their last
-    measurements are included."""
+    """Return the events of a stage in order, without the earlier measurements of steps that were repeated."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
@@ -94,9 +99,9 @@ def read_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
-def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
-    """Return the last event whose kind is one of `kinds`, or None if there is no event of these kinds."""
-    return next((event for event in reversed(events) if event["event"] in kinds), None)
+def last_event(events: Sequence[Event], *names: str) -> Event | None:
+    """Return the last event whose name is one of `names`, or None if there is no such event."""
+    return next((event for event in reversed(events) if event["event"] in names), None)
 
 
 def totals_of(event: Event) -> Totals:
@@ -147,7 +152,7 @@ def parse(lines: Iterable[str]) -> list[Event]:
 
 
 def fold(events: Iterable[Event]) -> list[Event]:
-    """Return the events without the earlier `train` and `eval` events of steps that were repeated after a resume or a
+    """Return `events` without the earlier `train` and `eval` events of steps that were repeated after a resume or a
     rollback."""
     kept: list[Event] = []
     for event in events:

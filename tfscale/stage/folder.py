@@ -25,12 +25,12 @@ class Stage:
 
 
 def is_done(stage: Stage) -> bool:
-    """Return True if a stage is finished, that is, if its `done.json` exists."""
+    """Return whether a stage is finished, that is, whether its `done.json` exists."""
     return has_result(stage.path)
 
 
 def has_undecided_end(stage: Stage) -> bool:
-    """Return True if a rule or a trial may still end a stage early, so that its number of tokens is not known yet."""
+    """Return whether a rule or a trial may still end a stage early, so that its number of tokens is not known yet."""
     return stage.spec.may_end_early and not is_done(stage)
 
 

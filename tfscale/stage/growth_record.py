@@ -2,13 +2,13 @@
 
 growth.json contains the parent, the recipe, the sizes (`tfscale.growth.operator.Growth.facts`), the initial optimizer
 state, the comparison of the logits, and the time and peak memory of the growth. import.json contains the names and
-hashes of the files that the weights were imported from.
+hashes of the files from which the weights were imported.
 """
 
 from pathlib import Path
 from typing import Any
 
-from tfscale.files import read_object, write_json
+from tfscale.files import read_object
 from tfscale.stage.spec import CHECKPOINTS
 
 GROWTH_FILE = "growth.json"
@@ -16,46 +16,23 @@ IMPORT_FILE = "import.json"
 
 
 def is_grown(stage_dir: Path) -> bool:
-    """Return True if the initial checkpoint of a stage has been grown and verified, or has been imported."""
+    """Return whether the initial checkpoint of a stage has been imported, or grown and verified."""
     made = any((stage_dir / name).exists() for name in (GROWTH_FILE, IMPORT_FILE))
     return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
 
 
-def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write the record of a growth to growth.json in the folder of a stage, atomically."""
-    write_json(stage_dir / GROWTH_FILE, record)
-
-
 def read_growth(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of growth.json, or None for a stage that has not grown.
-
-    Raises:
-        ValueError: the file is not a JSON object. The message names the file.
-    """
+    """Return the content of growth.json, or None if the file does not exist. Raise ValueError if the file is not a JSON
+    object."""
     return read_object(stage_dir / GROWTH_FILE) if (stage_dir / GROWTH_FILE).exists() else None
 
 
 def optimizer_note(stage_dir: Path) -> str | None:
-    """Return the message in growth.json that explains why the optimizer state starts empty although the recipe carries
-    the optimizer state over. Return None if there is no message, or if growth.json is damaged or from an older
-    version."""
+    """Return the message in growth.json that explains why the optimizer state was not carried over although the recipe
+    requires this. Return None if there is no message or growth.json is damaged."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:
         return None
     note = state.get("note") if isinstance(state, dict) else None
     return None if note is None else str(note)
-
-
-def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write the record of an import to import.json in the folder of a stage, atomically."""
-    write_json(stage_dir / IMPORT_FILE, record)
-
-
-def read_import(stage_dir: Path) -> dict[str, Any] | None:
-    """Return the content of import.json, or None for a stage whose weights were not imported.
-
-    Raises:
-        ValueError: the file is not a JSON object. The message names the file.
-    """
-    return read_object(stage_dir / IMPORT_FILE) if (stage_dir / IMPORT_FILE).exists() else None

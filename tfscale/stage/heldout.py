@@ -3,8 +3,8 @@
     {"step": ..., "tokens": [...], "losses": [...]}
 
 The sequences of the evaluation are divided into blocks of consecutive sequences, because the tokens of one document
-depend on each other: with B blocks over S sequences, sequence s is in block s * B // S. `losses` contains the sum of
-the losses of each block in nats, and `tokens` the number of tokens of each block.
+depend on each other. With B blocks and S sequences, sequence s is in block s * B // S. `losses` contains the sum of the
+token losses of each block in nats, and `tokens` the number of tokens of each block.
 """
 
 import math
@@ -39,12 +39,8 @@ def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequ
 
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
-    """Return the losses of the final evaluation of a stage by blocks, or None if training did not write heldout.json.
-    `step` and `loss`, in nats per token, are the step and the loss of the final evaluation.
-
-    Raises:
-        ValueError: the file cannot be read, or does not belong to the final evaluation.
-    """
+    """Return the block losses of a stage, or None if heldout.json does not exist. Raise ValueError if the file cannot
+    be read or does not agree with `step` and `loss`, in nats per token, of the final evaluation."""
     path = stage_dir / HELDOUT_FILE
     if not path.exists():
         return None

@@ -1,17 +1,15 @@
-"""Names of the fields that describe how or where a stage was run, rather than what it computes. The fields in `STAGE`
-are excluded from the key of a stage. All these fields are excluded from data that is shared: exports, reports,
-submissions, and copies in trackers."""
+"""Names of the fields that describe how or where a stage was run, rather than what the stage computes. All these fields
+are excluded from data that is shared: exports, reports, submissions, and copies in trackers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 STAGE = ("label", "run", "parent_dir", "init_dir")
-"""Names of the fields of `stage.yaml` that are excluded from the key of a stage and from shared data."""
+"""Names of the fields of `stage.yaml` that are excluded from shared data, and also from the key of a stage."""
 ENVIRONMENT = ("host", "argv")
 """Names of the fields of `environment.json` that are excluded from shared data."""
 EVENT = ("host", "pid", "message")
-"""Names of the fields of the events in `metrics.jsonl` that are excluded from shared data. A message may contain a
-path."""
+"""Names of the fields of events in `metrics.jsonl` that are excluded from shared data. A message may contain a path."""
 EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
 """Names of the settings of the composed configuration that are excluded from shared data."""
 

@@ -1,5 +1,5 @@
-"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch. Planning, which
-knows at most the total memory of a device, uses the same rules as training, so this module does not need torch."""
+"""Choice of the layout of a stage on its devices: sharding, activation checkpointing and micro-batch. Planning uses the
+same rules as training, but knows at most the total memory of a device. This module does not import torch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Sharding = Literal["none", "full", "hybrid"]
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 """Number of tokens per forward pass of an evaluation, by device, if memory allows. On a CPU, more tokens would exceed
-the caches and be slower; on CUDA, with fewer tokens, most of the time would be spent on launching kernels."""
+the caches. On CUDA, with fewer tokens, most of the time would be spent on launching kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,12 @@ class Hardware:
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:
-        """Return the number of devices over which one copy of the weights is sharded with the given kind of
-        sharding."""
+        """Return the number of devices over which one copy of the weights is sharded."""
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if a training step that needs the memory `needed` fits on a device, or if the memory of the
-        device is unknown."""
+        """Return whether a training step that needs the memory `needed` fits on a device. If the memory of the device
+        is unknown, return True."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
@@ -76,7 +75,7 @@ class Layout:
 
 
 def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None = None, lanes: int = 1) -> Layout:
-    """Return the layout of a stage, and choose a value for each setting that is `auto`.
+    """Return the layout of a stage, with a choice for each setting that is `auto`.
 
     With `sharding=auto`, weights are sharded only if the whole weights and one sequence do not fit on a device. With
     `activation_checkpointing=auto`, activation checkpointing is used only if one sequence would not fit otherwise. If
@@ -84,7 +83,7 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
 
     The micro-batch is determined by the first of these rules that applies:
 
-    1. all sequences of the device's batch with `update=in_backward`, which needs the whole batch;
+    1. all sequences of the device's batch, if `update=in_backward`;
     2. `micro_batch` if it is set;
     3. the micro-batch of the previous layout;
     4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
@@ -93,8 +92,8 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
     Args:
-        previous: layout that the stage last used with the same number of devices. Its choices are kept for settings
-            that are `auto`, so that a resumed stage sums the same numbers in the same order.
+        previous: layout that the stage last used with the same number of devices. For settings that are `auto`, its
+            choices are kept, so that a resumed stage sums the same numbers in the same order.
         lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
@@ -140,16 +139,16 @@ def layout_of(event: dict[str, Any]) -> Layout | None:
 
 
 def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
-    """Yield a fault if torch.compile would be used on the torch device type `device`, which is not supported with
-    nested dropout of parameter tokens."""
+    """Yield a fault if torch.compile would be used on the torch device type `device`, because nested dropout does not
+    support torch.compile."""
     if run.compiles(device):
         rule = "must be off with growth.nested_dropout, because each number of groups would require another compilation"
         yield Fault("launcher.compile", run.compile, rule, "off", reads=("growth.nested_dropout", "launcher.device"))
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield a fault for each setting that conflicts with `update=in_backward`, where each weight is updated during the
-    backward pass and its gradient is then freed. `rows` is the number of sequences of a batch on each device."""
+    """Yield a fault for each setting that conflicts with `update=in_backward`, if this is set. `rows` is the number of
+    sequences of a batch on each device."""
     if run.update != "in_backward":
         return
     why = "launcher.update=in_backward"

@@ -5,6 +5,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -15,50 +17,43 @@ class StageHeld(Exception):
     """Error raised when another running process works on the stage. The message names the process."""
 
 
-class StageLock:
-    """Exclusive lock on the folder of a stage, used in a `with` statement. The lock is released at the end of the
-    `with` block or when the process ends. If another process holds the lock, the `with` statement raises StageHeld.
+@contextmanager
+def stage_lock(stage_dir: Path) -> Iterator[None]:
+    """Hold the exclusive lock on the folder of a stage until the end of the `with` block or of the process.
 
     The lock is a kernel lock (flock) and is therefore never stale. On NFS, the lock works between hosts if the server
     supports locks (NFSv4, or v3 with lockd).
+
+    Raises:
+        StageHeld: another process holds the lock.
     """
+    path = stage_dir / LOCK_FILE
+    with path.open("a+", encoding="utf-8") as file:
+        if not _acquire(file):
+            raise StageHeld(f"{stage_dir.name} is in use by {read_holder(path)}")
+        file.truncate(0)
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
-    def __init__(self, stage_dir: Path) -> None:
-        self._path = stage_dir / LOCK_FILE
-        self._file: IO[str] | None = None
 
-    def __enter__(self) -> "StageLock":
-        self._file = self._path.open("a+", encoding="utf-8")
-        if not self._acquire(self._file):
-            holder = read_holder(self._path)
-            self._file.close()
-            raise StageHeld(f"{self._path.parent.name} is in use by {holder}")
-        self._file.truncate(0)
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, self._file)
-        self._file.flush()
-        return self
-
-    @staticmethod
-    def _acquire(file: IO[str]) -> bool:
-        # `held` acquires the lock briefly to check it. Several attempts distinguish this check from a process that
-        # holds the lock.
-        for _ in range(20):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.05)
-            else:
-                return True
-        return False
-
-    def __exit__(self, *fault: object) -> None:
-        assert self._file is not None
-        self._file.truncate(0)
-        self._file.close()
+def _acquire(file: IO[str]) -> bool:
+    for _ in range(20):  # several attempts, because `held` acquires the lock for a moment
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def read_holder(path: Path) -> str:
-    """Return a description of the process that holds the lock: its id, its host, and since when it holds the lock."""
+    """Return a description of the process that holds a lock file: its id, its host, and since when it holds the
+    lock."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

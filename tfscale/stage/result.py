@@ -20,7 +20,7 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Final validation loss of a stage, in several units. The values are non-finite if the model diverged."""
+    """Final validation loss of a stage, in several units. All values are non-finite if the model diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -30,7 +30,7 @@ class FinalEvaluation:
     """Loss in bits per UTF-8 byte, which is comparable between tokenizers."""
     heldout_tokens: int | None = None
     heldout_bytes: float | None = None
-    """Estimated number of UTF-8 bytes that the validation tokens encode, from the average over the validation split."""
+    """Number of UTF-8 bytes of the validation tokens, estimated from the average over the validation split."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of a finished stage. The fields that have a default may be missing in results of imported stages and of
-    older versions."""
+    """Result of a finished stage. Fields with a default may be missing in results of imported stages and of older
+    versions."""
 
     key: str
     step: int
@@ -68,18 +68,14 @@ class Result:
 
     @property
     def evaluation(self) -> FinalEvaluation:
-        """Final evaluation of the stage.
-
-        Raises:
-            ValueError: the stage was imported without a corpus and therefore has no evaluation.
-        """
+        """Final evaluation of the stage. Raises ValueError if the stage was imported without a corpus."""
         if self.eval is None:
             raise ValueError(f"stage {self.key} was imported without a corpus and has not been evaluated")
         return self.eval
 
 
 def has_result(stage_dir: Path) -> bool:
-    """Return True if the folder of a stage contains done.json, that is, if the stage is finished."""
+    """Return whether the folder of a stage contains done.json, that is, whether the stage is finished."""
     return (stage_dir / DONE_FILE).exists()
 
 

@@ -1,5 +1,5 @@
-"""Specification (spec) of one stage. The orchestrator writes it to `stage.yaml`, in the JSON subset of YAML, so that
-`python -m tfscale.training` needs no YAML parser."""
+"""Specification (spec) of one stage. The orchestrator writes the spec to `stage.yaml` as JSON, which is a subset of
+YAML, so that `python -m tfscale.training` needs no YAML parser."""
 
 import hashlib
 import json
@@ -144,14 +144,13 @@ class StageSpec:
     """Key of the parent, which is the previous stage of the lineage, or None for a stage without a parent."""
     parent_dir: str | None = None
     """Folder of the parent, absolute or relative to the folder of this stage. The folder is not part of the key."""
-    growth: dict[str, Any] | None = field(default=None)
-    """Settings of the growth (`tfscale.growth.operator.Growth`) of a stage with a parent, otherwise None. Only the
-    growth package reads these settings."""
+    growth: dict[str, Any] | None = None
+    """Settings of the growth (`tfscale.growth.operator.Growth`) of a stage with a parent, otherwise None."""
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
-    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.calendar`). These
-    steps are counted with the FLOPs of a step of the whole model."""
+    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.calendar`). The
+    FLOPs of such a step are counted as for the whole model."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     trial: TrialSpec | None = None
@@ -178,8 +177,8 @@ class StageSpec:
 
     @property
     def rejected(self) -> bool:
-        """True if the growth was rejected. The value is only valid if `tokens` is the actual number of training tokens
-        (`as_it_ended`)."""
+        """True if the growth was rejected. Valid only if `tokens` is the actual number of training tokens
+        (`tfscale.stage.folder.as_it_ended`)."""
         return self.trial is not None and self.tokens == self.trial.tokens
 
     @property
@@ -206,14 +205,13 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Fields whose names in `stage.yaml`, and therefore in the key of a stage, differ from their names in Python: the name
-in the file by the name in Python."""
+"""Fields that have another name in `stage.yaml`, and therefore in the key of a stage, than in Python: the name in the
+file by the name in Python."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
 def steps_of(tokens: int, spec: StageSpec) -> int:
-    """Return `tokens` divided by the number of tokens per optimizer step, rounded to the nearest whole number of steps.
-    The result is at least 1."""
+    """Return the number of optimizer steps for `tokens` tokens, rounded to the nearest whole number, at least 1."""
     return max(1, round(tokens / spec.batch_tokens))
 
 
@@ -238,7 +236,8 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def key_fields(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that determine what a stage computes (`tfscale.stage.how`), with values for JSON."""
+    """Return the fields of a spec that determine what the stage computes (`tfscale.stage.how`), with values for
+    JSON."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
@@ -273,8 +272,8 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
 
 
 def key_of(spec: StageSpec) -> str:
-    """Return the key of a stage, 12 hex digits. The key is a hash of only the fields that change what the stage
-    computes, including the key of the parent."""
+    """Return the key of a stage, 12 hex digits. The key is a hash of the fields that change what the stage computes,
+    including the key of the parent."""
     what = key_fields(spec)
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
@@ -313,7 +312,7 @@ def _faults(spec: StageSpec) -> Iterator[str]:
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
     elif (spec.tokens == 0 and spec.init_from is None) or spec.tokens % spec.batch_tokens:
-        yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
+        yield f"tokens={spec.tokens}: must be a positive multiple of batch_tokens={spec.batch_tokens}"
     if spec.ending is not None:
         yield from _ending_faults(spec, spec.ending)
     if spec.trial is not None:
@@ -341,7 +340,7 @@ def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
 
 def _trial_faults(spec: StageSpec, trial: TrialSpec) -> Iterator[str]:
     if trial.tokens % spec.batch_tokens or not trial.tokens < trial.most_tokens:
-        rule = f"must be a multiple of batch_tokens={spec.batch_tokens}, below trial.most_tokens={trial.most_tokens}"
+        rule = f"must be a multiple of batch_tokens={spec.batch_tokens} and less than most_tokens={trial.most_tokens}"
         yield f"trial.tokens={trial.tokens}: {rule}"
     if spec.parent is None:
         yield "trial: must be null without a parent, because a trial compares the losses of parent and child"

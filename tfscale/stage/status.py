@@ -1,4 +1,4 @@
-"""Status of a stage, which is determined from only the folder of the stage."""
+"""Status of a stage, determined from the files in its folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +25,12 @@ class StageStatus:
 
 
 def status_of(stage: Stage) -> StageStatus:
+    """Return the status of a stage."""
     return status_from(stage, read_events(stage.path))
 
 
 def status_from(stage: Stage, events: Sequence[Event]) -> StageStatus:
+    """Return the status of a stage, given its events (`read_events`)."""
     tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
     evaluation = last_event(events, "eval")
     if is_done(stage):

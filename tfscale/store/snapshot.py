@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from tfscale.files import sha256_of, sync
 from tfscale.ranges import Natural
-from tfscale.stage.lock import StageLock
+from tfscale.stage.lock import stage_lock
 from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.untrusted import check_file_name, from_known
 
@@ -148,5 +148,5 @@ def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
     """
     place = runs / WORK / what / name
     place.mkdir(parents=True, exist_ok=True)
-    with StageLock(place):
+    with stage_lock(place):
         yield place / "files"

@@ -13,7 +13,7 @@ from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.events import METRICS_FILE
 from tfscale.stage.growth_record import GROWTH_FILE, IMPORT_FILE
 from tfscale.stage.heldout import HELDOUT_FILE
-from tfscale.stage.lock import StageLock
+from tfscale.stage.lock import stage_lock
 from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
 from tfscale.store.contents import DATA, DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
@@ -116,7 +116,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
     if found is None or (here is not None and progress(found.name) <= progress(here)):
         return None
     with (
-        StageLock(stage_dir) if stage_dir.exists() else nullcontext(),
+        stage_lock(stage_dir) if stage_dir.exists() else nullcontext(),
         work_folder(stage_dir.parents[1], "pull", stage_dir.name) as aside,
     ):
         found = _pull_newest(store, found, aside)

@@ -8,7 +8,6 @@ standard error and, if training had started, to metrics.jsonl.
 import argparse
 import os
 import sys
-import time
 import traceback
 from contextlib import nullcontext
 from functools import partial
@@ -109,7 +108,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     """Train the stage. Return True if the stage is finished, and False if training was stopped on request."""
     from tfscale.data.prepared import open_data
     from tfscale.stage.environment import write_environment
-    from tfscale.stage.lock import StageLock
+    from tfscale.stage.lock import stage_lock
     from tfscale.stage.result import has_result
     from tfscale.stage.spec import read_spec
     from tfscale.training.device import environment, resolve
@@ -117,7 +116,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
 
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
-    with StageLock(stage_dir) if world.leads else nullcontext():
+    with stage_lock(stage_dir) if world.leads else nullcontext():
         if has_result(stage_dir):
             return True
         device = resolve(spec.run)
@@ -132,7 +131,7 @@ def _record_end(stage_dir: Path, reason: str, message: str) -> None:
     from tfscale.stage.events import EventLog
 
     log = EventLog(stage_dir)
-    log.write("end", reason=reason, message=message, time=time.time())
+    log.write("end", reason=reason, message=message)
     log.close()
 
 

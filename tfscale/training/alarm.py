@@ -20,17 +20,15 @@ from tfscale.checkpoint import Ranks
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
-"""Maximum time in seconds that a failing rank waits for the leading rank to record the failure."""
+"""Maximum time in seconds that a failing rank waits for the leading rank to record its failure."""
 FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
-    """Reporter of failures. Any rank can report a failure, and the leading rank records it as an `end` event of the
-    stage.
+    """Reporter of failures, which exists on every rank. The leading rank records a reported failure as an `end` event.
 
     Args:
-        record: function that writes an `end` event, given a reason and a message. It is called only on the leading
-            rank.
+        record: function that writes an `end` event, given a reason and a message. Only the leading rank calls it.
     """
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
@@ -46,8 +44,7 @@ class Alarm:
                 threading.Thread(target=self._watch, daemon=True).start()
 
     def ring(self, reason: str, message: str) -> None:
-        """Report a failure. Then wait until the leading rank has recorded the failure or no longer responds, but for at
-        most `PATIENCE_SECONDS`."""
+        """Report a failure, and wait up to `PATIENCE_SECONDS` until the leading rank has recorded the failure."""
         if self._world.leads:
             self._write(reason, message)
             return
@@ -59,8 +56,8 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether any rank has reported a failure. Errors that then occur on this rank may be consequences of
-        that failure. With a single rank, or if the process with the store has ended, return False."""
+        """Return whether any rank has reported a failure, which may have caused a later error on this rank. Return
+        False if there is only one rank or if the process with the store has ended."""
         if self._world.size == 1:
             return False
         try:
@@ -69,14 +66,13 @@ class Alarm:
             return False
 
     def leave(self) -> None:
-        """Tell the ranks that wait in `ring` to stop waiting, without recording an event. The leading rank calls this
-        method if another process works on the stage."""
+        """End the wait of all ranks in `ring` without recording an event. The leading rank calls this method if another
+        process works on the stage."""
         if self._world.size > 1:
             self._store.set(RECORDED, "")
 
     def stop(self) -> None:
-        """Stop watching for failures at the end of the process, whether or not training succeeded. Later reports are
-        not recorded."""
+        """Stop watching for failures. Failures that are reported later are not recorded."""
         self._over = True
 
     def _write(self, reason: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Memory allocator settings for training and growth processes, as environment variables for the start of a process."""
+"""Environment variables with which processes for training and growth are started, to set their memory allocators."""
 
 import os
 import platform
@@ -9,17 +9,16 @@ LARGE_THRESHOLD_SINCE = (2, 36)
 32 MiB."""
 
 FORMER_NAMES = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
-"""Former names of the environment variable PYTORCH_ALLOC_CONF. If the user has set a variable with a former name, that
-setting is kept, and `allocator` does not set PYTORCH_ALLOC_CONF."""
+"""Former names of the environment variable PYTORCH_ALLOC_CONF, which is not set if the user has set one of these."""
 
 
 def allocator() -> dict[str, str]:
     """Return environment variables that prevent glibc from returning the memory of a training step to the system, and
     that let segments of CUDA memory grow, so that batches of different sizes do not fragment the memory.
 
-    If glibc returned the memory, the next step would cause page faults. On a CPU, these take 10% to 20% of the time of
-    a step with a small model, and 5% with a model of 124M parameters, whose embedding gradient has 154 MB. Memory above
-    the thresholds is still returned. C libraries other than glibc ignore these variables.
+    If glibc returned the memory, the next step would cause page faults. On a CPU, page faults take 10% to 20% of the
+    time of a step with a small model, and 5% with a model of 124M parameters. Memory above the thresholds is still
+    returned. C libraries other than glibc ignore these variables.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)
@@ -33,6 +32,6 @@ def allocator() -> dict[str, str]:
 
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""Environment variables with which torch allocates large tensors in huge pages, if the system supports them. Growth
-uses every tensor only once, so with small pages, growth would mostly wait for page faults. Training does not use huge
-pages, because they would take more memory without making training faster."""
+"""Environment variables with which torch allocates large tensors in huge pages, if the system supports huge pages. The
+variables are set only for growth, which uses each tensor once and would otherwise mostly wait for page faults. In
+training, huge pages would take more memory without being faster."""

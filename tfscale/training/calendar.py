@@ -12,7 +12,7 @@ from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of first steps of a grown stage that are all logged, independently of `log_tokens`."""
+"""Number of steps at the beginning of a grown stage that are all logged, regardless of `log_tokens`."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
@@ -27,9 +27,9 @@ def evaluations_of(spec: StageSpec) -> int:
 
 
 def groups_at(spec: StageSpec, step: int) -> int | None:
-    """Return the number of leading groups of parameter tokens that a step of a stage uses, or None for all groups
-    (nested dropout, similar to the nested dropout of units by Rippel et al., arXiv 1402.0915). The number is a pure
-    function of the seed and the step, so it is the same on all ranks and in a resumed stage."""
+    """Return the number of leading groups of parameter tokens that a step of a stage uses (nested dropout, as that of
+    units by Rippel et al., arXiv 1402.0915), or None for all groups. The number depends only on the seed and the step,
+    so it is the same on all ranks and in a resumed stage."""
     if spec.nested_dropout == 0:
         return None
     drawn, place = torch.rand(2, generator=stream(spec.seed, f"nested_dropout:{step}"), dtype=torch.float64).tolist()
@@ -42,8 +42,8 @@ class Calendar:
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss
         self.steps = spec.steps
-        """Number of steps after which the stage ends. This is the number in the spec until a rule or a trial decides
-        the end."""
+        """Number of steps after which the stage ends: the number in the spec, until a rule or a trial has decided the
+        end."""
 
     def logs(self, step: int) -> bool:
         """Return whether the measurements of a completed step are logged."""
@@ -51,8 +51,7 @@ class Calendar:
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due after a step because of `checkpoint_tokens` or `keep_tokens`. Checkpoints
-        that are due because of `checkpoint_minutes` are not included."""
+        """Return whether `checkpoint_tokens` or `keep_tokens` requires a checkpoint after a step."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
@@ -66,14 +65,13 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update the end of the stage (`steps`), given the validation losses by step. Return True if the end has
-        changed."""
+        """Update `steps` from the validation losses by step. Return True if the number of steps has changed."""
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:
-        """Return whether an action that is repeated every `tokens` tokens is due after `step`. With 0 tokens, the
-        action is repeated `parts` times per stage."""
+        """Return whether an action that is repeated every `tokens` tokens, or `parts` times per stage if `tokens` is 0,
+        is due after `step`."""
         if step == 0:
             return False
         if tokens:

@@ -36,19 +36,19 @@ class EnergyMeter:
 
     @property
     def works(self) -> bool:
-        """True if the device has an energy counter and the counter can be read. This requires pynvml and a device of
-        the Volta generation or later."""
+        """True if the energy counter can be read, which requires pynvml and a device of the Volta generation or
+        later."""
         return self._handle is not None
 
     def joules(self) -> float:
-        """Return the value of the counter in joules, or 0 without a counter. Only differences have a meaning."""
+        """Return the reading of the counter in joules, or 0 without a counter. Only differences have a meaning."""
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
 
 
 class Costs:
-    """Measurement of the cost of training steps. The energy is measured only if all ranks have an energy counter. The
+    """Meter of the cost of training steps, which measures the energy only if all ranks have an energy counter. The
     constructor is a collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
@@ -58,8 +58,8 @@ class Costs:
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = 0.0
         self._joules: float | None = None
-        """Value of the energy counter, in joules, at the beginning of the first step whose energy has been neither
-        added nor dropped, or None if there is no such step."""
+        """Reading of the energy counter in joules before the steps whose energy has not been counted yet, or None if
+        there are no such steps."""
 
     def begin(self) -> None:
         """Start measuring the time and energy of a step."""
@@ -72,12 +72,15 @@ class Costs:
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
-        """Return the counters after a step, with all costs of the step except its energy. `updated` is True if the
-        weights were updated. `timed` is False for a step that is skipped because it was non-finite before a
-        rollback."""
+        """Return the counters after a step, with all costs of the step except its energy.
+
+        Args:
+            updated: True if the weights were updated.
+            timed: False for a step that is skipped, because it was non-finite before a rollback.
+        """
         before, seconds = counters.totals, self._seconds if timed else 0.0
         if not before.tokens:
-            before = replace(before, joules=0.0)  # a lineage starts without energy use
+            before = replace(before, joules=0.0)  # known at the start of a lineage
         spent = Totals(
             tokens=self._tokens,
             flops=self._flops,
@@ -91,8 +94,8 @@ class Costs:
         )
 
     def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters, to which the energy of the steps since the last call has been added. Call this before
-        the counters are recorded and before any work other than training. This is a collective call."""
+        """Return the counters with the energy of the steps since the last call added. Call this before the counters are
+        recorded and before any work other than training. This is a collective call."""
         before = counters.totals.joules
         if self._joules is None or before is None:
             return counters
@@ -101,6 +104,5 @@ class Costs:
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Discard the energy of the steps since the last call of `add_energy`, for example because a rollback repeats
-        these steps."""
+        """Discard the energy of the steps since the last call of `add_energy`, which a rollback repeats."""
         self._joules = None

@@ -35,8 +35,8 @@ class Device:
 
     @property
     def queues(self) -> bool:
-        """True if the device executes work asynchronously from a queue, so that the host can prepare the next step and
-        write checkpoints in the meantime. On a CPU, threads of the host would take cores from training."""
+        """True if the device executes queued work asynchronously, so that the host can prepare the next step and write
+        checkpoints in the meantime. On a CPU, threads of the host would take cores from training."""
         return self.kind == "cuda"
 
     @property
@@ -51,8 +51,8 @@ class Device:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory in bytes: of the process on a CPU, or of the tensors on the device since the last
-        reset on CUDA."""
+        """Return the peak memory in bytes: on a CPU, that of the process; on CUDA, that of all tensors since the last
+        reset."""
         return torch.cuda.max_memory_allocated() if self.kind == "cuda" else process_peak_memory()
 
     def reset_peak_memory(self) -> None:
@@ -61,8 +61,7 @@ class Device:
             torch.cuda.reset_peak_memory_stats()
 
     def reserved_memory(self) -> int | None:
-        """Return the peak memory in bytes that the CUDA allocator has reserved, including memory that no tensor uses,
-        or None on a CPU."""
+        """Return the peak memory in bytes that the CUDA allocator has reserved, or None on a CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 
@@ -108,8 +107,8 @@ def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return the hardware that a stage is trained on, for the choice of a layout. All ranks use the free memory of the
-    leading rank, so that all ranks choose the same layout."""
+    """Return the hardware that a stage is trained on, with the free memory of the leading rank, so that all ranks
+    choose the same layout. This is a collective call."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -128,13 +127,12 @@ def free_memory(device: Device, processes: int) -> int:
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) // processes
-    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES")
-    return pages * os.sysconf("SC_PAGE_SIZE") // processes
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // processes  # macOS
 
 
 def is_out_of_memory(fault: BaseException | None) -> bool:
-    """Return whether an error, or the error that caused it, is an out-of-memory error. Causes are checked because
-    torch.compile wraps errors that occur while kernels are benchmarked (`BackendCompilerFailed`, `InductorError`)."""
+    """Return whether an error, or the error that caused it, is an out-of-memory error. torch.compile wraps errors that
+    occur while it benchmarks kernels (`BackendCompilerFailed`, `InductorError`)."""
     if fault is None:
         return False
     if isinstance(fault, torch.OutOfMemoryError | MemoryError):

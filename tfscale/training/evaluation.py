@@ -1,4 +1,4 @@
-"""Evaluation of a model's loss on a fixed set of validation tokens."""
+"""Evaluation of a model on a fixed set of validation tokens."""
 
 import math
 from collections.abc import Callable

@@ -9,12 +9,13 @@ from tfscale.training.device import Device
 
 
 class Feed:
-    """Batches of one rank on its device. If the device executes work from a queue, a thread prepares the batch of the
-    next step in page-locked memory during the current step, and the host does not wait for the copy to the device.
+    """Supply of one rank's batches on its device. If the device executes queued work asynchronously, a thread prepares
+    the batch of the next step in page-locked memory during the current step, and the host does not wait for the copy to
+    the device.
 
     Args:
         rows: number of sequences of a batch on this rank.
-        stride: number of sequences between the beginning of a step's batch and the beginning of the next step's batch.
+        stride: number of sequences in the batch of all ranks, after which the batch of the next step begins.
     """
 
     def __init__(self, batches: Batches, rows: int, stride: int, device: Device) -> None:

@@ -1,4 +1,4 @@
-"""Records of the progress of training: events in metrics.jsonl (`tfscale.stage.events`), and a heartbeat file."""
+"""Records of the progress of training: events in metrics.jsonl (`tfscale.stage.events`) and the heartbeat file."""
 
 import math
 import os
@@ -32,13 +32,22 @@ def spike_score(loss: float, recent: Sequence[float]) -> float | None:
     return (loss - statistics.fmean(recent)) / spread if spread else 0.0
 
 
-class Journal:
-    """Writer of a stage's training events. Only the leading rank writes events."""
+class Journal(EventLog):
+    """Log of a stage's training events, which only the leading rank writes, and the heartbeat file of the stage."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
-        self.log = EventLog(stage_dir if world.leads else None)
+        super().__init__(stage_dir if world.leads else None)
         self._spec, self._device, self._world = spec, device, world
-        self._logged_at = (0, 0.0)  # step and seconds of the last training event
+        self._logged_at = (0, 0.0)  # step and total seconds at the last `train` or `start` event
+        self._heartbeat, self._last_beat = stage_dir / HEARTBEAT, -math.inf
+
+    def beat(self) -> None:
+        """Touch the heartbeat file, whose modification time the supervisor of the process watches. If the file was
+        touched less than a second ago, do nothing."""
+        now = time.monotonic()
+        if now - self._last_beat >= 1:
+            self._heartbeat.touch()
+            self._last_beat = now
 
     def started(self, counters: Counters, layout: Layout) -> None:
         """Write a `start` event when training starts or resumes."""
@@ -48,8 +57,8 @@ class Journal:
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step. `counters` includes the step, but
-        `counters.recent_losses` must not include the loss of the step yet."""
+        """Write a `train` event with the measurements of a step. `counters` already includes the step, except for its
+        loss in `recent_losses`."""
         self.write(
             "train",
             **self._position(counters),
@@ -65,31 +74,14 @@ class Journal:
         """Write an `eval` event with the results of an evaluation."""
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
-    def write(self, event: str, **values: Any) -> None:
-        """Write an event with the given values and the current time."""
-        self.log.write(event, **values, time=time.time())
-
     def _position(self, counters: Counters) -> dict[str, Any]:
         known = {f"total_{name}": value for name, value in asdict(counters.totals).items() if value is not None}
         return {"step": counters.step, "tokens": counters.step * self._spec.batch_tokens, **known}
 
     def _speed(self, counters: Counters) -> float | None:
-        """Return the number of tokens per second since the last training event, or None if no time has passed."""
+        """Return the number of tokens per second since the last `train` or `start` event, or None if no time has
+        passed."""
         step, seconds = self._logged_at
         self._logged_at = (counters.step, counters.totals.seconds)
         elapsed = counters.totals.seconds - seconds
         return (counters.step - step) * self._spec.batch_tokens / elapsed if elapsed > 0 else None
-
-
-class Heartbeat:
-    """File that a running stage touches at most once per second, and whose modification time its supervisor watches."""
-
-    def __init__(self, stage_dir: Path) -> None:
-        self._path = stage_dir / HEARTBEAT
-        self._last = -math.inf
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._last >= 1:
-            self._path.touch()
-            self._last = now

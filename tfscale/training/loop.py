@@ -25,7 +25,7 @@ from tfscale.training.costs import Costs, EnergyMeter
 from tfscale.training.device import Device, hardware_of
 from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
-from tfscale.training.journal import WINDOW, Heartbeat, Journal
+from tfscale.training.journal import WINDOW, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.optimizer import GradientNorms
 from tfscale.training.parallel import reducing_gradients
@@ -39,9 +39,8 @@ from tfscale.untrusted import from_known
 
 
 class _Started:
-    """Training step that has been started, and whose results a CUDA device may still be computing. The copy of the
-    results to the host is queued after the step's work. The host waits for this copy only in `results`, which does not
-    wait for work that is queued later."""
+    """Training step whose results a CUDA device may still be computing. The copy of the results to the host is queued
+    after the step, and `results` waits only for this copy, not for work that is queued later."""
 
     def __init__(self, rate: float, loss: Tensor, norms: GradientNorms) -> None:
         self.rate, self.names = rate, norms.names
@@ -52,8 +51,8 @@ class _Started:
             self._copied.record()
 
     def results(self) -> list[float]:
-        """Return one list with the loss, the norm of all gradients over all ranks, and the norm of each weight's
-        gradient on this rank."""
+        """Return a list of the loss, the norm of all gradients over all ranks, and the norm of each weight's gradient
+        on this rank."""
         if self._copied is not None:
             self._copied.synchronize()
         values: list[float] = self._copy.tolist()
@@ -78,7 +77,7 @@ class Trainer:
         layout = choose_layout(spec, hardware_of(device, world), _previous_layout(stage_dir, world), lanes)
         self.state = StageState(spec, device, world, layout)
         self.objective = self.state.objective
-        self.layout = probe_micro_batch(layout, self.objective, spec, device, world)
+        self.layout = probe_micro_batch(self.objective, layout, self.rows, spec, device, world)
         compile_seconds = warm_up(self.objective, self.layout, self.rows, spec, device)
         self.late = reads_late(self.state, spec, device)
         self.update = build_update(self.state, spec, self.late)
@@ -88,8 +87,7 @@ class Trainer:
         self.journal = Journal(stage_dir, spec, device, world)
         if device.compiled:
             self.journal.write("compiled", seconds=compile_seconds)
-        self.saver = Saver(stage_dir, spec, self.journal.log, world, device.queues)
-        self.alive = Heartbeat(stage_dir)
+        self.saver = Saver(stage_dir, spec, self.journal, world, device.queues)
         self.evaluations: dict[int, FinalEvaluation] = {}
         self.calendar = Calendar(spec, parent_loss(spec, stage_dir))
         past = [event for event in events.read_events(stage_dir) if event["event"] == "non_finite"]
@@ -113,7 +111,7 @@ class Trainer:
         """
         self._restore()
         while True:
-            self.alive()
+            self.journal.beat()
             due = self.world.leads and self.saver.due(self.step, self.calendar.checkpoints(self.step))
             stop, save = self.world.any(self.preempted.after(self.step), due)
             evaluates, ends = self.calendar.evaluates(self.step, self.evaluations), self.step == self.calendar.steps
@@ -194,9 +192,8 @@ class Trainer:
         return True
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time, and return the
-        contribution of this rank to the mean loss. `inputs` and `targets` [rows, context] contain only the sequences of
-        this rank."""
+        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time. Return the
+        contribution of this rank's sequences, `inputs` and `targets` [rows, context], to the mean loss."""
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
@@ -210,7 +207,7 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         def asked_to_stop() -> bool:
-            self.alive()
+            self.journal.beat()
             return self.preempted()
 
         self.state.counters = self.costs.add_energy(self.state.counters)
@@ -268,7 +265,7 @@ class Trainer:
     def _write_result(self) -> None:
         self.saver.prune(keep=1)
         self.journal.write("end", step=self.step, reason="done")
-        self.journal.log.close()
+        self.journal.close()
         counters = self.state.counters
         spent = counters.totals - counters.before
         result = Result(

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from tfscale.stage.events import Event
+from tfscale.stage.events import Event, EventLog
 from tfscale.stage.spec import StageSpec
-from tfscale.training.journal import Journal
 
 
 class NonFinite(Exception):
@@ -34,8 +33,7 @@ class NonFinitePolicy:
 
     Args:
         stage: name of the stage's folder, for messages.
-        past: `non_finite` events from before the stage was resumed. Their steps are counted, and steps that were rolled
-            back are skipped.
+        past: `non_finite` events from before the stage was resumed.
     """
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
@@ -50,11 +48,10 @@ class NonFinitePolicy:
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether to skip a step, because an earlier attempt at this step was non-finite and led to a
-        rollback."""
+        """Return whether to skip a step, because it was non-finite and was rolled back."""
         return step in self._passed_over
 
-    def follow(self, bad: BadStep, journal: Journal) -> Literal["skip", "rollback"]:
+    def follow(self, bad: BadStep, log: EventLog) -> Literal["skip", "rollback"]:
         """Record a non-finite step, and return the action with which training continues.
 
         Raises:
@@ -63,7 +60,7 @@ class NonFinitePolicy:
         policy, cap = self._run.non_finite, self._run.non_finite_cap
         self._bad.add(bad.step)
         values = {**asdict(bad), "loss": str(bad.loss), "grad_norm": str(bad.grad_norm)}
-        journal.write("non_finite", **values, policy=policy, count=self.count)
+        log.write("non_finite", **values, policy=policy, count=self.count)
         kept = f"The weights of step {bad.step - 1} were kept"
         if self._run.update == "in_backward" and bad.where:
             kept = "Some weights were already updated, so the stage continues from its last checkpoint"

@@ -12,8 +12,8 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""Margin below the limit for gradient clipping. If the norm is below the limit by at least this margin, torch's
-clipping factor, limit / (norm + 1e-6), is clamped to 1, so clipping has no effect and can be omitted."""
+"""If the gradient norm is below the clipping limit by at least this margin, clipping is omitted, because torch would
+clamp its factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:
@@ -45,13 +45,17 @@ class ModelOptimizer:
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Exclude the first `rows` rows of a weight when the next update of its other rows is computed
-        (`Optimizer.freeze`)."""
+        """Make the next update of a weight's other rows independent of its first `rows` rows (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
-        """Update all weights, or only `weight`, which requires `one_per_weight`. If `skipped`, a boolean scalar on the
-        device that the host does not read, is true, nothing is changed; this requires `skips`."""
+        """Update all weights.
+
+        Args:
+            weight: the only weight to update. Requires `one_per_weight`.
+            skipped: boolean scalar on the device, which the host does not read. If the scalar is True, the device
+                changes nothing. Requires `skips`.
+        """
         for part in self._parts if weight is None else [self._part_of[weight]]:
             if skipped is not None:
                 part.found_inf = skipped.float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
@@ -63,7 +67,7 @@ class ModelOptimizer:
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty until the first update or
+        """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty until an update or
         `reset` has allocated the slots."""
         return {
             f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
@@ -73,8 +77,8 @@ class ModelOptimizer:
         }
 
     def reset(self, updates: int) -> None:
-        """Discard all slots. If `updates` is not 0, allocate zero-filled slots for the state after this number of
-        updates; the caller fills the tensors that `state` returns."""
+        """Discard all slots. If `updates`, the number of updates so far, is not 0, allocate new slots; the caller fills
+        the tensors that `state` returns."""
         for part in self._parts:
             part.state.clear()
         for name, weight in self._weights.items() if updates else ():

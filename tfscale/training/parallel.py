@@ -38,11 +38,10 @@ class Objective(nn.Module):
 
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
-    """Return the training objective of a model, after applying activation checkpointing, compilation of the blocks and
-    data parallelism in this order. The result is an `Objective`, which DDP wraps if the model is replicated on several
-    ranks. Backward passes through the result compute the mean of the gradients over the ranks. A model that is going to
-    be sharded may be on the meta device; the caller then initialises its weights after sharding
-    (`initialise_shares`)."""
+    """Return the `Objective` of a model, after applying activation checkpointing, compilation of the blocks and data
+    parallelism in this order. DDP wraps the result if the model is replicated on several ranks. Backward passes compute
+    the mean of the gradients over the ranks. A model to be sharded may be on the meta device; the caller then
+    initialises its weights (`initialise_shards`)."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()
@@ -61,10 +60,10 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context manager for one micro-batch, for the reduction of gradients over the ranks. Gradients of
-    replicated weights (DDP) are reduced only if the micro-batch is the `last` of a batch. Sharded gradients are reduced
-    within a replica of the model after every micro-batch, because a rank has no memory for full gradients, and over the
-    replicas (HSDP) only once per batch."""
+    """Return a context manager for the passes of one micro-batch, which controls the reduction of gradients over the
+    ranks. Gradients of replicated weights (DDP) are reduced only if the micro-batch is the `last` of a batch. Sharded
+    gradients are reduced within a replica of the model after every micro-batch, because a rank has no memory for full
+    gradients, and over the replicas (HSDP) only once per batch."""
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
     if is_sharded(objective):
@@ -74,25 +73,23 @@ def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManag
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Return a context manager for the forward passes of an evaluation, in which no gradients are computed."""
-    with torch.no_grad():
-        yield
+    """Return a context manager for the forward passes of an evaluation, which frees the gathered weights of a sharded
+    model at its end."""
+    yield
     if is_sharded(objective):
         objective.reshard()  # during training, the backward pass does this
 
 
 def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
-    """Return whether a module is sharded. FSDP is not imported for this, because it has already been imported if a
-    module is sharded."""
+    """Return whether a module is sharded, without importing FSDP, which has been imported if any module is sharded."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 under bf16
-    autocast on CUDA and otherwise in float32. The tied embedding and the final norm are gathered once per step, in
-    float32 like the computation between blocks. With `hybrid`, each host has a replica of the model, which is sharded
-    within the host."""
+    """Shard the weights of a module over all devices or, with `hybrid`, over the devices of each host. The weights of
+    each block are gathered when the block runs, in bf16 under bf16 autocast on CUDA and otherwise in float32. The tied
+    embedding and the final norm are gathered once per step, in float32."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -110,7 +107,7 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 
 @torch.no_grad()
-def initialise_shares(model: LanguageModel, seed: int) -> None:
+def initialise_shards(model: LanguageModel, seed: int) -> None:
     """Initialise this rank's shards of the weights of a sharded model. Each rank computes the full values of one weight
     at a time."""
     from torch.distributed.tensor import distribute_tensor
@@ -124,12 +121,12 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
-    """Return what this rank writes to a checkpoint for a tensor: the whole tensor, this rank's shard of the tensor, or
-    None if this rank writes nothing."""
+    """Return the values of a tensor that this rank writes to a checkpoint: the whole tensor, this rank's shard, or None
+    if this rank writes nothing."""
     if not is_share(tensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
         if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
-            return None  # another replica of the model writes the part
+            return None  # another replica of the model writes the shard
     mine = tensor.to_local()
     return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None

@@ -37,9 +37,8 @@ class Preemption:
     """Flag that is set when a stage is asked to stop. Threads set the flag, because the main thread runs no Python code
     while it waits for other ranks.
 
-    If there is only one rank, a second signal ends the process immediately; the last checkpoint remains valid. If there
-    are several ranks, a rank may receive the same request twice, from torchrun and from the cluster, so a second signal
-    has no effect.
+    With a single rank, a second signal ends the process immediately; the last checkpoint remains valid. With several
+    ranks, a second signal has no effect, because a rank may receive the same request from torchrun and the cluster.
 
     Args:
         stop_at: step after which the stage stops even without a request, or None.
@@ -72,16 +71,15 @@ class Preemption:
         threading.Thread(target=self._until_signal, args=(signals,), daemon=True).start()
 
     def watch_parent(self) -> None:
-        """Set the flag when standard input is closed or when the parent process ends. The orchestrator holds the other
-        end of the pipe that is the standard input, so stages stop even if the orchestrator is killed."""
+        """Set the flag when standard input is closed or the parent process ends. Standard input is a pipe from the
+        orchestrator, so stages stop even if the orchestrator is killed."""
         for wait in (self._until_end_of_input, self._until_orphaned):
             threading.Thread(target=wait, daemon=True).start()
 
     @contextmanager
     def while_ranks_meet(self) -> Iterator[None]:
-        """Return a context manager for the time in which the ranks connect. If there are several ranks, a request to
-        stop then ends this process immediately, because there is nothing to save, and the rank for which this process
-        waits may never start."""
+        """Return a context manager for the time in which several ranks connect. A request to stop then ends this
+        process immediately, because there is nothing to save, and other ranks may never start."""
         self._meeting = not self._alone
         if self._asked.is_set():
             self._ask()

@@ -1,6 +1,6 @@
-"""Dry steps, which run before training and update no weights. On CUDA, the micro-batch probe tests whether the
-micro-batch that the memory model has chosen fits in memory, and otherwise halves the micro-batch. If the model is
-compiled, dry steps trigger the compilation before the first training step is timed."""
+"""Dry steps, which run before training and update no weights. On CUDA, the micro-batch probe halves the micro-batch
+that the memory model has chosen until a dry step fits in memory. If the model is compiled, dry steps trigger the
+compilation before the first training step is timed."""
 
 import contextlib
 import gc
@@ -15,24 +15,23 @@ from tfscale.checkpoint import Ranks
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device, is_out_of_memory
-from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
 """Fraction of a device's free memory that a measured dry step may take, to allow for fragmentation."""
 
 
-def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
-    """Return the layout with the micro-batch halved until a dry step takes at most `MEASURED_SHARE` of the free memory
-    on every rank.
+def probe_micro_batch(
+    objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device, world: Ranks
+) -> Layout:
+    """Return the layout with the micro-batch halved until a dry step on a batch of `rows` sequences takes at most
+    `MEASURED_SHARE` of the free memory on every rank.
 
-    Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
-    much memory would swap or be killed. With sharded weights, a rank that is out of memory would leave the other ranks
-    waiting. In these cases the orchestrator halves the micro-batch if the process records an out-of-memory error. A
-    process that the system kills records no error and is started again with the same micro-batch.
+    Only micro-batches that the memory model has chosen are tested, and only on CUDA: on a CPU, a process that needs too
+    much memory would swap or be killed. Sharded models are not tested, because a rank that is out of memory would leave
+    the other ranks waiting. Without a test, the orchestrator halves the micro-batch after an out-of-memory error.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
-    rows = split_rows(spec.sequences, world)
     kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
 
     def fits(sequences: int) -> bool:
@@ -51,16 +50,16 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 
 def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpec, device: Device) -> int:
-    """Return the peak memory in bytes of the forward and backward passes of a step on a batch of `rows` sequences, with
-    gradient accumulation if the micro-batch of `sequences` sequences is smaller. An additional dry step runs first and
-    is not measured, because the selection of kernels takes memory while all activations exist."""
+    """Return the peak memory in bytes of the forward and backward passes of a step on a batch of `rows` sequences, in
+    micro-batches of `sequences` sequences. A dry step that is not measured runs first, because torch takes additional
+    memory while it selects kernels."""
     dry_step(objective, sequences, spec, device)
     return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
 
 
 def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device) -> float:
-    """Run a dry step for each micro-batch shape of a batch of `rows` sequences, if the model is compiled, and return
-    the time in seconds. The time of training steps then includes no compilation. The weights may be uninitialised."""
+    """Run a dry step for each micro-batch shape of a batch of `rows` sequences if the model is compiled, so that no
+    training step includes compilation. Return the time in seconds. The weights may be uninitialised."""
     started = time.perf_counter()
     if device.compiled:
         for sequences in {layout.micro_batch, rows % layout.micro_batch} - {0}:
@@ -70,8 +69,8 @@ def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, de
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
     """Run forward and backward passes on synthetic tokens, discard the gradients, and return the peak memory in bytes,
-    which is then reset on CUDA. With `micro_batches=2`, the peak memory of the second micro-batch includes the
-    gradients of the first one. A third micro-batch would not increase the peak memory."""
+    which is then reset on CUDA. With 2 micro-batches, the peak includes the accumulated gradients of the first one;
+    further micro-batches would not increase it."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

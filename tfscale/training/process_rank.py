@@ -1,5 +1,6 @@
 """Rank of a training process, read from the environment variables that torchrun and clusters set."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """Rank of a process among the `size` processes that train a stage. The defaults are for a single process."""
+    """Rank of a process among the `size` processes that train a stage. The defaults describe a single process."""
 
     rank: int = 0
     size: int = 1
@@ -22,23 +23,22 @@ def read_process_rank() -> ProcessRank:
     """Return the rank of this process and the number of processes, read from environment variables.
 
     Raises:
-        UserFault: variables are missing, are not numbers, or are out of range. The message names all of these
-            variables.
+        UserFault: variables are missing, not numbers, or out of range. The message names all such variables.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return ProcessRank()
     faults: list[str] = []
 
-    def number(name: str, lowest: int, highest: int | None = None, default: str | None = None) -> int:
+    def number(name: str, lowest: int, highest: float = math.inf, default: str | None = None) -> int:
         value = os.environ.get(name, default)
-        if value and value.isdecimal() and lowest <= int(value) <= (int(value) if highest is None else highest):
+        if value and value.isdecimal() and lowest <= int(value) <= highest:
             return int(value)
-        allowed = f"a whole number from {lowest}" + (f" to {highest}" if highest is not None else "")
+        allowed = f"a whole number from {lowest}" + (f" to {highest}" if highest < math.inf else "")
         faults.append(_fault(name, allowed))
         return lowest
 
     size = number("WORLD_SIZE", 1)
-    rank = number("RANK", 0, None if faults else size - 1)
+    rank = number("RANK", 0, math.inf if faults else size - 1)
     process = ProcessRank(rank, size, number("LOCAL_RANK", 0, default="0"), number("LOCAL_WORLD_SIZE", 1, default="1"))
     if size > 1:
         number("MASTER_PORT", 1, 65535)

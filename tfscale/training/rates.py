@@ -1,8 +1,8 @@
 """Separate learning rates for the old and new parameter tokens of a grown stage, which are rows of one tensor.
 
-An update is linear in the learning rate. All rows are therefore updated with the same learning rate first. The change
-of those rows that have a different learning rate is then multiplied by a factor. This method requires a copy of these
-rows during the update, but it works with fused optimizers and does not split the slots.
+An update is linear in the learning rate. Therefore all rows are first updated with the same learning rate, and the
+change of rows that have another learning rate is then multiplied by a factor. This requires a copy of these rows during
+the update, but works with fused optimizers and without splitting the slots.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,12 +20,12 @@ from tfscale.training.optimizer import ModelOptimizer
 
 
 class Factors(NamedTuple):
-    """Learning-rate factors of one update for old weights and new rows."""
+    """Factors by which the learning rates of old weights and new rows are multiplied in one update."""
 
     old: float
     new: float
     correction: float
-    """Bias-correction factor for the update of new rows, which does not apply to weight decay."""
+    """Bias correction: factor of the update of new rows, except for weight decay."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
@@ -65,7 +65,7 @@ class RowRates:
         self._factors = Factors(1.0, 1.0, 1.0)
 
     def begin(self, tokens: int, steps: int, updates: int) -> None:
-        """Compute the learning-rate factors of the next step. The arguments are described in `factors`."""
+        """Compute the learning-rate factors of the next step. The arguments are those of `factors`."""
         if self._rates is not None:
             self._factors = factors(self._rates, self._settings, tokens, steps, updates)
 

@@ -1,4 +1,4 @@
-"""Writer of the checkpoints of a stage."""
+"""Writer of a stage's checkpoints."""
 
 import time
 from collections.abc import Mapping
@@ -15,19 +15,16 @@ from tfscale.training.world import World
 
 
 class Saver:
-    """Writer of a stage's checkpoints, which writes one checkpoint at a time. Each rank writes its own shards of the
-    tensors.
+    """Writer of one checkpoint of a stage at a time. Each rank writes its own shards of the tensors.
 
     With `beside_training`, tensors are copied to host memory, and a thread writes the copies while training continues.
-    The `checkpoint` event is written when the checkpoint is on disk. `save` and `wait` are collective calls; a failure
-    on one rank raises an error on every rank.
+    `save` and `wait` are collective calls; a failure on one rank raises an error on every rank.
     """
 
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, including a checkpoint that is still being written, or None if there is no
-        checkpoint."""
+        """Step of the newest checkpoint, even if it is still being written, or None if there is no checkpoint."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -35,13 +32,12 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due at a step, either because of the number of tokens (`by_tokens`) or because
-        of the time since the last checkpoint."""
+        """Return whether a new checkpoint is due at a step, by tokens (`by_tokens`) or by time."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
-        """Write a checkpoint, either before returning or, with `beside_training`, in a thread.
+        """Write a checkpoint, and record it as a `checkpoint` event once it is on disk.
 
         Raises:
             OSError: this write or the previous write failed; the checkpoint before the failed write is complete.
@@ -56,8 +52,7 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is complete. Raise OSError if it could not be
-        written."""
+        """Wait until no checkpoint is being written. Raise OSError if a checkpoint could not be written."""
         if self._write is not None:
             write, self._write = self._write, None
             write.result()
@@ -74,7 +69,7 @@ class Saver:
         if self._ranks.leads:
             self.prune(self._spec.run.keep)
         seconds = time.perf_counter() - started
-        self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds, time=time.time())
+        self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds)
 
 
 def _copy(value: Tensor | Part) -> Tensor | Part:

@@ -1,4 +1,4 @@
-"""Training state of a stage between two steps. A checkpoint contains the whole training state."""
+"""Training state of a stage between two steps. A checkpoint contains the whole state."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tfscale.stage.layout import Layout
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.optimizer import ModelOptimizer
-from tfscale.training.parallel import initialise_shares, parallelize, part_of
+from tfscale.training.parallel import initialise_shards, parallelize, part_of
 from tfscale.training.world import World
 
 
@@ -29,7 +29,7 @@ class StageState:
         self.model = build_model(spec.model, device="meta" if self._sharded else device.kind)
         self.objective = parallelize(self.model, world, device, layout)
         if self._sharded:
-            self.model.to_empty(device=device.kind)  # only this rank's shares
+            self.model.to_empty(device=device.kind)  # allocates only this rank's shards
         apart = spec.run.update == "in_backward"
         self.optimizer = ModelOptimizer(self.model, spec.optimizer, spec.model, one_per_weight=apart)
         self.counters = Counters()
@@ -37,7 +37,7 @@ class StageState:
     def reset(self) -> None:
         """Reset the weights, optimizer state and counters to the beginning of a stage that starts from scratch."""
         torch.manual_seed(self._spec.seed)
-        (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
+        (initialise_shards if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
         self.counters = Counters(optimizer=self._spec.optimizer.name)
 
@@ -49,11 +49,11 @@ class StageState:
         return {name: part for name, part in parts.items() if part is not None}
 
     def load(self, folder: Path) -> None:
-        """Load the weights, optimizer state, counters and random generator states from a checkpoint.
+        """Load the weights, optimizer state, counters and states of random generators from a checkpoint.
 
         Raises:
-            BrokenCheckpoint: the checkpoint is damaged or incomplete, its model differs from the model of the stage,
-                its step is after the end of the stage, or it contains the state of another optimizer.
+            BrokenCheckpoint: the checkpoint is damaged or incomplete, has another model or another optimizer than the
+                stage, or its step is after the end of the stage.
         """
         from tfscale.checkpoint.stored import Stored  # slow to import, and not needed for a stage from scratch
 
@@ -90,7 +90,7 @@ def rng_tensors() -> dict[str, Tensor]:
 
 
 def set_rng(states: Mapping[str, Tensor]) -> None:
-    """Restore the random generator states that `rng_tensors` returned, of which `rng/cuda` is optional. Raise
+    """Set the states of torch's random generators to the tensors `rng/cpu` and, if present, `rng/cuda`. Raise
     BrokenCheckpoint if `rng/cpu` is missing or a state is invalid."""
     try:
         torch.set_rng_state(states["rng/cpu"])

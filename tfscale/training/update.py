@@ -13,16 +13,15 @@ from tfscale.training.state import StageState
 
 
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
-    """Return whether the host may queue a step before it has read the loss of the previous step. This requires that the
-    device can skip an update, and that no value on the host depends on whether the update was skipped."""
+    """Return whether the host may queue a step before it has read the loss of the previous step. This is possible if
+    the device can skip an update, and no value on the host depends on whether an update was skipped."""
     per_row_bias = spec.rates is not None and spec.rates.per_row_bias
     return device.queues and state.optimizer.skips and not per_row_bias
 
 
 def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
-    """Return the update method that `launcher.update` selects. The caller must call `row_rates.begin` of the returned
-    object before each step. With `late`, the device decides whether to skip an update, so that the host does not wait
-    for the loss."""
+    """Return the update method that `launcher.update` selects. The caller must call its `row_rates.begin` before each
+    step. With `late`, the device decides whether to skip an update, so that the host does not wait for the loss."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -30,7 +29,7 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InB
 
 
 class Whole:
-    """Update method that updates all weights after the backward pass, so that the update of a non-finite step can be
+    """Method that updates all weights after the backward pass, so that the update of a non-finite step can be
     skipped."""
 
     def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
@@ -44,8 +43,8 @@ class Whole:
         loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
-        """Clip the gradients, update the weights unless the batch's `loss` or a gradient is non-finite, discard the
-        gradients, and return the norms that the gradients had before clipping. This is a collective call."""
+        """Clip the gradients, update the weights unless the batch's `loss` or a gradient is non-finite, and discard the
+        gradients. Return the norms of the gradients before clipping. This is a collective call."""
         norms = gradient_norms(self._weights)
         finite = (loss + norms.total).isfinite()
         if self._late or finite:
@@ -57,12 +56,11 @@ class Whole:
 
 
 class InBackward:
-    """Update method that updates each weight as soon as the backward pass has computed its gradient, and then frees the
-    gradient.
+    """Method that updates each weight as soon as the backward pass has computed its gradient, and then frees the
+    gradient. Apart from the gradient of the tied embedding, only the gradients of one layer exist at a time.
 
-    In addition to the gradient of the tied embedding, only the gradients of one layer exist at a time. The host waits
-    for the forward pass, so that a non-finite loss is detected before any update. A non-finite gradient corrupts the
-    weights, which must then be restored from a checkpoint.
+    A non-finite loss is detected before any update, because the host waits for the forward pass. A non-finite gradient
+    corrupts the weights, which must then be restored from a checkpoint.
     """
 
     def __init__(self, state: StageState, row_rates: RowRates) -> None:

@@ -38,11 +38,8 @@ class World(Ranks):
 
 
 def split_rows(sequences: int, world: Ranks) -> int:
-    """Return the number of sequences that each rank processes of a batch of `sequences` sequences.
-
-    Raises:
-        ValueError: the sequences cannot be divided evenly among the ranks.
-    """
+    """Return the number of sequences of each rank in a batch of `sequences` sequences. Raise ValueError if the
+    sequences cannot be divided evenly among the ranks."""
     if sequences % world.size:
         raise ValueError(
             f"a batch of {sequences} sequences (optim.batch_tokens) cannot be divided evenly among {world.size} "

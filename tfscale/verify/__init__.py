@@ -1,6 +1,6 @@
-"""Verification of a plan by reading all files of its stages and comparing them with each other.
+"""Verification of a plan, which reads all files of its stages and compares them with each other.
 
-Errors in reading damaged files are also reported. No file is written, and stages can be verified during training.
+Damaged files are reported like other faults. No file is written, and stages can be verified during training.
 """
 
 from tfscale.verify.plan import Amount, amount, set_aside, verify_lineages, verify_plan

@@ -6,7 +6,6 @@ from tfscale import checkpoint
 from tfscale.checkpoint import MANIFEST_FILE, STATE_FILE, Counters
 from tfscale.checkpoint.slots import slots_fault, slots_in
 from tfscale.models.init import build_model
-from tfscale.stage.events import read_events
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec
@@ -14,8 +13,8 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
-    """Check that the final checkpoint of a finished stage exists. Check that each checkpoint matches its manifest, has
-    the totals of its step, and contains the model's weights and the optimizer state in the expected shapes."""
+    """Check that a finished stage has its final checkpoint, and that each checkpoint matches its manifest, has the
+    totals of its step, and contains the model's weights and the optimizer state in the expected shapes."""
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
@@ -46,7 +45,7 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the checkpoint contains the weights of the model and, after the first update, the optimizer state, and
+    """Check that a checkpoint contains the weights of the model and, after the first update, the optimizer state, and
     no other tensors except states of random generators."""
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
     weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
@@ -64,8 +63,8 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
 
 
 def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the optimizer's count of updates is the count carried over from the parent plus one update per step.
-    Steps with a non-finite loss or gradient may have skipped the update."""
+    """Check that the number of updates is the number carried over from the parent plus one per step. Steps with a
+    non-finite loss or gradient may have skipped their update."""
     first = 0
     if this.spec.growth is not None:
         state = (read_growth(this.path) or {}).get("optimizer")
@@ -73,7 +72,7 @@ def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]
             return  # an older version did not record the number of updates
         first = int(state["updates"])
     trained = 0 if this.spec.init_from is not None else counters.step
-    skipped = sum(event["event"] == "non_finite" for event in read_events(this.path))
+    skipped = len(this.bad_steps)
     most = first + trained
     if not most - skipped <= counters.optimizer_step <= most:
         counted = f"{folder / STATE_FILE}: the optimizer has counted {counters.optimizer_step:,} updates"

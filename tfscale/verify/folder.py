@@ -1,4 +1,4 @@
-"""Code that several checks share: findings, the contents of a stage's folder, and the check of costs."""
+"""Code that the checks of a stage share: findings, the content of the stage's folder, and the check of costs."""
 
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Generator that yields findings and returns a value for later checks. A finding is a sentence that describes a fault
-and names the file."""
+"""Generator that yields findings and returns a value for later checks. A finding is text that names a file and
+describes a fault in the file."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
@@ -23,7 +23,8 @@ DAMAGE = (
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check. If the check raises an exception because a file is damaged, yield a finding and return None."""
+    """Run a check of the file `path`. If the check raises one of the exceptions in `DAMAGE`, yield a finding and return
+    None."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -32,14 +33,14 @@ def guarded(path: Path, check: Check[T]) -> Check[T | None]:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """Return a finding that names a damaged file and describes the error in reading it."""
+    """Return a finding that names a damaged file and describes the error that was raised when the file was read."""
     message = str(error)
     return message if str(path) in message else f"{path}: damaged ({type(error).__name__}: {message})"
 
 
 @dataclass(frozen=True)
 class Parent:
-    """Spec and result of a finished stage from which another stage started."""
+    """Spec and result of a finished stage that is the parent of another stage."""
 
     spec: StageSpec
     result: Result
@@ -47,7 +48,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Data that was read from the folder of a stage, which all checks of the stage share."""
+    """Data read from the folder of a stage, for all checks of the stage."""
 
     path: Path
     spec: StageSpec
@@ -64,8 +65,8 @@ class StageFolder:
 
 
 def begun(path: Path) -> bool:
-    """Return whether a stage's folder exists and contains files other than hidden files. A process that is killed at
-    its start leaves an empty folder."""
+    """Return whether a stage has begun, that is, whether its folder contains files that are not hidden. A process that
+    is killed at its start leaves an empty folder."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
@@ -78,7 +79,7 @@ def costs_of(
     what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
 ) -> Check[None]:
     """Check that the tokens, model FLOPs and optimizer FLOPs in `totals` are those in `before` plus the cost of `step`
-    steps, and that the times have not decreased. `what` is the file, or part of a file, that findings name."""
+    steps, and that the times are not less than in `before`. Findings begin with `what`, which names the file."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -86,22 +87,23 @@ def costs_of(
         ("FLOPs", totals.flops, before.flops + work),
     ):
         if there != wanted:
-            yield f"{what}: {there:,} {name}, but {step:,} steps of this stage and its parents make {wanted:,}"
+            yield f"{what}: {there:,} {name}, but the parents and {step:,} steps of this stage make {wanted:,}"
     yield from _updates(what, totals, before, spec, step, sum(bad <= step for bad in bad_steps))
     if totals.seconds < before.seconds or totals.device_seconds < before.device_seconds:
         yield f"{what}: {words(totals)}, less than the parents' {words(before)}"
 
 
 def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
-    """Check that the optimizer's FLOPs have increased by one update per step. Up to `bad` steps with a non-finite loss
-    or gradient may have skipped the update."""
+    """Check that the optimizer FLOPs in `totals` are those in `before` plus one update per step. Up to `bad` steps may
+    have skipped their update, because the loss or a gradient was non-finite."""
     there, at_first = totals.spent_on_updates, before.spent_on_updates
     if there is None or at_first is None:
         return  # a part of the lineage was imported, or recorded by a version without this count
     update = spec.optimizer.update_flops(spec.model)
     if there not in (at_first + updates * update for updates in range(step - bad, step + 1)):
-        made = f"{step:,} updates of this stage" + (f" ({bad:,} of which may have been skipped)" if bad else "")
-        yield f"{what}: {there:,} optimizer FLOPs, but {made} and its parents make {at_first + step * update:,}"
+        skipped = f" ({bad:,} of which may have been skipped)" if bad else ""
+        wanted = f"{step:,} updates of this stage{skipped} make {at_first + step * update:,}"
+        yield f"{what}: {there:,} optimizer FLOPs, but the parents and {wanted}"
 
 
 def words(totals: Totals) -> str:

@@ -1,4 +1,4 @@
-"""Verification of metrics.jsonl. Its events must be complete and agree with the result in done.json."""
+"""Verification of metrics.jsonl, whose events must be complete and agree with the result in done.json."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
@@ -14,14 +14,14 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, words
 MOST = 5
 """Maximum number of findings that are reported for a metrics.jsonl, because the same error may affect every line."""
 _FIRST_EVENTS = ("compiled", "start", "broken_checkpoint", "end")
-"""Events that a new process may write first. Only these events may follow a line that a killed process left
-incomplete."""
+"""Names of the events that a new process may write first, and which may therefore follow an incomplete line that a
+killed process left."""
 
 
 def verify_metrics(this: StageFolder) -> Check[None]:
     """Check that every line is an event or was left incomplete by a killed process, and that totals increase by the
-    cost of the steps. For a finished stage, check that the last evaluation equals the evaluation in done.json. For an
-    unfinished stage, check that the latest checkpoint exists."""
+    cost of the steps. Check that the last evaluation of a finished stage equals that in done.json, and that the latest
+    checkpoint of an unfinished stage exists."""
     file = this.path / METRICS_FILE
     if not file.exists():
         if this.finished:
@@ -45,8 +45,8 @@ def _events(this: StageFolder, file: Path) -> Check[None]:
 
 
 def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
-    """Return the valid events, each with its line number in the field `line`. Yield a finding for each line that has no
-    step although its event requires one, or that is incomplete for another reason than a killed process."""
+    """Return the valid events, each with its line number in the field `line`. Yield a finding for each event without a
+    required step, and for each incomplete line that no killed process can have left."""
     events: list[Event] = []
     torn: list[int] = []
     for number, line in enumerate(read_lines(file), start=1):
@@ -101,8 +101,8 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the last recorded checkpoint or a newer checkpoint exists. The recorded checkpoint may have been
-    marked as broken. A newer checkpoint may be unrecorded because the process was killed."""
+    """Check that the last recorded checkpoint exists, possibly renamed to `broken-*`, or a newer checkpoint, which a
+    killed process did not record."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return

@@ -1,5 +1,5 @@
-"""Verification of a whole plan: its stages, their cumulative costs, its corpora, and the folders of stages that are not
-part of the plan."""
+"""Verification of a whole plan: its stages, their cumulative costs, its corpora, and the folders of other stages in the
+same runs folder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,13 @@ class Amount:
 
 
 def verify_plan(plan: Plan) -> list[str]:
-    """Return the faults in the stages and corpora of a plan, and in the folders of other stages in the same runs
-    folder, one sentence per fault. An unfinished stage is not a fault."""
+    """Return one sentence for each fault in the stages and corpora of a plan, and in the folders of other stages in the
+    same runs folder. An unfinished stage is not a fault."""
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
-    for check in (_data(plan), _unplanned(plan)):
-        findings += guarded(plan.runs / "stages", check)
+    for folder, fingerprint in _corpora(plan).items():
+        findings += guarded(folder, _corpus(folder, fingerprint))
+    findings += guarded(plan.runs / "stages", _unplanned(plan))
     return list(dict.fromkeys(findings))
 
 
@@ -68,8 +69,8 @@ def amount(plan: Plan) -> Amount:
 
 
 def verify_lineages(stages: Sequence[Stage]) -> list[str]:
-    """Return the faults in the totals of finished stages, one sentence per fault. The totals of a stage must be the
-    sums of the costs of the stage and its ancestors. `stages` must include all ancestors of each stage."""
+    """Return one sentence for each fault in the totals of finished stages, which must be the sums of the costs of a
+    stage and its ancestors. `stages` must include all ancestors of each stage."""
     known = {stage.key: stage for stage in stages}
     done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
@@ -94,14 +95,9 @@ def _sums(stages: Mapping[str, Stage], last: Stage) -> Check[None]:
             yield f"{last.path / DONE_FILE}: {there} {name}, but the {len(results)} stages up to here add up to {added}"
 
 
-def _data(plan: Plan) -> Check[None]:
-    for folder, fingerprint in _corpora(plan).items():
-        yield from guarded(folder, _corpus(folder, fingerprint))
-
-
 def _corpora(plan: Plan) -> dict[Path, str]:
-    """Return a mapping from the folder of each corpus that the begun stages use to the expected fingerprint of the
-    corpus."""
+    """Return the expected fingerprints of the corpora that the stages of a plan use, by the folder of the corpus.
+    Stages that have not begun are ignored."""
     corpora = {}
     for stage in plan.stages:
         if not begun(stage.path):

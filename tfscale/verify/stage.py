@@ -1,4 +1,4 @@
-"""Verification of a stage's folder, both on its own and in comparison with the parent's folder."""
+"""Verification of a stage's folder, on its own and in comparison with the folder of the parent."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +21,8 @@ from tfscale.verify.metrics import verify_metrics
 
 
 def verify_stage(stage: Stage, checkpoints: bool = True) -> list[str]:
-    """Return the faults in a stage's folder, and the conflicts with the parent's folder, one sentence per fault.
-
-    Args:
-        checkpoints: False to verify a folder that contains no checkpoints.
-    """
+    """Return one sentence for each fault in a stage's folder and each conflict with the parent's folder. With
+    `checkpoints=False`, the folder need not contain checkpoints."""
     return list(guarded(stage.path, _stage(stage, checkpoints)))
 
 
@@ -51,8 +48,8 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
 
 
 def _growth(this: StageFolder) -> Check[None]:
-    """Check that the recorded parent, recipe, sizes and optimizers match the specs of the stage and its parent, and
-    that a function-preserving growth changed the logits by no more than the tolerance."""
+    """Check that growth.json matches the specs of the stage and its parent, and that a function-preserving growth
+    changed the logits by no more than the tolerance."""
     file, spec = this.path / GROWTH_FILE, this.spec
     if spec.growth is None:
         return
@@ -72,9 +69,8 @@ def _growth(this: StageFolder) -> Check[None]:
 
 
 def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
-    """Check that the recorded optimizers match the specs, and that the optimizer state was carried over only if the
-    parent and the stage have the same optimizer. Records of older versions do not contain the names of the optimizers,
-    and are not checked."""
+    """Check that the optimizers in growth.json match the specs, and that the optimizer state was carried over only if
+    the optimizer did not change. `state` is None in files from older versions, which are not checked."""
     if state is None:
         return
     file, child = this.path / GROWTH_FILE, this.spec.optimizer.name
@@ -120,8 +116,8 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _with_actual_end(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the actual number of tokens of a finished stage, which may have been ended early by a
-    stopping rule or because its growth was rejected. The number is computed from the recorded evaluations."""
+    """Return the spec with the actual number of tokens of a finished stage, which a stopping rule or a trial may have
+    ended early. The number is computed from the recorded evaluations."""
     if not spec.may_end_early:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
