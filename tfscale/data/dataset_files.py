@@ -5,6 +5,7 @@ each with `data_files`. If there are no `configs`, a word in the path of a file 
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,8 +48,7 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
 
 def _is_text(name: str) -> bool:
-    *folders, last = name.split("/")
-    return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
+    return kind_of(name) is not None and not any(map(why_hidden, name.split("/")))
 
 
 def _config(configs: Sequence[Mapping[str, Any]], dataset: str, subset: str | None) -> Mapping[str, Any]:
@@ -133,9 +133,8 @@ def _has_word(name: str, words: Sequence[str]) -> bool:
 
 def _check_whole(names: Sequence[str], dataset: str) -> None:
     """Check that no numbered file (-00002-of-00080) is missing. A cache may contain only some of these files."""
-    numbered = [match.groups() for name in names if (match := _OF.fullmatch(name))]
-    for before, _, total, after in {(a, "", n, z) for a, _, n, z in numbered}:
-        there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)
+    numbered = Counter(match.group(1, 3, 4) for name in names if (match := _OF.fullmatch(name)))
+    for (before, total, after), there in numbered.items():
         if there < int(total):
             raise DataError(
                 f"dataset {dataset}: only {there} of {int(total)} files {before}-*-of-{total}{after} are available. "

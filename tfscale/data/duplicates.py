@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +27,6 @@ class DocumentTotals(NamedTuple):
     heldout: int = 0
     train_bytes: int = 0
     heldout_bytes: int = 0
-
-    def plus(self, more: "DocumentTotals") -> "DocumentTotals":
-        return DocumentTotals(*map(add, self, more))
 
 
 @dataclass(frozen=True)

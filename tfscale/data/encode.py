@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +50,14 @@ class Distinct:
             DataError: the text has changed since it was scanned.
         """
         digests, draws, dropped = self._by_place()
-        place = 0
-        for text in self.part.documents():
-            if not text.strip():
-                continue
-            encoded = text.encode()
-            if place == len(draws) or hashlib.sha256(encoded).digest() != digests[place].tobytes():
-                raise _changed()
-            if not dropped[place]:
-                lot = int(draws[place])
-                yield Document(text, len(encoded), lot if lot < self.heldout_limit else None, digests[place].tobytes())
-            place += 1
-        if place != len(draws):
-            raise _changed()
+        texts = (text for text in self.part.documents() if text.strip())
+        for text, row, draw, repeats in zip_longest(texts, digests, draws, dropped):
+            encoded, digest = (text or "").encode(), b"" if row is None else row.tobytes()
+            if hashlib.sha256(encoded).digest() != digest:
+                raise DataError("The text changed while it was being read. Prepare the corpus again.")
+            if not repeats:
+                lot = int(draw)
+                yield Document(text, len(encoded), lot if lot < self.heldout_limit else None, digest)
 
     def _by_place(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.bool_]]:
         scanned = self.scan.read()
@@ -78,10 +73,6 @@ class Distinct:
         part."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
-
-
-def _changed() -> DataError:
-    return DataError("The text changed while it was being read. Prepare the corpus again.")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
@@ -67,22 +66,17 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     if faults := find_missing(spec, root):
         raise DataError(*faults)
     if spec.tokenizer is None:
-        return _verified(open_data(local_path(spec)), root)
+        return verify_data(open_data(local_path(spec)), root / KNOWN)
     key = fingerprint(spec, root)
     try:
         if not (root / key).exists():
             with Workers(workers or cores()) as processes:
                 _Preparation(spec, root, key, processes, progress).run()
-        return _verified(open_data(root / key, key), root)
+        return verify_data(open_data(root / key, key), root / KNOWN)
     except OSError as error:
         raise Unfinished(
             f"{error.filename or root}: {error.strerror}. Fix this problem and run the command again to resume."
         ) from error
-
-
-def _verified(data: PreparedData, root: Path) -> PreparedData:
-    verify_data(data, root / KNOWN)
-    return data
 
 
 class _Preparation:
@@ -117,11 +111,15 @@ class _Preparation:
     def _make(self) -> None:
         pieces = Pieces(self._work)
         scans = self._scan(pieces)
-        duplicates = self._find_duplicates(pieces, scans)
+        heldout_limit = limit(self._spec.heldout_fraction)
+        duplicates = self._find_duplicates(pieces, scans, heldout_limit)
         empty = sum(scan.empty for scan in scans)
-        found = reduce(DocumentTotals.plus, (each.totals for each in duplicates), DocumentTotals())
+        found = DocumentTotals(*map(sum, zip(*(each.totals for each in duplicates), strict=True)))
         self._check(found, empty)
-        distinct = self._distinct(scans, duplicates)
+        distinct = [
+            Distinct(part, number, scan, duplicates, heldout_limit)
+            for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
+        ]
         tokenizer_path = self._tokenizer(pieces, distinct, found)
         tokenizer = load_tokenizer(tokenizer_path)
         encoded = self._encode(pieces, distinct, tokenizer_path, found)
@@ -151,14 +149,13 @@ class _Preparation:
         total = sum(part.size for part in self._parts)
         return self._workers.map(scan, tasks, self._watch("reading documents", total), total)
 
-    def _find_duplicates(self, pieces: Pieces, scans: list[Scan]) -> list[Duplicates]:
-        heldout = limit(self._spec.heldout_fraction)
+    def _find_duplicates(self, pieces: Pieces, scans: list[Scan], heldout_limit: int) -> list[Duplicates]:
+        documents = sum(scan.documents for scan in scans)
         tasks = [
-            (scans, first, stop, heldout, pieces[f"duplicates-{number:05d}"])
-            for number, (first, stop) in enumerate(ranges(sum(scan.documents for scan in scans)) if scans else [])
+            (scans, first, stop, heldout_limit, pieces[f"duplicates-{number:05d}"])
+            for number, (first, stop) in enumerate(ranges(documents) if scans else [])
         ]
-        size = 64 * sum(scan.documents for scan in scans)
-        return self._workers.map(find_duplicates, tasks, self._watch("looking for duplicates"), size)
+        return self._workers.map(find_duplicates, tasks, self._watch("looking for duplicates"), 64 * documents)
 
     def _check(self, found: DocumentTotals, empty: int) -> None:
         if not found.train or not found.heldout:
@@ -170,13 +167,6 @@ class _Preparation:
                 "or data.split_seed"
             )
 
-    def _distinct(self, scans: list[Scan], duplicates: list[Duplicates]) -> list[Distinct]:
-        heldout = limit(self._spec.heldout_fraction)
-        return [
-            Distinct(part, number, scan, duplicates, heldout)
-            for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
-        ]
-
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: DocumentTotals) -> Path:
         """Store a copy of the tokenizer, because the user's file may change, and return the path of the copy."""
         path = pieces["tokenizer"].whole()
@@ -187,9 +177,8 @@ class _Preparation:
             content = load_tokenizer(Path(spec.path)).content
         else:
             self._progress(Report("training the tokenizer"))
-            content = Tokenizer.train(
-                _sample(distinct, TOKENIZER_SAMPLE_BYTES / found.train_bytes), spec.vocab_size
-            ).content
+            sample = _sample(distinct, TOKENIZER_SAMPLE_BYTES / found.train_bytes)
+            content = Tokenizer.train(sample, spec.vocab_size).content
         with pieces["tokenizer"].writing() as piece:
             piece.write(content)
         return piece.path

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, assert_never
+from typing import Any
 
 from tfscale.data.compression import Compression, compression_of, damaged, pyarrow_for, reporting_damage, unpacked
 from tfscale.data.errors import DataError
@@ -56,8 +57,6 @@ class Span:
                 yield from _json(self, text_key)
             case "parquet":
                 yield from _rows(self, text_key)
-            case _:
-                assert_never(self.kind)
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _row_groups(file: Path) -> Iterator[tuple[Span, int]]:
         start += len(group)
 
 
-def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
+def _lines(span: Span, lines: BufferedIOBase, text_key: str) -> Iterator[str]:
     position = span.start
     if position:
         lines.seek(position - 1)
@@ -164,7 +163,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
             raise DataError(f"{span.file}, entry {number}: {fault}{NOT_TEXT}") from fault
 
 
-def _is_lines(file: Path, content: IO[bytes]) -> bool:
+def _is_lines(file: Path, content: BufferedIOBase) -> bool:
     """Return True if the first non-blank line of a .json file is a complete JSON object, or if all lines are blank."""
     position = 0
     for line in content:

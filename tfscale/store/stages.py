@@ -88,8 +88,6 @@ def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
 def _link(file: Path, to: Path) -> None:
     try:
         os.link(file, to)
-    except FileNotFoundError:
-        raise
     except OSError:  # a file system without hard links
         shutil.copy(file, to)
 
@@ -145,13 +143,14 @@ def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
 
 def _check(folder: Path, name: str, state: str) -> None:
     """Raise Damaged if downloaded files belong to another stage, or a file is missing or invalid."""
-    key = name.rpartition("-")[2]
     try:
-        keys = {key_of(read_spec(folder)), read_result(folder).key if state == DONE else key}
-        checkpoint = read_result(folder).checkpoint if state == DONE else state
+        keys, checkpoint = {name.rpartition("-")[2], key_of(read_spec(folder))}, state
+        if state == DONE:
+            result = read_result(folder)
+            keys, checkpoint = keys | {result.key}, result.checkpoint
     except ValueError as error:
         raise Damaged(str(error)) from error
-    if keys != {key} or not (folder / CHECKPOINTS / checkpoint / "manifest.json").is_file():
+    if len(keys) > 1 or not (folder / CHECKPOINTS / checkpoint / "manifest.json").is_file():
         raise Damaged(f"{folder}: the files from the store are not those of the stage {name}")
 
 
