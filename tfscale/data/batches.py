@@ -30,9 +30,9 @@ class Batches:
 
     Each epoch divides the training split into non-overlapping windows of `context` tokens and visits each window once,
     in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the
-    windows differ between epochs. In each epoch, fewer than `context` tokens are not part of any window. These tokens
-    also differ between epochs. All epochs have the same number of windows, so the epoch and the position of a sequence
-    can be computed from its index.
+    windows differ between epochs, and so do the tokens that are in no window, of which each epoch has fewer than
+    `context`. All epochs have the same number of windows, so the epoch and the position of a sequence can be computed
+    from its index.
 
     Raises:
         DataError: the split has fewer than `context` + 1 tokens.
@@ -64,10 +64,10 @@ class Batches:
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):
             begin = epoch * self.windows
-            places = np.arange(max(first, begin) - begin, min(stop, begin + self.windows) - begin, dtype=np.uint64)
+            positions = np.arange(max(first, begin) - begin, min(stop, begin + self.windows) - begin, dtype=np.uint64)
             key = mix(mix(self._seed) ^ epoch)
             cut = mix(key ^ 1) % len(self._tokens)
-            for window in permute(places, self.windows, key).tolist():
+            for window in permute(positions, self.windows, key).tolist():
                 yield (cut + window * self._context) % len(self._tokens)
 
 
@@ -106,22 +106,22 @@ def mix(value: int) -> int:
     return int(_mix(np.array([value & MASK], np.uint64))[0])
 
 
-def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
-    """Return the elements at the positions `places` of a pseudo-random permutation of the integers 0 to n - 1. The
-    64-bit `key` selects the permutation. All positions must be less than n."""
-    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side >= n items
+def permute(positions: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
+    """Return the elements at the given positions of a pseudo-random permutation of the integers 0 to n - 1. The 64-bit
+    `key` selects the permutation. All positions must be less than n. The result has the shape of `positions`."""
+    width = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of width x width >= n items
     keys = _mix(np.uint64(key) + np.arange(ROUNDS, dtype=np.uint64))
-    items = _encipher(places, side, keys)
+    items = _encipher(positions, width, keys)
     while (outside := items >= n).any():
-        items[outside] = _encipher(items[outside], side, keys)
+        items[outside] = _encipher(items[outside], width, keys)
     return items
 
 
-def _encipher(items: NDArray[np.uint64], side: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    left, right = items // side, items % side
+def _encipher(items: NDArray[np.uint64], width: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    left, right = items // width, items % width
     for key in keys:
-        left, right = right, (left + _mix(right ^ key) % side) % side
-    return left * side + right
+        left, right = right, (left + _mix(right ^ key) % width) % width
+    return left * width + right
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

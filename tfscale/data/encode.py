@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from tfscale.data.duplicates import Duplicates
+from tfscale.data.duplicates import Duplicates, Scan
 from tfscale.data.errors import DataError
-from tfscale.data.scan import Scan
 from tfscale.data.shards import token_dtype
 from tfscale.data.sources import Part
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer, pieces
@@ -49,7 +48,7 @@ class Distinct:
         Raises:
             DataError: the text has changed since it was scanned.
         """
-        digests, draws, dropped = self._by_place()
+        digests, draws, dropped = self._in_order()
         texts = (text for text in self.part.documents() if text.strip())
         for text, row, draw, repeats in zip_longest(texts, digests, draws, dropped):
             encoded, digest = (text or "").encode(), b"" if row is None else row.tobytes()
@@ -59,19 +58,21 @@ class Distinct:
                 lot = int(draw)
                 yield Document(text, len(encoded), lot if lot < self.heldout_limit else None, digest)
 
-    def _by_place(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.bool_]]:
+    def _in_order(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.bool_]]:
+        """Return the digests [n, 32] and random numbers [n] of the n non-empty documents in their order in the part,
+        and an array [n] that is True for duplicates."""
         scanned = self.scan.read()
         digests, draws = np.empty_like(scanned.digest), np.empty_like(scanned.draw)
         digests[scanned.place], draws[scanned.place] = scanned.digest, scanned.draw
         dropped = np.zeros(len(draws), bool)
         for each in self.duplicates:
-            dropped[each.places(self.number)] = True
+            dropped[each.indices(self.number)] = True
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in the order of the
+        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in their order in the
         part."""
-        digests, _, dropped = self._by_place()
+        digests, _, dropped = self._in_order()
         return digests[~dropped].tobytes()
 
 
@@ -110,7 +111,14 @@ class Encoded:
 
 
 def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
-    """Tokenize a part, unless an earlier attempt stored its tokens. The end-of-text token follows each document."""
+    """Tokenize the distinct documents in a part of the corpus, and store and return their tokens. Tokens that an earlier
+    attempt stored are used again. The end-of-text token follows each document.
+
+    Args:
+        tokenizer: path of a tokenizer.json.
+        train: piece for the tokens of the training documents.
+        heldout: piece for the tokens of the validation documents.
+    """
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
         return _encoded(*_write(distinct, _load_once(tokenizer), train, heldout))

@@ -6,7 +6,8 @@
     train-00000.safetensors ...
     heldout-00000.safetensors ...
 
-The text is read twice: first to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Each
+The text is read twice: first to find duplicate documents (duplicates), then to tokenize the distinct documents
+(encode, assemble). Each
 step is divided into tasks that run in several processes. Intermediate results are kept in a hidden folder of `root`
 until the corpus is complete. Therefore a preparation that was killed resumes with the unfinished tasks. The prepared
 corpus does not depend on such interruptions or on the number of processes.
@@ -20,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tfscale.data.assemble import divide_shards, write_heldout, write_shard
-from tfscale.data.duplicates import DocumentTotals, Duplicates, find_duplicates, ranges
+from tfscale.data.duplicates import DocumentTotals, Duplicates, Scan, find_duplicates, limit, ranges, scan
 from tfscale.data.encode import Distinct, Encoded, encode
 from tfscale.data.errors import DataError, Unfinished
 from tfscale.data.manifest import (
@@ -34,7 +35,6 @@ from tfscale.data.manifest import (
 )
 from tfscale.data.prepared import PreparedData, open_data, verify_data
 from tfscale.data.progress import Progress, Report, silent
-from tfscale.data.scan import Scan, limit, scan
 from tfscale.data.shards import ShardLabel, token_dtype
 from tfscale.data.sources import KNOWN, CorpusSpec, find_missing, fingerprint, local_path, source_of, tokenizer_of
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer

@@ -1,4 +1,4 @@
-"""Functions that divide text files into units of work and read documents from them."""
+"""Functions that divide text files into parts of the corpus, and read the documents in these parts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from tfscale.data.listing import Kind, kind_of
 from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
-UNIT_BYTES = 1 << 26
-"""Approximate size in bytes of a unit of work. A unit is large enough for the time to start it to be negligible, and
-small enough to be repeated after an interruption."""
+PART_BYTES = 1 << 26
+"""Approximate maximum size of a part of the corpus in bytes. A part is large enough for the time to start its task to be
+negligible, and small enough to be processed again after an interruption."""
 ROWS = 512
 """Maximum number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
@@ -61,7 +61,7 @@ class Span:
 
 @dataclass(frozen=True)
 class TextPart:
-    """A unit of work: spans of files that one process reads."""
+    """A part of the corpus: spans of files whose documents one process reads."""
 
     spans: tuple[Span, ...]
     text_key: str
@@ -73,9 +73,9 @@ class TextPart:
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """Divide files into parts of at most about UNIT_BYTES each, in order. Small files are grouped. Large Parquet files
+    """Divide files into parts of at most about PART_BYTES each, in order. Small files are grouped. Large Parquet files
     and large uncompressed .jsonl and .ndjson files are cut. Other files are not cut, even if they are larger than
-    UNIT_BYTES.
+    PART_BYTES.
 
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
@@ -83,7 +83,7 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
     spans = (sized for file in files for sized in _spans(file))
     return [
         TextPart(tuple(span for span, _ in group), text_key, sum(size for _, size in group))
-        for group in grouped(spans, itemgetter(1), UNIT_BYTES)
+        for group in grouped(spans, itemgetter(1), PART_BYTES)
     ]
 
 
@@ -94,8 +94,8 @@ def _spans(file: Path) -> Iterator[tuple[Span, int]]:
     if kind == "parquet":
         yield from _row_groups(file)
     elif kind == "lines" and compression is None:
-        for start in range(0, size, UNIT_BYTES):
-            stop = min(start + UNIT_BYTES, size)
+        for start in range(0, size, PART_BYTES):
+            stop = min(start + PART_BYTES, size)
             yield Span(file, kind, None, start, stop), stop - start
     else:
         yield Span(file, kind, compression), size
@@ -105,7 +105,7 @@ def _row_groups(file: Path) -> Iterator[tuple[Span, int]]:
     with _parquet(file) as rows:
         sizes = [rows.metadata.row_group(group).total_byte_size for group in range(rows.metadata.num_row_groups)]
     start = 0
-    for group in [*grouped(sizes, int, UNIT_BYTES)] or [[]]:  # without rows, the columns are still checked
+    for group in [*grouped(sizes, int, PART_BYTES)] or [[]]:  # without rows, the columns are still checked
         yield Span(file, "parquet", None, start, start + len(group)), sum(group)
         start += len(group)
 
