@@ -55,11 +55,8 @@ def divide_shards(
     pieces: Pieces, label: ShardLabel, dtype: np.dtype[Any], files: Sequence[tuple[Path, int]]
 ) -> list[ShardTask]:
     """Return the tasks that write the tokens of one split to shards named `<split>-00000.safetensors` and so on. All
-    shards except the last contain SHARD_TOKENS tokens.
-
-    Args:
-        files: paths of files that contain only tokens, and the number of tokens in each file.
-    """
+    shards except the last contain SHARD_TOKENS tokens. `files` are the paths of files that contain only tokens, and the
+    number of tokens in each file."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]

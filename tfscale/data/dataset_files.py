@@ -53,14 +53,13 @@ def _is_text(name: str) -> bool:
 
 def _config(configs: Sequence[Mapping[str, Any]], dataset: str, subset: str | None) -> Mapping[str, Any]:
     by_name = {str(config["config_name"]): config for config in configs}
-    if subset is not None and subset in by_name:
-        return by_name[subset]
-    if subset is None:
-        defaults = [config for config in configs if config.get("default")] or [
-            config for name, config in by_name.items() if name == "default" or len(by_name) == 1
-        ]
-        if defaults:
-            return defaults[0]
+    if subset is not None:
+        chosen = [config for name, config in by_name.items() if name == subset]
+    else:
+        chosen = [config for config in configs if config.get("default")]
+        chosen = chosen or [config for name, config in by_name.items() if name == "default" or len(by_name) == 1]
+    if chosen:
+        return chosen[0]
     subsets = ", ".join(sorted(by_name))
     raise DataError(f"data.subset={subset}: must be a subset of the dataset {dataset}; try one of {subsets}")
 

@@ -111,14 +111,8 @@ class Encoded:
 
 
 def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
-    """Tokenize the distinct documents in a part of the corpus, and store and return their tokens. Tokens that an earlier
-    attempt stored are used again. The end-of-text token follows each document.
-
-    Args:
-        tokenizer: path of a tokenizer.json.
-        train: piece for the tokens of the training documents.
-        heldout: piece for the tokens of the validation documents.
-    """
+    """Tokenize the distinct documents in a part of the corpus, and store their tokens in two pieces. Pieces that an
+    earlier attempt stored are used again. The end-of-text token follows each document."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
         return _encoded(*_write(distinct, _load_once(tokenizer), train, heldout))

@@ -1,4 +1,5 @@
-"""Preparation of a corpus: its documents are split, tokenized and written once to a folder named after the fingerprint.
+"""Preparation of a corpus: its documents are assigned to the training or validation split, tokenized, and written to a
+folder that is named after the fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -6,11 +7,10 @@
     train-00000.safetensors ...
     heldout-00000.safetensors ...
 
-The text is read twice: first to find duplicate documents (duplicates), then to tokenize the distinct documents
-(encode, assemble). Each
-step is divided into tasks that run in several processes. Intermediate results are kept in a hidden folder of `root`
-until the corpus is complete. Therefore a preparation that was killed resumes with the unfinished tasks. The prepared
-corpus does not depend on such interruptions or on the number of processes.
+The text is read twice: first to find duplicate documents (`duplicates`), then to tokenize the distinct documents
+(`encode`, `assemble`). Each step is divided into tasks that run in several processes. Intermediate results are kept in
+a hidden folder of `root` until the corpus is complete. Therefore a preparation that was killed resumes with the
+unfinished tasks. The prepared corpus does not depend on interruptions or on the number of processes.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     preparation, `root` needs disk space for two copies of the tokens and for about 60 bytes per document.
 
     Args:
-        workers: number of processes; 0: one per core.
+        workers: number of processes, or 0 for one process per core.
 
     Raises:
         DataError: a file, package or download is missing, the text is faulty, or the corpus is too small for its split

@@ -17,15 +17,14 @@ from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
 PART_BYTES = 1 << 26
-"""Approximate maximum size of a part of the corpus in bytes. A part is large enough for the time to start its task to be
-negligible, and small enough to be processed again after an interruption."""
+"""Approximate maximum size of a part of the corpus in bytes. A part is so large that the time to start its task is
+negligible, and so small that it can be processed again after an interruption."""
 ROWS = 512
 """Maximum number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
 """White-space characters. In files of JSON lines, a line that contains only these characters is skipped."""
 NOT_TEXT = " If the file contains no documents, remove it from the folder."
-ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
     with unpacked(span.file, span.compression) as content:
         text = decode(span.file, content.read(), 0)
     try:
-        document = _parse(text, ONE_DOCUMENT)
+        document = _parse(text, "A .json file must contain JSON lines, an array of objects, or one object.")
         if not isinstance(document, list):
             yield _text_of(document, text_key)
             return

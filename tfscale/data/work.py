@@ -29,8 +29,8 @@ class Piece:
     """Name of the file that an earlier attempt wrote, or None if there is no such file."""
 
     def whole(self) -> Path | None:
-        """Return the path of the file if an earlier attempt finished the piece, and otherwise None. A damaged file is
-        deleted."""
+        """Return the path of the file that an earlier attempt wrote, or None if there is no complete file. A damaged
+        file is deleted."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -69,7 +69,8 @@ class PieceWriter:
 
 
 class Pieces:
-    """Mapping from names to the pieces of a preparation, including pieces that earlier attempts left in the folder."""
+    """Mapping from names to the intermediate results of a preparation, including those that earlier attempts left in
+    the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -53,8 +53,7 @@ def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) ->
     """Add to the numbers of documents, bytes and tokens that are reported as progress (`Counts`). Tasks may call this
     function for each document, because counts are passed on only a few times per second."""
     global _unreported
-    done = _unreported
-    _unreported = Counts(done.documents + documents, done.bytes + size, done.tokens + tokens, done.found + found)
+    _unreported = _unreported.plus(Counts(documents, size, tokens, found))
     if time.monotonic() - _reported_at > POLL_SECONDS:
         _pass_on()
 

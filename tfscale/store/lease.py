@@ -129,8 +129,8 @@ class Leases:
 
 
 def _owner(runs: Path) -> str:
-    """Return the owner name of a runs folder, which is created at random and stored in the folder. Because the name is
-    stored, a command that is started again keeps the leases."""
+    """Return the name under which a runs folder owns leases. The name is random and is stored in the runs folder, so
+    that a command that is started again keeps its leases."""
     path = runs / WORK / "owner"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -136,8 +136,8 @@ def _check(manifest: Manifest) -> None:
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder for an upload or download. No other process uses the folder at the same time. The
-    caller creates and removes the folder. It may exist and contain files that an interrupted process has left.
+    """Yield the path of a folder for an upload or download, which no other process uses at the same time. The caller
+    creates and removes the folder. At first, the folder may contain files that an interrupted process has left.
 
     Args:
         what: `push` or `pull`.

@@ -186,9 +186,9 @@ class ArmRun:
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return the status of an arm from the statuses of its stages. An arm is running while a stage is running.
-    Otherwise, the arm has failed or was killed if this is true of one of its stages. Otherwise, the arm is running
-    until all stages have begun, and then finished."""
+    """Return the status of an arm: the first of `running`, `failed` and `killed` that is among the statuses of the
+    stages that have begun. If all of these stages are finished, return `running` if other stages have not begun, and
+    otherwise `finished`."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status
