@@ -121,8 +121,8 @@ def list_text(path: Path) -> Listing:
     def unreadable(error: OSError) -> None:
         faults.append(f"{error.filename}: {error.strerror}. Make the folder readable, or remove it.")
 
-    for place, folders, names in os.walk(path, onerror=unreadable):
-        inside = Path(place)
+    for folder, folders, names in os.walk(path, onerror=unreadable):
+        inside = Path(folder)
         for name in list(folders):
             if reason := _why_not_entered(inside / name):
                 folders.remove(name)

@@ -26,8 +26,8 @@ def decode(file: Path, content: bytes, position: int) -> str:
     try:
         return content[marked:].decode("utf-8")
     except UnicodeDecodeError as error:
-        place = position + marked + error.start
-        raise DataError(f"{file}: byte {place} is not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
+        wrong = position + marked + error.start
+        raise DataError(f"{file}: byte {wrong} is not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
 
 
 def check_mark(file: Path, head: bytes) -> None:

@@ -146,7 +146,7 @@ def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
     Raises:
         StageHeld: another process uses the folder.
     """
-    place = runs / WORK / what / name
-    place.mkdir(parents=True, exist_ok=True)
-    with StageLock(place):
-        yield place / "files"
+    folder = runs / WORK / what / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with StageLock(folder):
+        yield folder / "files"

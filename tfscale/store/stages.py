@@ -155,7 +155,7 @@ def _check(folder: Path, name: str, state: str) -> None:
 
 
 def _replace(stage_dir: Path, aside: Path) -> None:
-    """Replace the folder of a stage with a downloaded folder. The folder of the stage is missing for a moment."""
+    """Replace a stage folder with a downloaded folder. For a moment, there is no stage folder."""
     stage_dir.parent.mkdir(parents=True, exist_ok=True)
     old = aside.with_name("old")
     shutil.rmtree(old, ignore_errors=True)

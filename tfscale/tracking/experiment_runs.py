@@ -26,7 +26,7 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Mapping from the name of each mirrored file in a stage's folder to the fields that are removed from the mirrored
+"""Mapping from the name of each mirrored file in a stage folder to the fields that are removed from the mirrored
 copy."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
