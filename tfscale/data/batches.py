@@ -29,10 +29,9 @@ class Batches:
     """An infinite series of training sequences, whose indices start at 0.
 
     Each epoch divides the training split into non-overlapping windows of `context` tokens and visits each window once,
-    in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the
-    windows differ between epochs, and so do the tokens that are in no window, of which each epoch has fewer than
-    `context`. All epochs have the same number of windows, so the epoch and the position of a sequence can be computed
-    from its index.
+    in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore each
+    epoch has different windows, and omits different tokens (fewer than `context`). All epochs have the same number of
+    windows, so the epoch and the position of a sequence can be computed from its index.
 
     Raises:
         DataError: the split has fewer than `context` + 1 tokens.

@@ -72,7 +72,7 @@ def push(
     there = store.files(snapshot)
     for entry in entries:
         if there.get(entry.sha256) != entry.bytes:
-            raise StoreError(f"{store.shown}/{snapshot}: {entry.path} has not arrived")
+            raise StoreError(f"{store.shown}/{snapshot}: {entry.path} is missing after the upload; try again")
     store.create(f"{snapshot}/{MANIFEST_FILE}", json.dumps(asdict(Manifest(FORMAT, entries))).encode())
 
 
