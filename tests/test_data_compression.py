@@ -68,7 +68,7 @@ def test_packed_lines_are_never_cut_and_plain_ones_are(
     packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This also holds for a compressed file with the name of an uncompressed one."""
-    monkeypatch.setattr(readers, "UNIT_BYTES", 500)
+    monkeypatch.setattr(readers, "PART_BYTES", 500)
     (tmp_path / "a.jsonl").write_bytes(PACK[packing](lines(DOCUMENTS)))
     parts = TextSource(tmp_path).parts()
     assert (len(parts) == 1) == bool(packing)
@@ -78,7 +78,7 @@ def test_packed_lines_are_never_cut_and_plain_ones_are(
 @pytest.mark.parametrize("unit", [5, 100, 10**9])
 def test_a_mark_before_any_line_is_left_out(unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Concatenated files can contain byte-order marks in the middle."""
-    monkeypatch.setattr(readers, "UNIT_BYTES", unit)
+    monkeypatch.setattr(readers, "PART_BYTES", unit)
     (tmp_path / "a.jsonl").write_bytes((MARK + lines(["one", "two"])) * 3 + MARK)
     assert read_texts(tmp_path) == ["one", "two"] * 3
 

@@ -79,7 +79,7 @@ def test_duplicates_and_empty_documents_are_left_out_and_counted(tmp_path: Path)
 
 @pytest.mark.parametrize("unit", [100, 1 << 26])
 def test_the_first_of_equal_documents_is_kept(tmp_path: Path, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "UNIT_BYTES", unit)
+    monkeypatch.setattr(readers, "PART_BYTES", unit)
     doubled = random.Random(1).sample(DOCUMENTS * 2, 2 * len(DOCUMENTS))  # noqa: S311
     data = prepare(corpus(tmp_path / "text", doubled), tmp_path / "data", workers=1)
     train = documents_of(data, data.train)

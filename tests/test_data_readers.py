@@ -53,7 +53,7 @@ def test_every_format_gives_the_same_documents(name: str, tmp_path: Path) -> Non
 def test_a_file_cut_anywhere_gives_each_document_once(
     name: str, unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "UNIT_BYTES", unit)
+    monkeypatch.setattr(readers, "PART_BYTES", unit)
     WRITERS[name](tmp_path / name)
     parts = TextSource(tmp_path).parts()
     assert (len(parts) > 1) == (unit < 10**9)
@@ -61,7 +61,7 @@ def test_a_file_cut_anywhere_gives_each_document_once(
 
 
 def test_small_files_are_read_together_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "UNIT_BYTES", 1000)
+    monkeypatch.setattr(readers, "PART_BYTES", 1000)
     for number, text in enumerate(DOCUMENTS):
         (tmp_path / f"{number:03d}.txt").write_text(text, encoding="utf-8")
     parts = TextSource(tmp_path).parts()
@@ -86,7 +86,7 @@ def test_formats_differ_in_nothing_but_their_fingerprint(tmp_path: Path) -> None
 def test_a_faulty_line_is_numbered_from_the_beginning_of_its_file(
     unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "UNIT_BYTES", unit)
+    monkeypatch.setattr(readers, "PART_BYTES", unit)
     (tmp_path / "a.jsonl").write_bytes(LINES + b"\n{}\n" + LINES)
     with pytest.raises(DataError, match=r"a\.jsonl, line 62: there is no text under text_key='text'"):
         texts(TextSource(tmp_path))

@@ -25,7 +25,7 @@ from tfscale.data.sources import KNOWN, CorpusSpec, fingerprint
 from tfscale.data.stored import stored, unfinished
 from tfscale.data.tokenizer import TokenizerSpec
 
-SMALL = {"UNIT_BYTES": 3000, "SHARD_TOKENS": 900, "RANGE_DOCUMENTS": 64, "POOL_BYTES": 1}
+SMALL = {"PART_BYTES": 3000, "SHARD_TOKENS": 900, "RANGE_DOCUMENTS": 64, "POOL_BYTES": 1}
 """Sizes with which a few kilobytes of text make many parts, shards and ranges."""
 
 
@@ -50,7 +50,7 @@ def spec_of(text: Path, vocab_size: int = 280) -> CorpusSpec:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "UNIT_BYTES", SMALL["UNIT_BYTES"])
+    monkeypatch.setattr(readers, "PART_BYTES", SMALL["PART_BYTES"])
     monkeypatch.setattr(assemble, "SHARD_TOKENS", SMALL["SHARD_TOKENS"])
     monkeypatch.setattr(duplicates, "RANGE_DOCUMENTS", SMALL["RANGE_DOCUMENTS"])
     monkeypatch.setattr(workers, "POOL_BYTES", SMALL["POOL_BYTES"])
@@ -74,7 +74,7 @@ from tfscale.data.prepare import prepare
 from tfscale.data.sources import CorpusSpec
 from tfscale.data.tokenizer import TokenizerSpec
 
-readers.UNIT_BYTES, assemble.SHARD_TOKENS, duplicates.RANGE_DOCUMENTS, workers.POOL_BYTES = {tuple(SMALL.values())}
+readers.PART_BYTES, assemble.SHARD_TOKENS, duplicates.RANGE_DOCUMENTS, workers.POOL_BYTES = {tuple(SMALL.values())}
 text, root, processes, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 reports = 0
 
@@ -99,7 +99,7 @@ def run(text: Path, root: Path, processes: int, last: int = 0) -> subprocess.Com
 def test_parts_and_ranges_change_nothing(
     text: Path, tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "UNIT_BYTES", 1 << 26)
+    monkeypatch.setattr(readers, "PART_BYTES", 1 << 26)
     monkeypatch.setattr(duplicates, "RANGE_DOCUMENTS", 1 << 20)
     assert files_of(prepare(spec_of(text), tmp_path / "whole").folder) == expected
     assert sum(name.startswith("train") for name in expected) > 3

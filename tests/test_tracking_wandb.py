@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tfscale.cli.main import app
 from tfscale.plan.arms import Arm
-from tfscale.tracking.tracker import tracker_at
+from tfscale.tracking.tracker import TRACKERS
 from tfscale.tracking.wandb.log import logs, rows
 from tfscale.tracking.wandb.sink import WandbSink
 from tfscale.tracking.wandb.tracker import WandbTracker
@@ -87,6 +87,6 @@ def test_nothing_of_the_machine_is_in_a_log_or_its_files(tmp_path: Path) -> None
 
 def test_an_address_is_refused_because_runs_are_uploaded_by_wandb_itself(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tracking\.uri=https://api\.wandb\.ai: must be a folder.*; try `wandb sync`"):
-        tracker_at("wandb", tmp_path, "https://api.wandb.ai")
+        TRACKERS.get("wandb")(tmp_path, "https://api.wandb.ai")
     said = CliRunner().invoke(app, ["list", "tracking", "--json"])
     assert "wandb" in said.stdout

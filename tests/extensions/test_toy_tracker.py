@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from tfscale.cli.main import app
 from tfscale.faults import UserFault
 from tfscale.tracking.points import Point
-from tfscale.tracking.tracker import TrackingError, tracker_at
+from tfscale.tracking.tracker import TRACKERS, TrackingError
 
 
 def stored(tracker: JsonLinesTracker) -> dict[str, list[Point]]:
@@ -71,6 +71,6 @@ def test_commands_track_with_it_and_the_page_is_mlflows_alone(short: list[str], 
         CliRunner().invoke(app, ["ui", *tracked], catch_exceptions=False)
 
 
-def test_a_kind_that_there_is_not_is_refused(tmp_path: Path) -> None:
+def test_a_kind_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tracking\.kind=mlfow: must be one of mlflow.*; try mlflow"):
-        tracker_at("mlfow", tmp_path, None)
+        TRACKERS.get("mlfow")

@@ -30,7 +30,7 @@ from tfscale.store.remote import Store
 from tfscale.text import count, duration, scientific
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
-from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
+from tfscale.tracking.tracker import TRACKERS, Tracker, TrackingError
 
 MIRROR_SECONDS = 60.0
 """Maximum time in seconds to wait, after training ends, for the final sync with the tracker."""
@@ -117,7 +117,7 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
     if not tracking.enabled:
         return None
     with user_faults():
-        return tracker_at(tracking.kind, runs_dir(experiment), tracking.uri)
+        return TRACKERS.get(tracking.kind)(runs_dir(experiment), tracking.uri)
 
 
 def prepare(plan: Plan, store: Store | None = None) -> None:

@@ -11,7 +11,7 @@ from tfscale.faults import InvalidInput, UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
 from tfscale.stage.status import status_of
 from tfscale.tracking.sync import Session
-from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
+from tfscale.tracking.tracker import TRACKERS, Tracker, TrackingError
 
 _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
@@ -26,7 +26,7 @@ def sync(common: Common, uri: str) -> int:
     if not experiments:
         raise UserFault([f"{runs}: contains no experiment; start one with `tfscale run`, or try runs=DIR"])
     try:
-        tracker = tracker_at(composed.tracking.kind, runs, uri)
+        tracker = TRACKERS.get(composed.tracking.kind)(runs, uri)
     except InvalidInput as error:
         faults = [replace(each, key="URI") if each.key == "tracking.uri" else each for each in error.faults]
         raise UserFault(faults) from error

@@ -54,8 +54,9 @@ class ShardTask:
 def divide_shards(
     pieces: Pieces, label: ShardLabel, dtype: np.dtype[Any], files: Sequence[tuple[Path, int]]
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards `<split>-00000.safetensors` etc. All shards except the last contain
-    SHARD_TOKENS tokens."""
+    """Return the tasks that write the tokens of one split to shards named `<split>-00000.safetensors` and so on. All
+    shards except the last contain SHARD_TOKENS tokens. `files` are the paths of files that contain only tokens, and the
+    number of tokens in each file."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -66,7 +67,8 @@ def divide_shards(
 
 
 def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
-    """Write a shard, unless an earlier attempt wrote it, and return its path and its record for the manifest."""
+    """Write a shard, unless an earlier attempt wrote it. Return the path of the shard, and its record for the
+    manifest."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:
@@ -82,10 +84,10 @@ def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
-    """Write the validation tokens of all parts to one file, and return a record with the totals and without shards. The
-    documents are sorted by their random numbers (`Document.lot`), so that any prefix of the file is a random sample of
-    the validation documents. The function needs about 50 bytes of memory per validation document, plus the validation
-    tokens of one part."""
+    """Write the validation tokens of all parts of the corpus to one file, and return the record of the validation split
+    without its shards. The documents are sorted by their random numbers (`Document.lot`), so that any prefix of the
+    file is a random sample of the validation documents. This function needs about 50 bytes of memory per validation
+    document, plus the validation tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes

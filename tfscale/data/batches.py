@@ -29,10 +29,9 @@ class Batches:
     """An infinite series of training sequences, whose indices start at 0.
 
     Each epoch divides the training split into non-overlapping windows of `context` tokens and visits each window once,
-    in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the
-    windows differ between epochs. In each epoch, fewer than `context` tokens are not part of any window. These tokens
-    also differ between epochs. All epochs have the same number of windows, so the epoch and the position of a sequence
-    can be computed from its index.
+    in random order. The split is treated as a ring that is cut at a random position in each epoch. Therefore each
+    epoch has different windows, and omits different tokens (fewer than `context`). All epochs have the same number of
+    windows, so the epoch and the position of a sequence can be computed from its index.
 
     Raises:
         DataError: the split has fewer than `context` + 1 tokens.
@@ -64,10 +63,10 @@ class Batches:
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):
             begin = epoch * self.windows
-            places = np.arange(max(first, begin) - begin, min(stop, begin + self.windows) - begin, dtype=np.uint64)
+            positions = np.arange(max(first, begin) - begin, min(stop, begin + self.windows) - begin, dtype=np.uint64)
             key = mix(mix(self._seed) ^ epoch)
             cut = mix(key ^ 1) % len(self._tokens)
-            for window in permute(places, self.windows, key).tolist():
+            for window in permute(positions, self.windows, key).tolist():
                 yield (cut + window * self._context) % len(self._tokens)
 
 
@@ -94,43 +93,38 @@ def heldout_batches(
             f"tokens but {start + evaluated + 1:,} are needed; try a smaller value, more text, or a larger "
             "data.validation"
         )
-    return _heldout(tokens, context, range(start, start + evaluated), batch)
-
-
-def _heldout(tokens: Tokens, context: int, places: range, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(places.start, places.stop, batch * context):
-        stop = min(start + batch * context, places.stop)
-        span = tokens[start : stop + 1].astype(np.int64)
-        yield torch.from_numpy(span[:-1]).view(-1, context), torch.from_numpy(span[1:]).view(-1, context)
+    size, stop = batch * context, start + evaluated
+    spans = (tokens[begin : min(begin + size, stop) + 1].astype(np.int64) for begin in range(start, stop, size))
+    return (
+        (torch.from_numpy(span[:-1]).view(-1, context), torch.from_numpy(span[1:]).view(-1, context)) for span in spans
+    )
 
 
 def mix(value: int) -> int:
-    """Return a 64-bit hash of a 64-bit integer: one step of the generator splitmix64 (Steele, Lea and Flood, 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & MASK
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK
-    return value ^ (value >> 31)
+    """Return a 64-bit hash of the lowest 64 bits of an integer."""
+    return int(_mix(np.array([value & MASK], np.uint64))[0])
 
 
-def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
-    """Return the elements at the positions `places` of a pseudo-random permutation of the integers 0 to n - 1. The
-    64-bit `key` selects the permutation. All positions must be less than n."""
-    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side >= n items
-    keys = [np.uint64(mix(key + turn)) for turn in range(ROUNDS)]
-    items = _encipher(places, side, keys)
+def permute(positions: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
+    """Return the elements at the given positions of a pseudo-random permutation of the integers 0 to n - 1. The 64-bit
+    `key` selects the permutation. All positions must be less than n. The result has the shape of `positions`."""
+    width = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of width x width >= n items
+    keys = _mix(np.uint64(key) + np.arange(ROUNDS, dtype=np.uint64))
+    items = _encipher(positions, width, keys)
     while (outside := items >= n).any():
-        items[outside] = _encipher(items[outside], side, keys)
+        items[outside] = _encipher(items[outside], width, keys)
     return items
 
 
-def _encipher(items: NDArray[np.uint64], side: np.uint64, keys: list[np.uint64]) -> NDArray[np.uint64]:
-    left, right = items // side, items % side
+def _encipher(items: NDArray[np.uint64], width: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    left, right = items // width, items % width
     for key in keys:
-        left, right = right, (left + _mix(right ^ key) % side) % side
-    return left * side + right
+        left, right = right, (left + _mix(right ^ key) % width) % width
+    return left * width + right
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash each integer with one step of the generator splitmix64 (Steele, Lea and Flood, 2014)."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

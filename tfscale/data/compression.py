@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, assert_never
+from typing import Any, Literal
 
 from tfscale.data.errors import DataError
 
@@ -52,7 +52,7 @@ def compression_of(file: Path) -> Compression | None:
 
 
 @contextmanager
-def unpacked(file: Path, compression: Compression | None) -> Iterator[IO[bytes]]:
+def unpacked(file: Path, compression: Compression | None) -> Iterator[io.BufferedIOBase]:
     """Open a file for reading its decompressed content.
 
     Raises:
@@ -62,23 +62,18 @@ def unpacked(file: Path, compression: Compression | None) -> Iterator[IO[bytes]]
         yield content
 
 
-def _open(file: Path, compression: Compression | None) -> IO[bytes]:
-    opened: Any
+def _open(file: Path, compression: Compression | None) -> io.BufferedIOBase:
     match compression:
         case None:
-            opened = file.open("rb")
+            return file.open("rb")
         case "gzip":
-            opened = gzip.GzipFile(file)
+            return gzip.GzipFile(file)
         case "zstd":
-            stream = pyarrow_for(file).input_stream(str(file), compression="zstd")
-            opened = io.BufferedReader(stream)
+            return io.BufferedReader(pyarrow_for(file).input_stream(str(file), compression="zstd"))
         case "xz":
-            opened = io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
+            return io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
         case "bz2":
-            opened = io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
-        case _:
-            assert_never(compression)
-    return opened  # type: ignore[no-any-return]
+            return io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
 
 
 class _Streams(io.RawIOBase):

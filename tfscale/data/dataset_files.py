@@ -5,6 +5,7 @@ each with `data_files`. If there are no `configs`, a word in the path of a file 
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,20 +48,18 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
 
 def _is_text(name: str) -> bool:
-    *folders, last = name.split("/")
-    return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
+    return kind_of(name) is not None and not any(map(why_hidden, name.split("/")))
 
 
 def _config(configs: Sequence[Mapping[str, Any]], dataset: str, subset: str | None) -> Mapping[str, Any]:
     by_name = {str(config["config_name"]): config for config in configs}
-    if subset is not None and subset in by_name:
-        return by_name[subset]
-    if subset is None:
-        defaults = [config for config in configs if config.get("default")] or [
-            config for name, config in by_name.items() if name == "default" or len(by_name) == 1
-        ]
-        if defaults:
-            return defaults[0]
+    if subset is not None:
+        chosen = [config for name, config in by_name.items() if name == subset]
+    else:
+        chosen = [config for config in configs if config.get("default")]
+        chosen = chosen or [config for name, config in by_name.items() if name == "default" or len(by_name) == 1]
+    if chosen:
+        return chosen[0]
     subsets = ", ".join(sorted(by_name))
     raise DataError(f"data.subset={subset}: must be a subset of the dataset {dataset}; try one of {subsets}")
 
@@ -133,9 +132,8 @@ def _has_word(name: str, words: Sequence[str]) -> bool:
 
 def _check_whole(names: Sequence[str], dataset: str) -> None:
     """Check that no numbered file (-00002-of-00080) is missing. A cache may contain only some of these files."""
-    numbered = [match.groups() for name in names if (match := _OF.fullmatch(name))]
-    for before, _, total, after in {(a, "", n, z) for a, _, n, z in numbered}:
-        there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)
+    numbered = Counter(match.group(1, 3, 4) for name in names if (match := _OF.fullmatch(name)))
+    for (before, total, after), there in numbered.items():
         if there < int(total):
             raise DataError(
                 f"dataset {dataset}: only {there} of {int(total)} files {before}-*-of-{total}{after} are available. "

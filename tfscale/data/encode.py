@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from tfscale.data.duplicates import Duplicates
+from tfscale.data.duplicates import Duplicates, Scan
 from tfscale.data.errors import DataError
-from tfscale.data.scan import Scan
 from tfscale.data.shards import token_dtype
 from tfscale.data.sources import Part
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer, pieces
@@ -49,39 +48,32 @@ class Distinct:
         Raises:
             DataError: the text has changed since it was scanned.
         """
-        digests, draws, dropped = self._by_place()
-        place = 0
-        for text in self.part.documents():
-            if not text.strip():
-                continue
-            encoded = text.encode()
-            if place == len(draws) or hashlib.sha256(encoded).digest() != digests[place].tobytes():
-                raise _changed()
-            if not dropped[place]:
-                lot = int(draws[place])
-                yield Document(text, len(encoded), lot if lot < self.heldout_limit else None, digests[place].tobytes())
-            place += 1
-        if place != len(draws):
-            raise _changed()
+        digests, draws, dropped = self._in_order()
+        texts = (text for text in self.part.documents() if text.strip())
+        for text, row, draw, repeats in zip_longest(texts, digests, draws, dropped):
+            encoded, digest = (text or "").encode(), b"" if row is None else row.tobytes()
+            if hashlib.sha256(encoded).digest() != digest:
+                raise DataError("The text changed while it was being read. Prepare the corpus again.")
+            if not repeats:
+                lot = int(draw)
+                yield Document(text, len(encoded), lot if lot < self.heldout_limit else None, digest)
 
-    def _by_place(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.bool_]]:
+    def _in_order(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.bool_]]:
+        """Return the digests [n, 32] and random numbers [n] of the n non-empty documents in their order in the part,
+        and an array [n] that is True for duplicates."""
         scanned = self.scan.read()
         digests, draws = np.empty_like(scanned.digest), np.empty_like(scanned.draw)
         digests[scanned.place], draws[scanned.place] = scanned.digest, scanned.draw
         dropped = np.zeros(len(draws), bool)
         for each in self.duplicates:
-            dropped[each.places(self.number)] = True
+            dropped[each.indices(self.number)] = True
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in the order of the
+        """Return the concatenated SHA-256 digests of the distinct documents, 32 bytes each, in their order in the
         part."""
-        digests, _, dropped = self._by_place()
+        digests, _, dropped = self._in_order()
         return digests[~dropped].tobytes()
-
-
-def _changed() -> DataError:
-    return DataError("The text changed while it was being read. Prepare the corpus again.")
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,8 @@ class Encoded:
 
 
 def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
-    """Tokenize a part, unless an earlier attempt stored its tokens. The end-of-text token follows each document."""
+    """Tokenize the distinct documents in a part of the corpus, and store their tokens in two pieces. Pieces that an
+    earlier attempt stored are used again. The end-of-text token follows each document."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
         return _encoded(*_write(distinct, _load_once(tokenizer), train, heldout))

@@ -105,7 +105,7 @@ def list_text(path: Path) -> Listing:
 
     Raises:
         DataError: there are no text files, or files or folders are not accessible. The error contains at most 10 faults
-            and the number of the other faults.
+            and the number of further faults.
     """
     try:
         state = path.stat()
@@ -121,8 +121,8 @@ def list_text(path: Path) -> Listing:
     def unreadable(error: OSError) -> None:
         faults.append(f"{error.filename}: {error.strerror}. Make the folder readable, or remove it.")
 
-    for place, folders, names in os.walk(path, onerror=unreadable):
-        inside = Path(place)
+    for folder, folders, names in os.walk(path, onerror=unreadable):
+        inside = Path(folder)
         for name in list(folders):
             if reason := _why_not_entered(inside / name):
                 folders.remove(name)
@@ -153,9 +153,9 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return messages for files that cannot be read, and for files whose first bytes show that they are pointer files,
-    are encoded in UTF-16 or UTF-32, or are not compressed although their names indicate compression. After 10 messages,
-    one more message states the number of the other files."""
+    """Return messages for files that cannot be read, and for files whose first bytes show one of these faults: the file
+    is a pointer of Git LFS or git-annex, the text is in UTF-16 or UTF-32, or the file is not compressed although its
+    name indicates compression. After 10 messages, one more message states the number of other files with faults."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 

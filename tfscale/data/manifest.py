@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tfscale.data.errors import DataError
 from tfscale.files import read_object, write_json
+from tfscale.ranges import Count, Natural
 from tfscale.untrusted import check_file_name, from_known
 
 FORMAT = 1
@@ -28,10 +29,10 @@ class ShardRecord:
 class SplitRecord:
     """The training or validation split, as recorded in the manifest."""
 
-    documents: int
-    tokens: int
+    documents: Count
+    tokens: Count
     """Number of tokens in the split, including one end-of-text token per document."""
-    utf8_bytes: int
+    utf8_bytes: Natural
     """Size of the text of the split in UTF-8 bytes, without end-of-text tokens."""
     shards: tuple[ShardRecord, ...]
 
@@ -73,7 +74,7 @@ class Manifest:
     tokenizer: TokenizerRecord
     train: SplitRecord
     heldout: SplitRecord
-    unknown: int | None = None
+    unknown: Natural | None = None
     """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if they were not counted."""
 
     @property
@@ -122,11 +123,6 @@ def _check(manifest: Manifest) -> None:
     if not 0 <= tokenizer.end_of_text_id < tokenizer.vocab_size <= 2**32:
         end, size = tokenizer.end_of_text_id, tokenizer.vocab_size
         raise ValueError(f"tokenizer: end_of_text_id={end} must be less than vocab_size={size}")
-    if manifest.unknown is not None and manifest.unknown < 0:
-        raise ValueError(f"unknown={manifest.unknown} must not be negative")
     for split in (manifest.train, manifest.heldout):
-        if split.documents < 1 or split.tokens < 1 or split.utf8_bytes < 0:
-            counts = f"{split.documents} documents, {split.tokens} tokens and {split.utf8_bytes} bytes"
-            raise ValueError(f"a split cannot have {counts}")
         for shard in split.shards:
             check_file_name(shard.file)

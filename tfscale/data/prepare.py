@@ -1,4 +1,5 @@
-"""Preparation of a corpus: its documents are split, tokenized and written once to a folder named after the fingerprint.
+"""Preparation of a corpus: its documents are assigned to the training or validation split, tokenized, and written to a
+folder that is named after the fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -6,22 +7,21 @@
     train-00000.safetensors ...
     heldout-00000.safetensors ...
 
-The text is read twice: first to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Each
-step is divided into tasks that run in several processes. Intermediate results are kept in a hidden folder of `root`
-until the corpus is complete. Therefore a preparation that was killed resumes with the unfinished tasks. The prepared
-corpus does not depend on such interruptions or on the number of processes.
+The text is read twice: first to find duplicate documents (`duplicates`), then to tokenize the distinct documents
+(`encode`, `assemble`). Each step is divided into tasks that run in several processes. Intermediate results are kept in
+a hidden folder of `root` until the corpus is complete. Therefore a preparation that was killed resumes with the
+unfinished tasks. The prepared corpus does not depend on interruptions or on the number of processes.
 """
 
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
 from tfscale.data.assemble import divide_shards, write_heldout, write_shard
-from tfscale.data.duplicates import DocumentTotals, Duplicates, find_duplicates, ranges
+from tfscale.data.duplicates import DocumentTotals, Duplicates, Scan, find_duplicates, limit, ranges, scan
 from tfscale.data.encode import Distinct, Encoded, encode
 from tfscale.data.errors import DataError, Unfinished
 from tfscale.data.manifest import (
@@ -35,7 +35,6 @@ from tfscale.data.manifest import (
 )
 from tfscale.data.prepared import PreparedData, open_data, verify_data
 from tfscale.data.progress import Progress, Report, silent
-from tfscale.data.scan import Scan, limit, scan
 from tfscale.data.shards import ShardLabel, token_dtype
 from tfscale.data.sources import KNOWN, CorpusSpec, find_missing, fingerprint, local_path, source_of, tokenizer_of
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
@@ -58,7 +57,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     preparation, `root` needs disk space for two copies of the tokens and for about 60 bytes per document.
 
     Args:
-        workers: number of processes; 0: one per core.
+        workers: number of processes, or 0 for one process per core.
 
     Raises:
         DataError: a file, package or download is missing, the text is faulty, or the corpus is too small for its split
@@ -67,22 +66,17 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     if faults := find_missing(spec, root):
         raise DataError(*faults)
     if spec.tokenizer is None:
-        return _verified(open_data(local_path(spec)), root)
+        return verify_data(open_data(local_path(spec)), root / KNOWN)
     key = fingerprint(spec, root)
     try:
         if not (root / key).exists():
             with Workers(workers or cores()) as processes:
                 _Preparation(spec, root, key, processes, progress).run()
-        return _verified(open_data(root / key, key), root)
+        return verify_data(open_data(root / key, key), root / KNOWN)
     except OSError as error:
         raise Unfinished(
             f"{error.filename or root}: {error.strerror}. Fix this problem and run the command again to resume."
         ) from error
-
-
-def _verified(data: PreparedData, root: Path) -> PreparedData:
-    verify_data(data, root / KNOWN)
-    return data
 
 
 class _Preparation:
@@ -117,11 +111,15 @@ class _Preparation:
     def _make(self) -> None:
         pieces = Pieces(self._work)
         scans = self._scan(pieces)
-        duplicates = self._find_duplicates(pieces, scans)
+        heldout_limit = limit(self._spec.heldout_fraction)
+        duplicates = self._find_duplicates(pieces, scans, heldout_limit)
         empty = sum(scan.empty for scan in scans)
-        found = reduce(DocumentTotals.plus, (each.totals for each in duplicates), DocumentTotals())
+        found = DocumentTotals(*map(sum, zip(*(each.totals for each in duplicates), strict=True)))
         self._check(found, empty)
-        distinct = self._distinct(scans, duplicates)
+        distinct = [
+            Distinct(part, number, scan, duplicates, heldout_limit)
+            for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
+        ]
         tokenizer_path = self._tokenizer(pieces, distinct, found)
         tokenizer = load_tokenizer(tokenizer_path)
         encoded = self._encode(pieces, distinct, tokenizer_path, found)
@@ -151,14 +149,13 @@ class _Preparation:
         total = sum(part.size for part in self._parts)
         return self._workers.map(scan, tasks, self._watch("reading documents", total), total)
 
-    def _find_duplicates(self, pieces: Pieces, scans: list[Scan]) -> list[Duplicates]:
-        heldout = limit(self._spec.heldout_fraction)
+    def _find_duplicates(self, pieces: Pieces, scans: list[Scan], heldout_limit: int) -> list[Duplicates]:
+        documents = sum(scan.documents for scan in scans)
         tasks = [
-            (scans, first, stop, heldout, pieces[f"duplicates-{number:05d}"])
-            for number, (first, stop) in enumerate(ranges(sum(scan.documents for scan in scans)) if scans else [])
+            (scans, first, stop, heldout_limit, pieces[f"duplicates-{number:05d}"])
+            for number, (first, stop) in enumerate(ranges(documents) if scans else [])
         ]
-        size = 64 * sum(scan.documents for scan in scans)
-        return self._workers.map(find_duplicates, tasks, self._watch("looking for duplicates"), size)
+        return self._workers.map(find_duplicates, tasks, self._watch("looking for duplicates"), 64 * documents)
 
     def _check(self, found: DocumentTotals, empty: int) -> None:
         if not found.train or not found.heldout:
@@ -170,13 +167,6 @@ class _Preparation:
                 "or data.split_seed"
             )
 
-    def _distinct(self, scans: list[Scan], duplicates: list[Duplicates]) -> list[Distinct]:
-        heldout = limit(self._spec.heldout_fraction)
-        return [
-            Distinct(part, number, scan, duplicates, heldout)
-            for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
-        ]
-
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: DocumentTotals) -> Path:
         """Store a copy of the tokenizer, because the user's file may change, and return the path of the copy."""
         path = pieces["tokenizer"].whole()
@@ -187,9 +177,8 @@ class _Preparation:
             content = load_tokenizer(Path(spec.path)).content
         else:
             self._progress(Report("training the tokenizer"))
-            content = Tokenizer.train(
-                _sample(distinct, TOKENIZER_SAMPLE_BYTES / found.train_bytes), spec.vocab_size
-            ).content
+            sample = _sample(distinct, TOKENIZER_SAMPLE_BYTES / found.train_bytes)
+            content = Tokenizer.train(sample, spec.vocab_size).content
         with pieces["tokenizer"].writing() as piece:
             piece.write(content)
         return piece.path

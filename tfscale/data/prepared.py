@@ -40,8 +40,8 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     )
 
 
-def verify_data(data: PreparedData, known: Path | None = None) -> None:
-    """Check that the files of a prepared corpus match the SHA-256 hashes in its manifest.
+def verify_data(data: PreparedData, known: Path | None = None) -> PreparedData:
+    """Check that the files of a prepared corpus match the SHA-256 hashes in its manifest, and return the corpus.
 
     Args:
         known: folder in which one hash of all files of a large corpus is cached, or None to disable the cache. If no
@@ -58,7 +58,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     try:
         cached = CachedDigest(known, files)
         if cached.value == whole:
-            return
+            return data
         digests = sha256_of_all(files)
     except OSError as error:
         raise DataError(
@@ -71,6 +71,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
                 "prepare the corpus again."
             )
     cached.keep(whole)
+    return data
 
 
 def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord) -> Tokens:

@@ -1,13 +1,14 @@
-"""Functions that divide text files into units of work and read documents from them."""
+"""Functions that divide text files into parts of the corpus, and read the documents in these parts."""
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, assert_never
+from typing import Any
 
 from tfscale.data.compression import Compression, compression_of, damaged, pyarrow_for, reporting_damage, unpacked
 from tfscale.data.errors import DataError
@@ -15,16 +16,15 @@ from tfscale.data.listing import Kind, kind_of
 from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
-UNIT_BYTES = 1 << 26
-"""Approximate size in bytes of a unit of work. A unit is large enough for the time to start it to be negligible, and
-small enough to be repeated after an interruption."""
+PART_BYTES = 1 << 26
+"""Approximate maximum size of a part of the corpus in bytes. A part is so large that the time to start its task is
+negligible, and so small that it can be processed again after an interruption."""
 ROWS = 512
 """Maximum number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
 """White-space characters. In files of JSON lines, a line that contains only these characters is skipped."""
 NOT_TEXT = " If the file contains no documents, remove it from the folder."
-ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,11 @@ class Span:
                 yield from _json(self, text_key)
             case "parquet":
                 yield from _rows(self, text_key)
-            case _:
-                assert_never(self.kind)
 
 
 @dataclass(frozen=True)
 class TextPart:
-    """A unit of work: spans of files that one process reads."""
+    """A part of the corpus: spans of files whose documents one process reads."""
 
     spans: tuple[Span, ...]
     text_key: str
@@ -74,9 +72,9 @@ class TextPart:
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """Divide files into parts of at most about UNIT_BYTES each, in order. Small files are grouped. Large Parquet files
+    """Divide files into parts of at most about PART_BYTES each, in order. Small files are grouped. Large Parquet files
     and large uncompressed .jsonl and .ndjson files are cut. Other files are not cut, even if they are larger than
-    UNIT_BYTES.
+    PART_BYTES.
 
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
@@ -84,7 +82,7 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
     spans = (sized for file in files for sized in _spans(file))
     return [
         TextPart(tuple(span for span, _ in group), text_key, sum(size for _, size in group))
-        for group in grouped(spans, itemgetter(1), UNIT_BYTES)
+        for group in grouped(spans, itemgetter(1), PART_BYTES)
     ]
 
 
@@ -95,8 +93,8 @@ def _spans(file: Path) -> Iterator[tuple[Span, int]]:
     if kind == "parquet":
         yield from _row_groups(file)
     elif kind == "lines" and compression is None:
-        for start in range(0, size, UNIT_BYTES):
-            stop = min(start + UNIT_BYTES, size)
+        for start in range(0, size, PART_BYTES):
+            stop = min(start + PART_BYTES, size)
             yield Span(file, kind, None, start, stop), stop - start
     else:
         yield Span(file, kind, compression), size
@@ -106,12 +104,12 @@ def _row_groups(file: Path) -> Iterator[tuple[Span, int]]:
     with _parquet(file) as rows:
         sizes = [rows.metadata.row_group(group).total_byte_size for group in range(rows.metadata.num_row_groups)]
     start = 0
-    for group in [*grouped(sizes, int, UNIT_BYTES)] or [[]]:  # without rows, the columns are still checked
+    for group in [*grouped(sizes, int, PART_BYTES)] or [[]]:  # without rows, the columns are still checked
         yield Span(file, "parquet", None, start, start + len(group)), sum(group)
         start += len(group)
 
 
-def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
+def _lines(span: Span, lines: BufferedIOBase, text_key: str) -> Iterator[str]:
     position = span.start
     if position:
         lines.seek(position - 1)
@@ -151,7 +149,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
     with unpacked(span.file, span.compression) as content:
         text = decode(span.file, content.read(), 0)
     try:
-        document = _parse(text, ONE_DOCUMENT)
+        document = _parse(text, "A .json file must contain JSON lines, an array of objects, or one object.")
         if not isinstance(document, list):
             yield _text_of(document, text_key)
             return
@@ -164,7 +162,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
             raise DataError(f"{span.file}, entry {number}: {fault}{NOT_TEXT}") from fault
 
 
-def _is_lines(file: Path, content: IO[bytes]) -> bool:
+def _is_lines(file: Path, content: BufferedIOBase) -> bool:
     """Return True if the first non-blank line of a .json file is a complete JSON object, or if all lines are blank."""
     position = 0
     for line in content:

@@ -98,8 +98,8 @@ class Tokens:
         return self._starts[-1]
 
     def __getitem__(self, span: slice) -> TokenArray:
-        """Return the tokens `start` to `stop - 1`. If they are in several shards, they are copied; otherwise, a view is
-        returned.
+        """Return the tokens `start` to `stop - 1`, [tokens]. Tokens in one shard are returned as a view, and tokens in
+        several shards are copied.
 
         Raises:
             DataError: a token is not in the vocabulary.

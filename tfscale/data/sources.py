@@ -24,8 +24,8 @@ KNOWN = ".known"
 
 
 class Part(Protocol):
-    """A part of a corpus. Parts must be picklable, because they are sent to other processes. Each part is read more
-    than once, possibly by different processes."""
+    """Interface of a part of the corpus: some of its documents, which one process reads. Parts must be picklable,
+    because they are sent to other processes. Each part is read more than once, possibly by different processes."""
 
     @property
     def size(self) -> int:

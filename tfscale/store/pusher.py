@@ -19,11 +19,11 @@ LAST_WAITS = (0, 1, 2, 4)
 class Pusher:
     """Background thread that uploads finished stages, new checkpoints of unfinished stages, and the corpus.
 
-    The thread finds new files by reading the folders of the stages, and does not run in the processes that train. After
+    The thread finds new files by reading the stage folders, and does not run in the processes that train. After
     an error, the upload is tried again at increasing intervals. If the same error repeats, it is reported only once.
 
     Args:
-        stages: folders of the stages, which may not exist yet.
+        stages: stage folders, which may not exist yet.
         corpus: folder of the prepared corpus, or None to upload no corpus.
         say: function that prints a warning.
         seconds: time between two checks for new files, in seconds.

@@ -91,22 +91,18 @@ class Store:
             self._files.put_file(str(file), target)
 
     def create(self, path: str, content: bytes) -> None:
-        """Write a file atomically. Object stores that support conditional writes keep an existing file. Other stores
-        replace an existing file. Therefore, if several machines create the file at the same time, the content from the
-        first machine is kept in the former stores, and the content from the last machine in the latter."""
-        target = self._path(path)
-        with self._faults(path):
-            if self._atomic:
-                try:
-                    self._files.pipe_file(target, content, mode="create")
-                except FileExistsError:
-                    return
-                except (NotImplementedError, OSError) as error:
-                    if isinstance(error, OSError) and error.errno != errno.ENOSYS:
-                        raise
-                    self._files.pipe_file(target, content)  # a server without conditional writes
-                return
-        self.write(path, content)
+        """Write a file atomically. If the file exists, for example because another machine has just created it, object
+        stores with conditional writes keep the existing file, and other stores replace it."""
+        if not self._atomic:
+            self.write(path, content)
+            return
+        with self._faults(path), suppress(FileExistsError):
+            try:
+                self._files.pipe_file(self._path(path), content, mode="create")
+            except (NotImplementedError, OSError) as error:  # from a server without conditional writes, if ENOSYS
+                if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                    raise
+                self._files.pipe_file(self._path(path), content)
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file atomically, and replace an existing file."""

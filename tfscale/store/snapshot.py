@@ -72,7 +72,7 @@ def push(
     there = store.files(snapshot)
     for entry in entries:
         if there.get(entry.sha256) != entry.bytes:
-            raise StoreError(f"{store.shown}/{snapshot}: {entry.path} has not arrived")
+            raise StoreError(f"{store.shown}/{snapshot}: {entry.path} is missing after the upload; try again")
     store.create(f"{snapshot}/{MANIFEST_FILE}", json.dumps(asdict(Manifest(FORMAT, entries))).encode())
 
 
@@ -136,8 +136,8 @@ def _check(manifest: Manifest) -> None:
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder for an upload or download. No other process uses the folder at the same time. The
-    caller creates and removes the folder. It may exist and contain files that an interrupted process has left.
+    """Yield the path of a folder for an upload or download, which no other process uses at the same time. The caller
+    creates and removes the folder. At first, the folder may contain files that an interrupted process has left.
 
     Args:
         what: `push` or `pull`.
@@ -146,7 +146,7 @@ def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
     Raises:
         StageHeld: another process uses the folder.
     """
-    place = runs / WORK / what / name
-    place.mkdir(parents=True, exist_ok=True)
-    with stage_lock(place):
-        yield place / "files"
+    folder = runs / WORK / what / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with stage_lock(folder):
+        yield folder / "files"

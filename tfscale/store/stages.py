@@ -26,8 +26,8 @@ PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, 
 
 def state_of(stage_dir: Path) -> str | None:
     """Return the name for a snapshot of the current files of a stage: `done` if the stage is finished, and otherwise
-    the name of its newest complete checkpoint. Return None if there is nothing to upload, for example as long as the
-    growth of the stage has not been verified."""
+    the name of its newest complete checkpoint. Return None if there is nothing to upload, for example because the
+    growth of the stage has not been verified yet."""
     if has_result(stage_dir):
         return DONE
     begun = any((stage_dir / name).exists() for name in (METRICS_FILE, GROWTH_FILE, IMPORT_FILE))
@@ -59,8 +59,8 @@ def push_stage(store: Store, stage_dir: Path) -> None:
 
 @contextmanager
 def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
-    """Yield the files to upload, by path in the stage's folder, as copies that do not change while training continues.
-    The files of the checkpoint are hard links if the file system supports them, which need no time or space."""
+    """Yield the files to upload, by path relative to the stage folder, as copies that do not change while training
+    continues. The files of the checkpoint are hard links if the file system supports hard links."""
     checkpoint = Path(CHECKPOINTS, read_result(stage_dir).checkpoint if state == DONE else state)
     with work_folder(stage_dir.parents[1], "push", stage_dir.name) as aside:
         shutil.rmtree(aside, ignore_errors=True)
@@ -78,8 +78,8 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
 
 
 def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file of the checkpoint as stated in the manifest of the checkpoint, by path in the
-    stage's folder."""
+    """Return a mapping from the path of each file of the checkpoint, relative to the stage folder, to the SHA-256 that
+    the manifest of the checkpoint states."""
     (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
     entries = read_object(files[str(manifest)])
     return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
@@ -88,8 +88,6 @@ def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
 def _link(file: Path, to: Path) -> None:
     try:
         os.link(file, to)
-    except FileNotFoundError:
-        raise
     except OSError:  # a file system without hard links
         shutil.copy(file, to)
 
@@ -145,18 +143,19 @@ def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
 
 def _check(folder: Path, name: str, state: str) -> None:
     """Raise Damaged if downloaded files belong to another stage, or a file is missing or invalid."""
-    key = name.rpartition("-")[2]
     try:
-        keys = {key_of(read_spec(folder)), read_result(folder).key if state == DONE else key}
-        checkpoint = read_result(folder).checkpoint if state == DONE else state
+        keys, checkpoint = {name.rpartition("-")[2], key_of(read_spec(folder))}, state
+        if state == DONE:
+            result = read_result(folder)
+            keys, checkpoint = keys | {result.key}, result.checkpoint
     except ValueError as error:
         raise Damaged(str(error)) from error
-    if keys != {key} or not (folder / CHECKPOINTS / checkpoint / "manifest.json").is_file():
+    if len(keys) > 1 or not (folder / CHECKPOINTS / checkpoint / "manifest.json").is_file():
         raise Damaged(f"{folder}: the files from the store are not those of the stage {name}")
 
 
 def _replace(stage_dir: Path, aside: Path) -> None:
-    """Replace the folder of a stage with a downloaded folder. The folder of the stage is missing for a moment."""
+    """Replace a stage folder with a downloaded folder. For a moment, there is no stage folder."""
     stage_dir.parent.mkdir(parents=True, exist_ok=True)
     old = aside.with_name("old")
     shutil.rmtree(old, ignore_errors=True)

@@ -26,7 +26,7 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Mapping from the name of each mirrored file in a stage's folder to the fields that are removed from the mirrored
+"""Mapping from the name of each mirrored file in a stage folder to the fields that are removed from the mirrored
 copy."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
@@ -186,9 +186,9 @@ class ArmRun:
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return the status of an arm from the statuses of its stages. An arm is running while a stage is running.
-    Otherwise, the arm has failed or was killed if this is true of one of its stages. Otherwise, the arm is running
-    until all stages have begun, and then finished."""
+    """Return the status of an arm: the first of `running`, `failed` and `killed` that is among the statuses of the
+    stages that have begun. If all of these stages are finished, return `running` if other stages have not begun, and
+    otherwise `finished`."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status

@@ -130,12 +130,3 @@ class Tracker(ABC):
         `tfscale doctor` calls this method.
         """
         return None
-
-
-def tracker_at(kind: str, runs: Path, uri: str | None) -> Tracker:
-    """Return the tracker of the given kind for a runs folder.
-
-    Raises:
-        ValueError: the kind is unknown, or the URI is malformed.
-    """
-    return TRACKERS.get(kind)(runs, uri)

@@ -28,8 +28,5 @@ def metrics(points: Sequence[Point], model_id: str | None = None) -> "list[Metri
     """Return the MLflow metrics for points of a run or, with `model_id`, of a model of the run."""
     from mlflow.entities import Metric
 
-    made = []
-    for point in points:
-        key, step = key_and_step(point)
-        made.append(Metric(key, point.value, point.time, step, model_id))
-    return made
+    named = [(point, *key_and_step(point)) for point in points]
+    return [Metric(key, point.value, point.time, step, model_id) for point, key, step in named]

@@ -29,8 +29,8 @@ class MlflowTracker(Tracker):
             folder, and `~` is the home folder.
 
     Raises:
-        ValueError: the URI is malformed or names a file store, the driver of the database is not installed, or MLflow
-            cannot store artifacts under the path because it is not valid UTF-8.
+        ValueError: the URI is malformed or names a file store, the driver of the database is not installed, or the path
+            for artifacts is not valid UTF-8, which MLflow requires.
     """
 
     title = "MLflow"

@@ -77,7 +77,8 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Raise ValueError for a malformed URI, so that no part of a password is read as the host, which messages show."""
+    """Raise ValueError for a malformed URI. Otherwise, a part of the password could be read as the host, which messages
+    show."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
