@@ -23,7 +23,7 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
 
 
 def launch(
-    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NO_VARIABLES
+    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] | None = None
 ) -> Popen[bytes]:
     """Start a process of a stage, which ends with this process, with output in the file `log` or, if it is None, in the
     output of this process. The settings of the memory allocator depend on the phase."""
