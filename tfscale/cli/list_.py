@@ -17,7 +17,7 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Choice:
-    """Option of a configuration group, such as `exact` of the group `growth`."""
+    """Option of a configuration group, such as `exact` in the group `growth`."""
 
     group: str
     name: str
@@ -25,12 +25,12 @@ class Choice:
     """First sentence of the comment at the top of the option's file."""
     file: Path
     own: bool
-    """True if the option is from a conf/ folder of the user."""
+    """True if the file is in a configuration folder of the user."""
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of a configuration group, or of all groups if `kind` is empty, and return the exit code. `kind`
-    is the name of the group or its plural."""
+    """Print the options of a configuration group, and return the exit code. `kind` is the name of the group or its
+    plural, or an empty string for all groups."""
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault(foreign)
@@ -45,11 +45,12 @@ def list_(common: Common, kind: str) -> int:
     rows = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
     rows.add_column(no_wrap=True, overflow="fold")
     rows.add_column()
-    for group, options in groups.items():
-        if not kind:
+    if kind:
+        for choice in choices:
+            rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
+    else:
+        for group, options in groups.items():
             rows.add_row(group, ", ".join(options))
-    for choice in choices if kind else ():
-        rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
     console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
     details = "" if kind else "; details of a group: tfscale list schedule"

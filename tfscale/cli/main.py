@@ -1,5 +1,5 @@
-"""Definition of the `tfscale` command line. The module of a command is imported when the command is used, so that
---help imports neither torch nor MLflow."""
+"""Definition of the `tfscale` command line. The code of a command is imported when the command is used, so that --help
+imports neither torch nor MLflow."""
 
 import os
 from pathlib import Path
