@@ -25,7 +25,6 @@ RANK_VARIABLES = (
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
 """Prefixes of environment variables that torchrun sets for workers or reads as defaults of options."""
-MLFLOW = "MLFLOW_"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Environment variables that switch off telemetry, unless the user sets other values."""
 
@@ -35,7 +34,7 @@ def environment(
 ) -> dict[str, str]:
     """Return the environment of a child process. `variables` override the environment of this process, which overrides
     `defaults`. The settings of MLflow are kept if `mlflow` is True."""
-    prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
+    prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, "MLFLOW_")
     inherited = {
         name: value for name, value in os.environ.items() if name not in REMOVED and not name.startswith(prefixes)
     }

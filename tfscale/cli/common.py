@@ -1,5 +1,5 @@
-"""Command-line arguments that all commands share (overrides, configuration folder, output format), and the decorator
-that defines a command."""
+"""Command-line arguments that commands share (overrides, configuration folder, output format), and the decorator that
+defines a command."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -105,8 +105,8 @@ def _shared(
     config_dir: Annotated[
         Path | None,
         Option(
-            help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped "
-            "ones",
+            help="Read configuration groups from this folder before conf/ and the shipped groups; none: read only the "
+            "shipped groups",
             metavar="DIR",
         ),
     ] = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.analysis.answer import Answer, answer_of
+from tfscale.analysis.answer import answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.documents import to_html, write_comparison
@@ -140,20 +140,16 @@ def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Pat
 def _show(comparison: Comparison, written: Sequence[Path]) -> None:
     answered = answer_of(comparison)
     say(answered.sentence)
-    console.print(answer_rows(answered, comparison.title))
+    arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
+    elsewhere = "all columns are in table.md and --json"
+    rows = FittedTable(comparison.title, ["size"], arms, caption=answered.note, elsewhere=elsewhere)
+    for row in answered.rows:
+        rows.add_row(*row)
+    console.print(rows)
     console.print(comparison_rows(comparison.table, "all arms"))
     say(*family_sentences(comparison.families, comparison.price))
     say(*verdicts(comparison.table), *basis(comparison.table))
     say(f"Figure: {' '.join(caption(comparison.arms))}", *map(str, written))
-
-
-def answer_rows(answered: Answer, title: str) -> FittedTable:
-    """Return a table that says for each size whether the chain is better or worse than each arm, or level with it."""
-    arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
-    rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
-    for row in answered.rows:
-        rows.add_row(*row)
-    return rows
 
 
 def comparison_rows(compared: Table, title: str) -> FittedTable:

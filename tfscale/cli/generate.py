@@ -67,7 +67,7 @@ class _Writer:
             self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the continuation of the prompt in pieces of one or more complete characters."""
+        """Yield the continuation of the prompt in pieces, which contain only complete characters."""
         model = model_of(self.stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         made: list[int] = []

@@ -1,6 +1,5 @@
 """The command `tfscale list`, which lists the options of configuration groups."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,12 @@ def list_(common: Common, kind: str) -> int:
     names = {form: group for group in groups for form in (group, f"{group}s")}
     if kind and kind not in names:
         raise UserFault([f"{kind}: unknown group{nearest(kind, names)} Allowed: {', '.join(groups)}."])
-    choices = list(_choices(groups, folders, names.get(kind)))
+    choices = [
+        Choice(group, name, read_file(path).about, path, own=not path.is_relative_to(conf_dir()))
+        for group in ([names[kind]] if kind else groups)
+        for name in groups[group]
+        if (path := find(f"{group}/{name}.yaml", folders))
+    ]
     if common.as_json:
         answer(choices)
         return 0
@@ -56,11 +60,3 @@ def list_(common: Common, kind: str) -> int:
     details = "" if kind else "; details of a group: tfscale list schedule"
     say(f"tfscale plan {example}={groups[example][-1]}{details}")
     return 0
-
-
-def _choices(groups: dict[str, list[str]], folders: list[Path], wanted: str | None) -> Iterator[Choice]:
-    for group, names in groups.items():
-        for name in names if wanted in (None, group) else ():
-            path = find(f"{group}/{name}.yaml", folders)
-            assert path is not None
-            yield Choice(group, name, read_file(path).about, path, not path.is_relative_to(conf_dir()))

@@ -52,8 +52,8 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of the stages of an arm with its first seed. A table has `COLUMNS` stages, or as many as fit the
-    console."""
+    """Return tables of the stages of an arm with its first seed. A table has at most `COLUMNS` stages, and fewer if the
+    console is too narrow."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
