@@ -1,11 +1,11 @@
-"""Functions that start child processes and determine the environment that child processes inherit.
+"""Start of child processes, and the environment that they inherit.
 
 A child inherits the environment of this process, except
 
-- variables that describe a rank of a process group, with which a child would wait for ranks that never start;
+- variables that describe a rank of a process group, because a child would wait for other ranks, which never start;
 - the working directory on the import path (`tfscale.import_path`), and the variables PYTHONINSPECT and PYTHONSTARTUP;
 - the Matplotlib variables MPLBACKEND and MATPLOTLIBRC, which a notebook may set;
-- the settings of MLflow, because a single process communicates with MLflow. The MLflow server keeps these settings.
+- the settings of MLflow, because no child except the MLflow server communicates with MLflow.
 """
 
 import os
@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from shlex import quote
-from types import MappingProxyType
 from typing import IO
 
 from tfscale.import_path import python_path
@@ -26,18 +25,16 @@ RANK_VARIABLES = (
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
 """Prefixes of environment variables that torchrun sets for workers or reads as defaults of options."""
-MLFLOW = "MLFLOW_"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Environment variables that switch off telemetry, unless the user sets other values."""
-NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 def environment(
-    variables: Mapping[str, str] = NO_VARIABLES, *, defaults: Mapping[str, str] = NO_VARIABLES, mlflow: bool = False
+    variables: Mapping[str, str] | None = None, *, defaults: Mapping[str, str] | None = None, mlflow: bool = False
 ) -> dict[str, str]:
     """Return the environment of a child process. `variables` override the environment of this process, which overrides
     `defaults`. The settings of MLflow are kept if `mlflow` is True."""
-    prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
+    prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, "MLFLOW_")
     inherited = {
         name: value for name, value in os.environ.items() if name not in REMOVED and not name.startswith(prefixes)
     }
@@ -45,17 +42,16 @@ def environment(
     inherited.pop("PYTHONPATH", None)
     return {
         **QUIET,
-        **defaults,
+        **(defaults or {}),
         **inherited,
         **({"PYTHONPATH": path} if path else {}),
         "PYTHONSAFEPATH": "1",  # unlike `python -P`, this also applies to children of the child
-        **variables,
+        **(variables or {}),
     }
 
 
 def shell_lines() -> list[str]:
-    """Return a list of shell commands that change the environment of this process to the environment of a child
-    process."""
+    """Return shell commands that change the environment of this process to the environment of a child process."""
     child = environment()
     gone = [f"unset {name}" for name in sorted(os.environ.keys() - child.keys()) if name.isidentifier()]
     changed = sorted(name for name, value in child.items() if os.environ.get(name) != value)

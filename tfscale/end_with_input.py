@@ -1,7 +1,7 @@
 """Processes that end together with the process that started them.
 
-`python -m tfscale.end_with_input COMMAND...` runs any command. When standard input ends, the command is interrupted and
-then killed with its process group, which includes child processes. The exit code of the command is returned.
+`python -m tfscale.end_with_input COMMAND...` runs a command and exits with the exit code of the command. When standard
+input ends, the command and its child processes are interrupted, and killed if they do not exit.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import suppress
 from tfscale.children import python
 
 PATIENCE_SECONDS = 5.0
-"""Number of seconds that a command has to exit after the interrupt before it is killed."""
+"""Maximum time in seconds that a command has to exit after the interrupt."""
 
 
 def until_input_ends(command: Sequence[str]) -> list[str]:

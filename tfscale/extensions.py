@@ -37,8 +37,8 @@ def installed_extensions() -> tuple[str, ...]:
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import the given extensions, and return all extensions that this process has imported. Raise InvalidInput if
-    modules cannot be imported, have no version, or register a name that is taken."""
+    """Import the given extensions, and return all extensions that this process has imported. Raise InvalidInput if a
+    module cannot be imported, has no version, or registers a name that is taken."""
     faults = []
     for module in modules:
         if module not in _loaded:
@@ -58,8 +58,9 @@ def loaded_extensions() -> tuple[Extension, ...]:
 
 
 def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
-    """Raise ValueError if an extension of a stage, named as `module==version`, is not loaded, or is loaded in another
-    version and `same_version` is required, as in training. Nothing is imported."""
+    """Raise ValueError if an extension of a stage, given as `module==version`, has not been imported. With
+    `same_version`, which training needs, also raise ValueError if it was imported in another version. Nothing is
+    imported here."""
     faults = []
     for name in named:
         module, _, version_then = name.partition("==")

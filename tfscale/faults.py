@@ -1,4 +1,4 @@
-"""Faults in the user's input. They are collected, so that all faults are reported at once, and formatted here."""
+"""Faults, which are errors in the user's input, and exceptions that report all faults together."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ PREEMPTED = 75
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault in the user's input, with the setting at fault and a suggested fix."""
+    """Error in the user's input, with the setting that is wrong and a suggested fix."""
 
     key: str
-    """Setting, group or option at fault, or an empty string if the fault has none."""
+    """Name of the setting, configuration group or command-line option that is wrong, or an empty string."""
     value: object | None
     """Value of `key` that the message shows, or None to show no value."""
     rule: str
@@ -26,7 +26,7 @@ class Fault:
     hint: str = ""
     """Suggested fix, or an empty string if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads, whose faults may be the cause of this fault."""
+    """Other keys that the rule reads. A fault of one of these keys may be the cause of this fault."""
     location: str = ""
     """File and line of the value, or an empty string if they are unknown."""
 
@@ -36,12 +36,12 @@ class Fault:
         rule = f"{self.rule}; try {self.hint}" if self.hint else self.rule
         return without_password(": ".join(filter(None, (self.location, about, rule))))
 
-    def below(self, part: str) -> "Fault":
-        """Return this fault with `part.`, such as `optim.`, before its key and the keys in `reads`. An empty `part`
-        changes nothing."""
-        if not part:
+    def below(self, prefix: str) -> "Fault":
+        """Return a copy of this fault with `prefix.` before its key and before the keys in `reads`. If `prefix` is
+        empty, return the fault itself."""
+        if not prefix:
             return self
-        return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
+        return replace(self, key=f"{prefix}.{self.key}", reads=tuple(f"{prefix}.{key}" for key in self.reads))
 
 
 class InvalidInput(ValueError):
@@ -70,8 +70,8 @@ class UserFault(Exception):
 
 @contextmanager
 def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
-    """Return a context manager that converts errors of the given types, ValueError by default, to UserFault. The faults
-    name the file, option or part of the configuration in `about`, if it is not empty."""
+    """Return a context manager that converts errors of the given types, by default ValueError, to UserFault. The
+    messages begin with `about`, such as the name of a file or option, if it is not empty."""
     kinds = kinds or (ValueError,)
     try:
         yield

@@ -73,7 +73,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder next to `path`. If the block succeeds, rename the folder to `path`, otherwise remove it."""
+    """Yield an empty folder next to `path`. Rename the folder to `path` if the `with` block succeeds, otherwise remove
+    it."""
     aside = path.with_name(f".{path.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -86,7 +87,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`, which is created if missing, until the context or process ends."""
+    """Hold an exclusive lock on a file, which is created if missing, until the `with` block or the process ends."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -115,17 +116,16 @@ def sha256_of_all(paths: Sequence[Path]) -> list[str]:
 
 
 class CachedDigest:
-    """A cached hash of a list of files, which is valid until the path, size, modification time or inode of a file
+    """Cached hash of a list of files. The hash is valid until the path, size, modification time or inode of a file
     changes.
 
-    The hash is stored in `folder`, in a file whose name is derived from these attributes. Because of this cache, large
-    corpora are not hashed again each time a plan is shown. Nothing is stored if `folder` is None or the files are
-    smaller than 64 MiB in total.
+    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that large corpora are not
+    hashed again each time a plan is shown. Nothing is stored if `folder` is None, or if the files have less than 64 MiB
+    in total.
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
-        """Read the attributes of the files. The argument `kind` distinguishes different kinds of hashes of the same
-        files.
+        """Read the attributes of the files. The text `kind` distinguishes several hashes of the same files.
 
         Raises:
             OSError: a file does not exist.
@@ -148,8 +148,8 @@ class CachedDigest:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash, unless a file was modified less than SETTLED_SECONDS before, or the folder is not
-        writable."""
+        """Store the hash. Nothing is stored if a file was modified in the last `SETTLED_SECONDS` before its attributes
+        were read, or if the folder is not writable."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

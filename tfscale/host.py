@@ -1,4 +1,4 @@
-"""CPU cores, peak memory and quick exit of this process."""
+"""Functions that return the CPU cores and the peak memory of this process, and that exit it quickly."""
 
 import gc
 import os

@@ -25,10 +25,10 @@ class Range:
     what: str = ""
     """Name of the quantity in messages, such as "a fraction"."""
     such_as: str = ""
-    """Allowed value that messages suggest as an example."""
+    """Valid value that messages suggest."""
     read: Callable[[Any], Any] | None = None
-    """Function that converts a user's value, such as text, to a number before the check, or None if no conversion is
-    needed."""
+    """Function that converts the user's value, such as text, to a number before the check, or None to check the value
+    itself."""
 
     def fault(self, value: float) -> str | None:
         """Return the condition that the number violates, as text such as `must be at least 1`, or None if the number is

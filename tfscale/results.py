@@ -27,9 +27,9 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.status import status_of
 
 _WHERE = ("experiment", "arm", "title", "size", "role", "seed", "key")
-"""Columns that identify the stage, in frames with one or more rows per stage."""
+"""Columns that identify the stage of a row."""
 _OF_ROWS = ("experiment", "size", "arm", "title", "kind", "key", "seeds")
-"""Columns that identify the row, in frames with one row per size of an arm."""
+"""Columns that identify the arm and size of a row that is averaged over seeds."""
 _OF_COSTS = (*_OF_ROWS, "status", "parameters", "loss", "perplexity", "perplexity_low", "perplexity_high",
              "bits_per_byte", "optimizer_share")  # fmt: skip
 
@@ -38,16 +38,16 @@ _OF_COSTS = (*_OF_ROWS, "status", "parameters", "loss", "perplexity", "perplexit
 class Results:
     """Results of the experiments in a runs folder.
 
-    All frames have a column `experiment`. It identifies the experiment by the name of the schedule and the key of the
-    chain. Unless a column says otherwise, FLOPs are model FLOPs, and costs include the costs of all ancestors. Losses
-    are in nats per token. Unknown values are NaN or None.
+    The column `experiment` of each frame contains the name of the schedule and the key of the chain. Unless the name of
+    a column says otherwise, FLOPs are model FLOPs, and costs include the costs of all ancestors. Losses are in nats per
+    token. Unknown values are NaN or None.
     """
 
     runs: Path
     experiments: tuple[Recorded, ...]
     noise_floor: float | None = None
-    """Difference of losses in nats below which two runs count as equal, or None if it is unknown. It is used only for
-    comparisons in which both sides have one seed."""
+    """Difference of losses in nats per token below which two runs count as equal, or None if it is unknown. It is used
+    only to compare two arms that have one seed each."""
 
     @cached_property
     def stages(self) -> pd.DataFrame:
@@ -78,13 +78,13 @@ class Results:
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """One row per size of each arm, with the final perplexity, the cumulative and marginal costs, and the cost of
-        all sizes up to this size (`family`), averaged over seeds."""
+        """One row per arm and size, averaged over seeds, with the final perplexity, the cumulative and marginal costs,
+        and the cost of all sizes up to this size (`family`)."""
         return self._rows.filter(regex=f"^({'|'.join(_OF_COSTS)}|(cumulative|marginal)_.*|family.*)$")
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per comparison of a size of an arm with the chain, with costs at equal perplexity, perplexities at
+        """One row per arm and size, which compares the arm with the chain: costs at equal perplexity, perplexities at
         equal compute, the outcome, and the verdict on the size as text. Runs that the arm shares with the chain, and
         runs that cannot be compared yet, are omitted."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])

@@ -1,11 +1,11 @@
-"""Training cost that is recorded in checkpoints, events and results."""
+"""Training cost, as recorded in checkpoints, events and results."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Training cost of a stage including all of its ancestors, or a part of this cost."""
+    """Training cost of a stage and all of its ancestors, or the difference between two such costs."""
 
     tokens: int = 0
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
@@ -15,11 +15,10 @@ class Totals:
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy in joules during `seconds`, as measured by the devices; None if the energy of any of the stages is
-    unknown."""
+    """Energy in joules that the devices measured during `seconds`, or None if the energy of a stage is unknown."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
-    """FLOPs of optimizer updates, which `flops` does not include. None if a stage was imported, or was recorded by a
-    version that did not count them."""
+    """FLOPs of optimizer updates, which `flops` does not include. None if a stage was imported, or if the version of
+    tfscale that trained it did not count them."""
 
     @property
     def spent_on_updates(self) -> int | None:

@@ -40,8 +40,8 @@ def from_known(kind: type[T], values: Any) -> T:
     another version may have written, are ignored.
 
     Raises:
-        ValueError: a field without a default is missing, has another type or is out of range, or `values` is not a
-            dictionary.
+        ValueError: `values` is not a dictionary, a field without a default is missing, or a field has another type or
+            is out of range.
     """
     made: T = _from_json(kind, values)
     check_fields(made)
@@ -99,8 +99,8 @@ def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
 
 
 def _outside(value: Any, kind: Any) -> str | None:
-    """Return a description of the annotated range if a number is outside this range, and None otherwise. The annotation
-    may be `X | None`."""
+    """Return the condition that a number violates if it is outside the range in its annotation, and None otherwise. The
+    annotation may be `X | None`."""
     for each in (kind, *typing.get_args(kind)):
         if typing.get_origin(each) is typing.Annotated and value is not None:
             return next((item.fault(value) for item in each.__metadata__ if isinstance(item, Range)), None)

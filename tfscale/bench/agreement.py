@@ -1,4 +1,4 @@
-"""Comparison of a device's losses and gradients with float64 results of the CPU, and bounds on their errors."""
+"""Comparison of the losses and gradients of a device with float64 results of the CPU, and bounds on the errors."""
 
 import contextlib
 import math
@@ -20,10 +20,11 @@ OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
 """Bound on the largest relative error among the gradients of all parameters, by precision."""
 LOSS_BOUND_NATS = 5e-2
-"""Bound in nats on the difference between the final validation losses of two stages with the same spec that were run
-differently. Rounding alone causes differences of 0.01 to 0.02 nats."""
+"""Bound in nats per token on the difference between the final validation losses of two stages with the same spec, one
+of which was interrupted or run with other settings. Rounding alone causes differences of 0.01 to 0.02 nats."""
 PEAK_SHARE = 0.10
-"""Bound on the difference between the measured and the planned peak memory of a step, relative to the planned one."""
+"""Bound on the difference between the measured and the planned peak memory of a step, as a fraction of the planned
+memory."""
 SEQUENCES = 3
 
 
@@ -70,8 +71,9 @@ class Errors:
     losses: float
     """Relative error of the losses per sequence."""
     loss_error: float
-    """Absolute error of the mean loss in nats."""
+    """Absolute error of the mean loss in nats per token."""
     gradients: float
+    """Largest relative error among the gradients of all parameters."""
     worst_gradient: str
     """Name of the parameter whose gradient has the largest error."""
     unequal: tuple[str, ...]
@@ -79,13 +81,13 @@ class Errors:
     differs."""
 
     def within(self, precision: Precision) -> bool:
-        """Return True if the bounds for a precision hold. NaN exceeds every bound."""
+        """Return whether the errors are within the bounds for a precision. NaN exceeds every bound."""
         return self.losses <= OUTPUTS[precision] and self.gradients <= GRADIENTS[precision]
 
 
 def make_reference(config: ModelConfig) -> Reference:
-    """Return a random batch, and the losses and gradients of a newly initialized model for this batch in float64. Every
-    call returns the same batch and model for the same config."""
+    """Return a random batch, and the losses and gradients of a newly initialized model for this batch in float64. The
+    batch and the initial weights are the same in every call with the same config."""
     shape = (SEQUENCES, config.context + 1)
     tokens = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(1))
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
@@ -97,8 +99,8 @@ def make_reference(config: ModelConfig) -> Reference:
 
 
 def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cpu", "cuda"]) -> Errors:
-    """Compute the losses and gradients of a training step on a device, and return their errors. The step runs twice, to
-    check whether the results are bit-equal."""
+    """Compute the losses and gradients of a training step on a device, and return the errors relative to the reference.
+    The step runs twice, to check whether the results are bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
     model.recompute = way.recompute
@@ -145,8 +147,8 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 
 def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
-    """Return the largest relative error among tensors with the same names, where NaN counts as the largest, and the
-    name of the tensor."""
+    """Return the largest relative error (`relative`) among tensors of the same name, and the name of the tensor with
+    this error. NaN counts as the largest error."""
     assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
     errors = {name: relative(values[name], expected[name]) for name in expected}
     name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))

@@ -1,4 +1,4 @@
-"""Execution of functions in separate processes, and measurement of their peak memory (Linux)."""
+"""Functions that run another function in a separate process, and that measure the peak memory of a function."""
 
 import ctypes
 import gc
@@ -18,7 +18,7 @@ KNOWN = sys.platform == "linux"
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
     """Run a top-level function of a module in a separate process, and return the result of the function."""
-    # Children of a fork server start with everything imported and without the memory of other children.
+    # Children of a fork server start with the preloaded module, and without the memory of other children.
     server = get_context("forkserver")
     server.set_forkserver_preload(["tfscale.bench.step"])
     with ProcessPoolExecutor(1, mp_context=server) as pool:
@@ -26,9 +26,9 @@ def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
 
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
-    """Call `run` and return the increase of this process's resident memory in bytes, from before the call to the peak.
-    `warm_up`, if given, is called first, so that persistent buffers are not counted. The process should not be used for
-    other work, because glibc is set to return freed memory immediately."""
+    """Call `run` and return its peak memory in bytes: the largest resident memory of this process during the call,
+    minus the resident memory before the call. `warm_up`, if given, is called first, so that persistent buffers are not
+    counted. The process should not be used for other work, because glibc is set to return freed memory immediately."""
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:
         warm_up()

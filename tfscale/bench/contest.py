@@ -1,5 +1,5 @@
-"""Measurement of contestants, the implementations that a benchmark compares, in alternating turns. A matrix product is
-measured in the same rounds, and the speed of this product is taken as the peak."""
+"""Measurement of the contestants of a benchmark, which are the implementations that it compares. Contestants take turns
+in rounds. A matrix product takes part in all rounds, and its speed is taken as the peak of the device."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Contestant:
     tokens: int
     figures: Callable[[], dict[str, float]] = dict
     """Function that returns further measurements by name, called after all rounds."""
-    close: Callable[[], object] | None = None
+    close: Callable[[], object] = lambda: None
     """Function that frees the contestant's resources, called after all rounds and before any further measurements."""
 
 
@@ -44,8 +44,7 @@ def measure_case(
     found = take_turns(turns, *((0.0, 2) if settings.quick else (seconds, least)))
     del turns, product  # free the matrices, which must not be counted as memory
     for each in contestants:
-        if each.close:
-            each.close()
+        each.close()
     peak = product_flops / median(found[MATRIX_PRODUCT])
     for each in contestants:
         typical = median(found[each.name])
@@ -55,7 +54,8 @@ def measure_case(
 
 
 def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float]:
-    """Return a function that multiplies square matrices in the precision of training, and the FLOPs of one call."""
+    """Return a function that multiplies square matrices in the precision of training, and the FLOPs of one call of this
+    function."""
     side = 8192 if settings.on_cuda else 2048
     a, b = (torch.randn(side, side, device=settings.device, dtype=settings.dtype) for _ in range(2))
     out = torch.empty_like(a)

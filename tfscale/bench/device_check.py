@@ -1,5 +1,5 @@
-"""Check of a device: whether its results agree with float64, whether a stopped stage resumes correctly, and whether the
-peak memory agrees with the planned memory."""
+"""Checks of a device: its results must agree with float64, a stopped stage must resume correctly, and the peak memory
+must agree with the planned memory."""
 
 import shutil
 import signal
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one part of the check of a device."""
+    """Result of a check, with a description for the user."""
 
     name: str
     ok: bool
@@ -39,8 +39,8 @@ class Outcome:
 
 
 def check_device(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
-    """Yield the outcome of each part of the check. On a CPU, models are smaller, nothing is compiled, and the peak
-    memory is not checked."""
+    """Check a device, and yield the outcome of each check. On a CPU, models are smaller, no model is compiled, and the
+    peak memory is not checked."""
     yield from _agreement(device)
     yield _resume(device)
     if device == "cuda":  # the memory of a CPU process is not counted exactly
@@ -56,7 +56,7 @@ def _agreement(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
                 continue
             try:
                 found = measure_errors(reference, way, device)
-            except Exception as error:  # of any type, from a compiler or driver; the other ways are still checked
+            except Exception as error:  # of a compiler or driver, of any type; later checks still run
                 yield Outcome(name, False, f"{way}: {type(error).__name__}: {str(error)[:300]}")
                 continue
             bits = "repeats bit for bit" if not found.unequal else "repeats up to rounding"
@@ -86,9 +86,9 @@ class Resumed:
 
 
 def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
-    """Train a small stage twice in processes like those of `tfscale run`, once without interruption and once with a
-    stop and a resumption, and compare the results. Raise StageFailed if a process fails, or if in `STOPS` attempts the
-    stage is done before it can be stopped."""
+    """Train a small stage twice in processes like those of `tfscale run`, once without interruption and once stopped
+    and resumed, and compare the results. Raise StageFailed if a process fails, or if all `STOPS` attempts to stop the
+    stage come too late."""
     spec = small_stage(RunSpec(data_dir="../data", device=device, threads=1), STEPS[device])
     with TemporaryDirectory() as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"

@@ -1,4 +1,4 @@
-"""Runner of the parts of a benchmark, one after another. A part is a module with a function `measure`.
+"""Execution of a benchmark, whose parts are modules with a function `measure`.
 
 `python -m tfscale.bench.run MODULE SETTINGS` runs one part, and prints its results as lines of JSON.
 """
@@ -48,11 +48,11 @@ def run(
     parts: Mapping[str, str],
     settings: Settings,
     tell: Callable[[Found], None],
-    variables: Mapping[str, str] = children.NO_VARIABLES,
+    variables: Mapping[str, str] | None = None,
 ) -> Result:
-    """Run each part of a benchmark in a separate process. `parts` contains the module of each part by name, and
-    `variables` are added to the environment of the processes. Pass each row or note to `tell`, and return all rows and
-    notes. After Ctrl-C or SIGTERM, return the rows and notes found so far."""
+    """Run the parts of a benchmark one after another, and return all rows and notes. After Ctrl-C or SIGTERM, those
+    found so far are returned. Each part runs in a separate process, to whose environment `variables` are added. `parts`
+    contains the modules of the parts by name, and `tell` is called with each row or note as soon as it is found."""
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
     def take(found: Found) -> None:
@@ -92,7 +92,9 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], variables: Mapping[str, str]) -> int:
+def _measure_apart(
+    module: str, settings: Settings, take: Callable[[Found], None], variables: Mapping[str, str] | None
+) -> int:
     command = until_input_ends(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
     process = children.start(command, children.environment(variables, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None
@@ -107,7 +109,7 @@ def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Set up this process, and yield the measurements of a module, or a note if a library is missing."""
+    """Set up this process and yield the measurements of a part of a benchmark, or a note if a library is missing."""
     settings.apply()
     try:
         part = import_module(module)

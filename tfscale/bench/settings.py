@@ -1,4 +1,4 @@
-"""Settings of a benchmark, and the setup of a process according to these settings."""
+"""Settings of a benchmark, and functions that apply them to this process."""
 
 import contextlib
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Settings:
     """True to use small sizes and few rounds, which only tests the benchmark."""
     threads: int
     case: str = ""
-    """Substring, in upper or lower case, of the names of the cases to measure. An empty string selects all cases."""
+    """Text that the names of the cases to measure contain, in upper or lower case. An empty text selects all cases."""
 
     @property
     def on_cuda(self) -> bool:
@@ -38,7 +38,7 @@ class Settings:
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Return whether the given name of a case contains the setting `case`, in upper or lower case."""
+        """Return whether a case is to be measured, given its name."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
@@ -69,13 +69,13 @@ class Settings:
         return (perf_counter() - started) / runs
 
     def take_turn(self, run: Callable[[], object]) -> float:
-        """Run a function repeatedly for one turn, or once with `quick`, and return the mean seconds per run."""
+        """Call a function repeatedly for one turn, or once with `quick`, and return the mean seconds per call."""
         return self.time(run, 0.0 if self.quick else TURN_SECONDS)
 
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
-    """Return benchmark settings from command-line options. `auto` selects CUDA if a device is available, and 0 threads
-    means one thread per core. Raise ValueError if `cuda` is not available."""
+    """Return the settings for command-line options. The device `auto` is CUDA if a CUDA device is available, and 0
+    threads are one thread per core. Raise ValueError if the device is `cuda` and none is available."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ValueError("--device=cuda: must be auto or cpu, because torch finds no CUDA device")

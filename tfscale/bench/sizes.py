@@ -46,15 +46,15 @@ class Size:
 
 TINY_1 = Size("tiny n=24", tokenformer(24, 4, 64, 4, 128, 2048), transformer(4, 51, 3, 128, 2048), 32, 128)
 TINY_4 = Size("tiny n=360", tokenformer(360, 4, 64, 4, 128, 2048), transformer(4, 164, 4, 128, 2048), 32, 128)
-"""Size of the last stage of a chain with d = 64 and 4 layers. `TINY_1` is the size of the first stage of this chain."""
+"""Size of the last stage of a chain with model width 64 and 4 layers. `TINY_1` is the size of the first stage."""
 PROGRESSIVE_1 = Size(
     "progressive_tiny 25K", tokenformer(16, 2, 32, 2, 64, 257), transformer(2, 27, 1, 64, 257), 8, 64, 1
 )
 PROGRESSIVE_4 = Size(
     "progressive_tiny 254K", tokenformer(240, 2, 32, 2, 64, 257), transformer(2, 96, 2, 64, 257), 8, 64, 1
 )
-"""Size of the last stage of conf/schedule/progressive_tiny.yaml, trained with one thread as in that schedule.
-`PROGRESSIVE_1` is the size of the first stage of this schedule."""
+"""Size of the last stage of conf/schedule/progressive_tiny.yaml, with one thread as in this schedule. `PROGRESSIVE_1`
+is the size of the first stage."""
 PAPER = {
     "124M": (tokenformer(576), transformer(12, 768, 12)),
     "354M": (tokenformer(2140), transformer(24, 1024, 16)),

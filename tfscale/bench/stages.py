@@ -1,5 +1,5 @@
-"""Small stages on a synthetic corpus, and processes that train and grow stages, with the formats and commands of
-`tfscale data prepare` and of the orchestrator, but without the libraries that these commands need."""
+"""Small stages on a synthetic corpus, and processes that train and grow them. Their files and commands are those of
+`tfscale data prepare` and `tfscale run`, but they need only the libraries that training needs."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -98,7 +98,7 @@ def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: floa
 
 
 class StageFailed(Exception):
-    """Error raised when the process of a stage ends with an unexpected exit code or too early."""
+    """Error raised if the process of a stage ends with an unexpected exit code, or before it can be stopped."""
 
 
 @dataclass(frozen=True)

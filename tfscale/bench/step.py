@@ -40,8 +40,8 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure training steps of the model sizes for the device whose names contain `settings.case`, and yield the
-    results. A contestant for which `start` raises ImportError or torch.OutOfMemoryError is skipped."""
+    """Yield measurements of training steps, for each model size of the device that `settings.case` selects. Contestants
+    for which `start` raises ImportError or torch.OutOfMemoryError are skipped with a note."""
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
             its = replace(settings, threads=size.threads or settings.threads)
@@ -75,8 +75,8 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the figure `peak_bytes` of training steps on the CPU, measured in a separate process. Return an empty
-    dictionary if the peak memory cannot be measured on this system."""
+    """Measure the peak memory of training steps on the CPU in a separate process, and return it in bytes as the figure
+    `peak_bytes`. The dictionary is empty if the peak memory cannot be measured on this system."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 

@@ -1,4 +1,4 @@
-"""Tables of benchmark results for the terminal and for Markdown, and output of the results to files."""
+"""Tables of benchmark results for the terminal and for Markdown, and a function that writes files of results."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -84,8 +84,7 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
 
 
 def write_files(folder: Path, device: str, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files named bench_<device><suffix> and return their paths. `contents` contains the content of each file by
-    suffix."""
+    """Write a file bench_<device><suffix> for each suffix and content in `contents`, and return the paths."""
     stem = f"bench_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}"
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, content in contents.items():

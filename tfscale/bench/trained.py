@@ -1,4 +1,4 @@
-"""Models for training benchmarks. Their training steps do the same work as the steps of a training process."""
+"""Models for training benchmarks. A training step does the same work as in `tfscale run`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,14 +62,14 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """Kind of model and optimizer in a training benchmark, which can be built in any size of the benchmark."""
+    """Implementation of a model with an optimizer, which a training benchmark builds in several sizes."""
 
     name: str
     family: Family
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """Return the config of the model of this family in a size of the benchmark."""
+        """Return the config of the model in a size of the benchmark."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
@@ -87,14 +87,15 @@ class Entry:
 def planned_memory(
     config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none", kernels: bool = False
 ) -> int:
-    """Return the memory in bytes that is planned for a training step with micro-batches of `sequences` sequences."""
+    """Return the memory in bytes that `tfscale.models.counts.memory` predicts for a training step with micro-batches of
+    `sequences` sequences."""
     on_cuda = device == "cuda"
     execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda, kernels=kernels)
     return memory(config, execution).total
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
-    """Return random inputs [sequences, time] and targets [sequences, time]."""
+    """Return a batch of random tokens: inputs [sequences, time] and targets [sequences, time]."""
     tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=device)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
@@ -102,7 +103,7 @@ def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Te
 def make_product_model(
     config: ModelConfig, size: Size, settings: Settings, optimizer: Optimizer = OPTIMIZER
 ) -> TrainedModel:
-    """Return a new model of this package, compiled on CUDA, with an optimizer and a random batch."""
+    """Return a new model of tfscale, which is compiled on CUDA, with an optimizer and a random batch."""
     model = build_model(config, seed=0, device=settings.device)
     if settings.on_cuda:
         model.compile_parts()

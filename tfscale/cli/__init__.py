@@ -1,2 +1,2 @@
 """Command line of tfscale. If a request cannot be carried out, the functions of this package raise UserFault with all
-faults that were found, and `tfscale.cli.streams` prints the faults."""
+faults, and `tfscale.cli.streams` prints the faults."""

@@ -1,4 +1,5 @@
-"""The command `tfscale advise`, which recommends whether to grow, from which size, and with which budgets."""
+"""The command `tfscale advise`, which recommends whether to grow a model, from which size, and how to divide a
+budget."""
 
 import shlex
 from collections.abc import Sequence
@@ -33,9 +34,9 @@ from tfscale.text import count, duration, scientific
 def advise(
     common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
 ) -> int:
-    """Print advice on whether to grow, or list the runs to train if there are not enough finished runs for advice, and
-    return the exit code. With `run_missing`, train these runs first and then print the advice. Exactly one of
-    `amounts`, the values of `--flops`, `--hours` and `--dollars`, must be set."""
+    """Print advice on whether to grow, and return the exit code. If there are not enough finished runs for advice, list
+    the runs to train or, with `run_missing`, train them first. `amounts` contains the budget by option (`--flops`,
+    `--hours`, `--dollars`); all values but one must be None."""
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))

@@ -1,5 +1,6 @@
-"""Definition of the commands on single stages, and of the groups `tfscale data` and `tfscale store`. The code of a
-command is imported when the command is used, as in `tfscale.cli.main`."""
+"""Definition of the commands `tfscale grow`, `generate`, `import`, `export` and `eval`, and of the command groups
+`tfscale data` and `tfscale store`. The code of a command is imported when the command is used, as in
+`tfscale.cli.main`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,5 @@
-"""Command-line arguments that commands share: overrides, configuration folder, and output format."""
+"""Command-line arguments that commands share (overrides, configuration folder, output format), and the decorator that
+defines a command."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ CHAIN = "chain"
 
 @dataclass(frozen=True)
 class Common:
-    """Values of the arguments that commands share."""
+    """Values of the command-line arguments that commands share."""
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None
@@ -41,9 +42,9 @@ class Common:
         return compose(self.overrides, self.config_dir)
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
-        """Return the plan of the experiment that the overrides describe. If settings have faults, raise UserFault with
-        all of them, and also with the faults of the corpus and those that `ready` yields for the experiment. `ready` is
-        not called if the settings have no faults."""
+        """Return the plan of the experiment that the overrides describe, or raise UserFault with all faults of the
+        settings and the corpus. If settings have faults, the faults that `ready` yields for the experiment are added,
+        so that the user sees them together."""
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
         from tfscale.faults import UserFault
@@ -61,8 +62,8 @@ class Common:
             raise UserFault(with_places(fault.faults, self.overrides, self.config_dir)) from fault
 
     def finished_stages(self, names: str) -> "list[FinishedStage]":
-        """Return the finished stages that `names` selects: names separated by commas, or `chain` for all finished
-        stages of the schedule's chain."""
+        """Return finished stages. `names` contains the names of stages, separated by commas, or is `chain` for all
+        finished stages of the schedule's chain."""
         from tfscale.config.compose import runs_dir
         from tfscale.faults import UserFault, user_faults
         from tfscale.interop.finished import open_finished
@@ -104,8 +105,8 @@ def _shared(
     config_dir: Annotated[
         Path | None,
         Option(
-            help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped "
-            "ones",
+            help="Read configuration groups from this folder before conf/ and the shipped groups; none: read only the "
+            "shipped groups",
             metavar="DIR",
         ),
     ] = None,
@@ -119,10 +120,9 @@ SHARED = inspect.signature(_shared).parameters
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(SHARED)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that registers a function as a command of a Typer group, by default under the name of the
-    function. The command has the shared arguments in `takes` and the arguments of the function. The function is called
-    with the values of the shared arguments as a `Common`, followed by its own arguments, and must return the exit
-    code."""
+    """Return a decorator that registers a function as a command of a Typer group. The command has the shared arguments
+    named in `takes`, whose values the function receives as a `Common`, and the further arguments of the function. The
+    function must return the exit code. Its name is the default name of the command."""
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         @wraps(function)

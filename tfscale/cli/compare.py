@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.analysis.answer import Answer, answer_of
+from tfscale.analysis.answer import answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.documents import to_html, write_comparison
@@ -43,7 +43,7 @@ def compare(
     submit: Path | None = None,
     checkpoints: bool = False,
 ) -> int:
-    """Compare a chain with its baselines, write and print the comparison, and return the exit code."""
+    """Compare the chain with its baselines, write and print the comparison, and return the exit code."""
     plan = plan_with(common, baseline)
     if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
@@ -78,15 +78,15 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
 
 
 def _command(common: Common, baseline: str) -> str:
-    """Return the command that trains and compares the arms, without folders of this machine."""
+    """Return the command that trains and compares the arms, without the paths of this machine."""
     place = ["--config-dir", shareable_path(common.config_dir)] if common.config_dir else []
     arms = ["--baseline", baseline, "--run-missing"]
     return shlex.join(["tfscale", "compare", *arms, *place, *shareable_overrides(common.overrides)])
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of the chain that the overrides describe and of the baselines, whose names in `baseline` are
-    separated by commas."""
+    """Return the plan of the chain that the overrides describe, together with the baselines in `baseline`, a list of
+    names separated by commas."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -94,8 +94,8 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Compare the finished stages of a plan. Print the names of the unfinished stages and how to train them. Raise
-    UserFault if no stage of the chain is finished."""
+    """Return the comparison of the finished stages of a plan, and print which stages are unfinished. Raise UserFault if
+    no stage of the chain is finished."""
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
@@ -119,8 +119,8 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write the files of a comparison, and return their paths. If `out` is None, write them to the runs folder, record
-    the plan there, and send new measurements to the tracker."""
+    """Write files of a comparison by calling `write` with the folder `out`, and return their paths. If `out` is None,
+    use a folder in the runs folder, record the plan there, and send new measurements to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn
@@ -140,23 +140,20 @@ def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Pat
 def _show(comparison: Comparison, written: Sequence[Path]) -> None:
     answered = answer_of(comparison)
     say(answered.sentence)
-    console.print(answer_rows(answered, comparison.title))
+    arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
+    elsewhere = "all columns are in table.md and --json"
+    rows = FittedTable(comparison.title, ["size"], arms, caption=answered.note, elsewhere=elsewhere)
+    for row in answered.rows:
+        rows.add_row(*row)
+    console.print(rows)
     console.print(comparison_rows(comparison.table, "all arms"))
     say(*family_sentences(comparison.families, comparison.price))
     say(*verdicts(comparison.table), *basis(comparison.table))
     say(f"Figure: {' '.join(caption(comparison.arms))}", *map(str, written))
 
 
-def answer_rows(answered: Answer, title: str) -> FittedTable:
-    """Return the table that states for each size and arm whether the chain is better, level or worse."""
-    arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
-    rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
-    for row in answered.rows:
-        rows.add_row(*row)
-    return rows
-
-
 def comparison_rows(compared: Table, title: str) -> FittedTable:
+    """Return a table with the perplexity, the costs and the speed-up of each arm at each size."""
     rows = FittedTable(
         title,
         ["size", "arm"],

@@ -7,7 +7,7 @@ adds a space after a single candidate, but not after the common prefix of severa
 
 import os
 import typing
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -15,16 +15,16 @@ import typer
 from tfscale.faults import UserFault
 
 
-def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None:
+def skip_equals_sign() -> None:
     """Make bash complete the text after `=` when bash passes `=` itself as the word to complete."""
-    words, place = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
+    words, place = os.environ.get("COMP_WORDS", "").split("\n"), os.environ.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
-        environment["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
-        environment["COMP_CWORD"] = str(int(place) + 1)
+        os.environ["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
+        os.environ["COMP_CWORD"] = str(int(place) + 1)
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the configuration keys, groups and values that complete the beginning of an override."""
+    """Return the completions of an override: configuration groups, keys, or values of a key."""
     from tfscale.config.folders import config_folders, group_options
 
     before: Sequence[str] = context.params.get("overrides") or ()
@@ -39,7 +39,8 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the groups and keys that begin with `begun`, each up to the next dot, and the values of a single match."""
+    """Return the groups and keys that begin with `begun`, each up to the next dot. If there is only one, its values are
+    added."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -67,15 +68,14 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return the completions of the last name in a list of baselines that are separated by commas."""
+    """Return the completions of a comma-separated list of baselines."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the completions of the last name in a list of stages that are separated by commas. Stages are looked up in
-    the folder runs/."""
+    """Return the completions of a comma-separated list of stages. Only stages in the folder runs/ are offered."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 1000
-"""Width in characters of output that does not go to a terminal. With this width, lines are not wrapped and tables have
-all columns in log files."""
+"""Width in characters of output that does not go to a terminal, such as a log file. With this width, lines are not
+wrapped and tables have all columns."""
 PROSE_WIDTH = 120
 """Maximum width of running text in characters."""
 _BRACKET = re.compile(r" (?=[\[(])")
-"""Pattern of positions at which a cell such as `5.98 [5.84, 6.12]` can be broken into two lines."""
+"""Pattern of the space at which a cell such as `5.98 [5.84, 6.12]` is broken into two lines."""
 
 console = Console(highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -24,7 +24,7 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 def leave_stdout(alone: bool) -> None:
-    """Send text and tables to standard error if `alone` is True, or to standard output otherwise."""
+    """Print text and tables on standard error if `alone` is True, otherwise on standard output."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
         # None: the current width of the terminal.
@@ -37,34 +37,36 @@ def prose_width() -> int:
 
 
 def say(*lines: str, prefix: str = "") -> None:
-    """Print each line after the prefix, without markup and without wrapping."""
+    """Print each line with the prefix before it. Markup is not interpreted, and lines are not wrapped."""
     for line in lines:
         console.print(prefix + line, markup=False, soft_wrap=True)
 
 
 def answer(document: object) -> None:
-    """Print a document as JSON on standard output, for the option --json."""
+    """Print the document of the option --json on standard output."""
     print(as_json(document))
 
 
 def as_json(document: object) -> str:
-    """Return a document as indented JSON, with null for non-finite numbers."""
+    """Return a document, which may contain dataclasses and paths, as indented JSON. Non-finite numbers become null."""
     from pydantic_core import to_jsonable_python
 
     return json.dumps(to_jsonable_python(document, inf_nan_mode="null"), indent=2, allow_nan=False)
 
 
 class FittedTable:
-    """Table that adapts to the available width. Columns in `left` are left-aligned, and columns in `right`
-    right-aligned.
+    """Table that adapts to the available width.
 
-    If the table is too wide, text in brackets moves to a second line of the cell. If that is not enough, spare columns
-    are omitted. A line below the table names them and says, with the text `elsewhere`, where all columns are. If the
-    key columns alone are too wide, their text is wrapped. A spare column with only empty cells is always omitted.
+    If the table is too wide, text in brackets moves to a second line of the cell. If the table is still too wide, spare
+    columns are omitted, and a line below the table names them. If the columns that remain are too wide, their text is
+    wrapped. A spare column with only empty cells is always omitted.
 
     Args:
-        spare: headings of columns that can be omitted, least important first. All others are key columns. If None, all
-            right-aligned columns except the first are spare, and the last column is the least important.
+        left: headings of the left-aligned columns.
+        right: headings of the right-aligned columns, which follow the left-aligned columns.
+        spare: headings of columns that can be omitted, least important first. By default, these are all right-aligned
+            columns except the first, and the last column is the least important.
+        elsewhere: text below a table with omitted columns that says where all columns are.
     """
 
     def __init__(
@@ -83,12 +85,12 @@ class FittedTable:
         self._sections: set[int] = set()
 
     def add_row(self, *cells: str) -> None:
-        """Add a row. If there are fewer cells than columns, the last cells are empty."""
+        """Add a row. Cells that are not given are empty."""
         assert len(cells) <= len(self._headings)
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """End a section, so that a line separates the next row from the previous row."""
+        """Draw a line below the last row."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:

@@ -1,4 +1,5 @@
-"""Dashboard of a running plan. It shows lineages, active stages, the training loss, compute used, and time left."""
+"""Dashboard of a running plan, which shows the lineages, the active stages, the training loss, the compute used, and
+the time left."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ _NARROW = 60
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return, for each state of a stage, the character that represents the state in the console's encoding."""
+    """Return the characters that represent the states of stages in the encoding of the console, by state."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
@@ -108,8 +109,8 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a stage and its ancestors over model FLOPs as bars. The highest tenth of the bars
-        is clipped."""
+        """Draw the training losses of a stage and its ancestors over model FLOPs as bars. Losses above the 90th
+        percentile are drawn as bars of full height."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return
@@ -154,7 +155,7 @@ def name_of(plan: Plan, stage: Stage) -> str:
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Yield texts with the speed, MFU, memory and remaining time of a stage, without unknown values."""
+    """Yield the speed, MFU, memory and remaining time of a stage as texts. Unknown values are omitted."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"
@@ -168,7 +169,8 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield texts with the compute used so far, and with the time left for the chain and for all arms."""
+    """Yield the compute used so far, and the time left for the chain and for all arms, as texts. Unknown times are
+    omitted."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

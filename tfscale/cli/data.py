@@ -22,9 +22,9 @@ from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, p
 from tfscale.text import count
 
 LINE_SECONDS = 10.0
-"""Minimum number of seconds between two lines of progress in the same phase, if there is no terminal."""
+"""Minimum time in seconds between two lines of progress in the same phase, if the output is not a terminal."""
 SHOWN_NAMES = 5
-"""Maximum number of file names shown per reason for skipping files."""
+"""Maximum number of skipped files that are shown per reason."""
 SHOWN_REASONS = 20
 
 
@@ -56,20 +56,19 @@ def prepare(common: Common) -> int:
 def show(common: Common) -> int:
     """Print the corpora in the runs folder and return the exit code."""
     root = data_dir(common.compose())
+    corpora = list(_corpora(root))
     if common.as_json:
-        answer({"folder": root, "corpora": list(_corpora(root)), "unfinished": unfinished(root)})
+        answer({"folder": root, "corpora": corpora, "unfinished": unfinished(root)})
         return 0
     rows = FittedTable(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
-    for folder in stored(root):
-        try:
-            manifest, size = read_manifest(folder), size_of(folder)
-        except DataError as fault:
-            say(f"damaged: {fault}")
+    for corpus in corpora:
+        if "damaged" in corpus:
+            say(f"damaged: {corpus['damaged']}")
             continue
-        source = manifest.source.get("dataset") or manifest.source["source"]
-        tokenizer = f"{manifest.tokenizer.kind} {manifest.tokenizer.vocab_size:,}"
-        counts = (count(manifest.train.tokens), count(manifest.heldout.tokens), f"{size / 1e9:,.2f}")
-        rows.add_row(manifest.fingerprint, source, tokenizer, *counts)
+        source = corpus["source"].get("dataset") or corpus["source"]["source"]
+        tokenizer = f"{corpus['tokenizer']['kind']} {corpus['tokenizer']['vocab_size']:,}"
+        tokens = [count(corpus[split]["tokens"]) for split in ("training", "heldout")]
+        rows.add_row(corpus["fingerprint"], source, tokenizer, *tokens, f"{corpus['bytes'] / 1e9:,.2f}")
     console.print(rows)
     for left in unfinished(root):
         there = f"{left} ({size_of(left) / 1e9:,.2f} GB)"
@@ -145,7 +144,7 @@ def _listing_json(listing: Listing) -> dict[str, Any]:
 
 
 def _printable(name: str) -> str:
-    """Return a name with unprintable parts escaped: control characters, and bytes that are not UTF-8."""
+    """Return a name in which unprintable characters, and bytes that are not UTF-8, are escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
@@ -164,19 +163,17 @@ class PreparationView:
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
-        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self._task = self._bar.add_task("preparing the corpus", total=None, words="") if self._bar else None
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("preparing the corpus", total=None, words="")
         self._phase = ""
         self._began = self._told = 0.0
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._bar.stop()
 
     def __call__(self, report: Report) -> None:
         """Show a progress report."""
@@ -185,16 +182,16 @@ class PreparationView:
         if begins:
             self._phase, self._began = report.phase, now
         words = progress_words(report, now - self._began)
-        if self._bar and self._task is not None:
-            total = report.total or None
-            self._bar.update(self._task, description=report.phase, completed=report.done, total=total, words=words)
-        elif begins or now - self._told > LINE_SECONDS:
+        total = report.total or None
+        self._bar.update(self._task, description=report.phase, completed=report.done, total=total, words=words)
+        if self._bar.disable and (begins or now - self._told > LINE_SECONDS):
             self._told = now
             say(f"{report.phase}{': ' if words else ''}{words}")
 
 
 def progress_words(report: Report, seconds: float) -> str:
-    """Return a text with the amounts, speed and remaining time of a phase that has taken `seconds` so far."""
+    """Return the progress, speed and remaining time of a preparation phase as text. `seconds` is the time since the
+    start of the phase."""
     words = []
     if report.total:
         unit, name = (1e9, "GB") if report.total >= 1e9 else (1e6, "MB")

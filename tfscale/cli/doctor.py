@@ -1,4 +1,4 @@
-"""The command `tfscale doctor`, which reports what this machine can run and how to fix problems."""
+"""The command `tfscale doctor`, which checks this machine and suggests fixes for problems."""
 
 import os
 import platform
@@ -41,7 +41,9 @@ class Finding:
     """`good`: no problem. `note`: an optional feature is missing. `broken`: something that tfscale needs does not
     work."""
     what: str
+    """Description of the result."""
     mend: str = ""
+    """Suggested fix, or an empty string if no fix is needed."""
 
 
 def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
@@ -93,7 +95,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield, for each optional extra such as tfscale[gpu], which of its packages are installed."""
+    """Yield a finding for each optional extra, such as tfscale[gpu], with its missing or installed packages."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -201,8 +203,8 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield, for each schedule that allows the overrides, whether all stages fit into the memory of the planned
-    devices."""
+    """Yield a finding for each schedule, which says whether all stages fit into the memory of the planned devices.
+    Schedules for which the overrides are invalid are skipped."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

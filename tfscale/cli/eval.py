@@ -33,8 +33,9 @@ def evaluate(
     limit: int | None,
     groups: int | None,
 ) -> int:
-    """Evaluate stages, print the results, and return the exit code. The results are recorded, with the training costs
-    of the stages, only if `groups` is None, because the records of a stage describe the whole model."""
+    """Evaluate stages, print the results, and return the exit code. If `groups` is None, the results are also recorded
+    with the training costs of the stages. Results of the first `groups` groups of parameter tokens are not recorded,
+    because the records of a stage describe the whole model."""
     stages = with_groups(common.finished_stages(names), groups)
     experiment = common.compose()
     for stage in stages:
@@ -70,8 +71,8 @@ def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Return the encoded texts for each stage, or raise UserFault with all faults of the texts. Each text is encoded
-    only once for stages with the same tokenizer."""
+    """Return the encoded texts of each stage. A text is encoded only once for all stages with the same tokenizer. Raise
+    UserFault with all faults of the texts."""
     if not texts:
         return [[] for _ in stages]
     tokenizers = [tokenizer_of(stage) for stage in stages]
@@ -109,8 +110,8 @@ def _texts(
 
 
 def _kept(stage: FinishedStage, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record the evaluations of a stage if they used all groups of parameter tokens. Return the evaluations together
-    with the fields that identify the stage."""
+    """Record the evaluations of a stage, unless only its first groups of parameter tokens were evaluated. Return the
+    evaluations together with the fields that identify the stage."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{**stage.record, **entry} for entry in made]

@@ -1,4 +1,4 @@
-"""Steps that commands share: checking a plan, preparing its corpus, training its stages, and updating a tracker."""
+"""Steps that several commands take: check a plan, prepare its corpus, train its stages, and update a tracker."""
 
 import signal
 import sys
@@ -33,7 +33,7 @@ from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import TRACKERS, Tracker, TrackingError
 
 MIRROR_SECONDS = 60.0
-"""Maximum time in seconds to wait, after training ends, for the final sync with the tracker."""
+"""Maximum time in seconds that a command waits for the tracker after training."""
 MOST_LISTED = 8
 """Maximum number of unfinished stages that are listed when the budget is spent."""
 
@@ -44,9 +44,8 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan within `allowance` or, if `allowance` is None, within the budget of the
-    experiment. Return the exit code and the plan, updated with the stages that ended early and the growths that were
-    rejected."""
+    """Train the unfinished stages of a plan within `allowance`, by default the budget of the experiment, and return the
+    exit code and the updated plan, which reflects stages that ended early and growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pull_plan(plan, store)
@@ -74,7 +73,7 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
 
 
 def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
-    """Return the lines of the message for a spent budget: the trained FLOPs, and the stages and FLOPs that are left."""
+    """Return the lines of the message on a spent budget."""
     left = [(stage, *_work_left(stage)) for stage in plan.stages if not is_done(stage)]
     lines = [
         f"  {stage.path.name}: {count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(flops)} FLOPs"
@@ -94,14 +93,13 @@ def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
 
 
 def _work_left(stage: Stage) -> tuple[int, int]:
-    """Return the number of tokens that a stage has left to train, and their model FLOPs."""
+    """Return the number of tokens on which a stage has not been trained yet, and their model FLOPs."""
     steps = max(0, stage.spec.steps - reached_step(stage.path))
     return steps * stage.spec.batch_tokens, steps * step_flops(stage)
 
 
 def check(plan: Plan) -> None:
-    """Print notes about running a plan on this machine, or raise UserFault if the plan cannot be run on this
-    machine."""
+    """Raise UserFault if a plan cannot be run on this machine. Otherwise, print notes about the run."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
@@ -137,8 +135,8 @@ def train(
     store: Store | None = None,
     allowance: Allowance | None = None,
 ) -> int:
-    """Train the given stages of a plan within the allowance, if there is one, show progress, and return the exit code.
-    Finished stages, new checkpoints and the corpus are uploaded to the store in the background."""
+    """Train the given stages of a plan within the allowance, if there is one, show the progress, and return the exit
+    code. Finished stages, new checkpoints and the corpus are uploaded to the store in the background."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         leases = Leases(store, plan.runs) if store else None

@@ -34,7 +34,8 @@ def generate(
     seed: int,
     groups: int | None,
 ) -> int:
-    """Print each stage's continuation of a prompt while it is generated, and return the exit code."""
+    """Generate a continuation of a prompt with each stage, print the texts while they are generated, and return the
+    exit code."""
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)
     except InvalidInput as error:
@@ -59,14 +60,14 @@ class _Writer:
     def __init__(self, stage: FinishedStage, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """Note that the text exceeded the model's context, or an empty string if the text did not."""
+        """Note for the user if the text exceeds the model's context, otherwise an empty string."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():
             self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the continuation of the prompt in pieces that contain only complete characters."""
+        """Yield the continuation of the prompt in pieces, which contain only complete characters."""
         model = model_of(self.stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         made: list[int] = []

@@ -16,8 +16,9 @@ from tfscale.text import count
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
-    """Grow the checkpoint of a finished stage to three numbers of parameter tokens (for each of query, key and value,
-    for the output projection, and for the feed-forward layer), write it to a folder, and return the exit code."""
+    """Grow the checkpoint of a finished stage, write it to the folder `to`, and return the exit code. `tokens` contains
+    the new numbers of parameter tokens: per query, key and value projection, of the output projection, and of the
+    feed-forward layer."""
     experiment = common.compose()
     recipe = experiment.growth
     with user_faults():
@@ -34,13 +35,15 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
     if common.as_json:
         shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
         answer({"stage": stage_dir.name, **shape, **vars(result), "optimizer": state, "folder": to})
-        return 0
-    say(
-        f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters with "
-        f"growth={recipe.name}\nloss on {result.tokens} validation tokens: {result.loss_before:.6f} before, "
-        f"{result.loss_after:.6f} after; largest logit difference {result.max_logit_difference:.3g} "
-        f"({result.precision})\n{_state_words(state)}\n{to}"
-    )
+    else:
+        say(
+            f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters with "
+            f"growth={recipe.name}",
+            f"loss on {result.tokens} validation tokens: {result.loss_before:.6f} before, {result.loss_after:.6f} "
+            f"after; largest logit difference {result.max_logit_difference:.3g} ({result.precision})",
+            _state_words(state),
+            str(to),
+        )
     return 0
 
 

@@ -16,10 +16,11 @@ from tfscale.text import count, scientific
 
 
 def import_(
-    common: Common, source: Path, to: Path, config: Path | None, tokenizer: Path | None, data: Path | None, cost: str
+    common: Common, source: Path, to: Path, config: Path | None, tokenizer: Path | None, data: Path | None, tokens: str
 ) -> int:
     """Create a stage folder from released weights or an exported folder, and return the exit code."""
-    amount = _amount(cost) if cost else None
+    with user_faults(about=f"--tokens {tokens}"):
+        amount = int(read_amount(tokens)) if tokens else None
     if not source.exists():
         raise UserFault([f"{source}: does not exist; name the file or folder of the weights"])
     if config is None and not is_exported(source):
@@ -38,21 +39,16 @@ def import_(
         size = {"parameters": parameters(spec.model), "weights": spec.init_from, "totals": found.totals}
         answer({"source": source, **size, "folder": to})
         return 0
-    say(f"{source}: {count(parameters(spec.model))} parameters, weights {spec.init_from}")
-    if found.totals is None:
-        say("note: the training cost of the model is unknown and counts as 0; set it with, for example, --tokens 300B")
-    else:
-        say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
-    say("note: only weights are imported; the optimizer state of a stage that grows from them starts empty")
-    say(str(to))
+    cost = "note: the training cost of the model is unknown and counts as 0; set it with, for example, --tokens 300B"
+    if found.totals is not None:
+        cost = f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs"
+    say(
+        f"{source}: {count(parameters(spec.model))} parameters, weights {spec.init_from}",
+        cost,
+        "note: only weights are imported; the optimizer state of a stage that grows from them starts empty",
+        str(to),
+    )
     return 0
-
-
-def _amount(text: str) -> int:
-    try:
-        return int(read_amount(text))
-    except ValueError as error:
-        raise UserFault([f"--tokens {text}: must be a number of tokens; try 300B, 1.5M or 65536"]) from error
 
 
 def _tokenizer(path: Path | None) -> bytes | None:

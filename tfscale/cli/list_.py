@@ -1,6 +1,5 @@
 """The command `tfscale list`, which lists the options of configuration groups."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Choice:
-    """Option of a configuration group, such as `exact` of the group `growth`."""
+    """Option of a configuration group, such as `exact` in the group `growth`."""
 
     group: str
     name: str
@@ -24,12 +23,12 @@ class Choice:
     """First sentence of the comment at the top of the option's file."""
     file: Path
     own: bool
-    """True if the option is from a conf/ folder of the user."""
+    """True if the file is in a configuration folder of the user."""
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of a configuration group, or of all groups if `kind` is empty, and return the exit code. `kind`
-    is the name of the group or its plural."""
+    """Print the options of a configuration group, and return the exit code. `kind` is the name of the group or its
+    plural, or an empty string for all groups."""
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault(foreign)
@@ -37,28 +36,26 @@ def list_(common: Common, kind: str) -> int:
     names = {form: group for group in groups for form in (group, f"{group}s")}
     if kind and kind not in names:
         raise UserFault([f"{kind}: unknown group{nearest(kind, names)} Allowed: {', '.join(groups)}."])
-    choices = list(_choices(groups, folders, names.get(kind)))
+    choices = [
+        Choice(group, name, read_file(path).about, path, own=not path.is_relative_to(conf_dir()))
+        for group in ([names[kind]] if kind else groups)
+        for name in groups[group]
+        if (path := find(f"{group}/{name}.yaml", folders))
+    ]
     if common.as_json:
         answer(choices)
         return 0
     rows = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
     rows.add_column(no_wrap=True, overflow="fold")
     rows.add_column()
-    for group, options in groups.items():
-        if not kind:
+    if kind:
+        for choice in choices:
+            rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
+    else:
+        for group, options in groups.items():
             rows.add_row(group, ", ".join(options))
-    for choice in choices if kind else ():
-        rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
     console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
     details = "" if kind else "; details of a group: tfscale list schedule"
     say(f"tfscale plan {example}={groups[example][-1]}{details}")
     return 0
-
-
-def _choices(groups: dict[str, list[str]], folders: list[Path], wanted: str | None) -> Iterator[Choice]:
-    for group, names in groups.items():
-        for name in names if wanted in (None, group) else ():
-            path = find(f"{group}/{name}.yaml", folders)
-            assert path is not None
-            yield Choice(group, name, read_file(path).about, path, not path.is_relative_to(conf_dir()))

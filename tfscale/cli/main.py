@@ -1,5 +1,5 @@
-"""Definition of the `tfscale` command line. The module of a command is imported when the command is used, so that
---help imports neither torch nor MLflow."""
+"""Definition of the `tfscale` command line. The code of a command is imported when the command is used, so that --help
+imports neither torch nor MLflow."""
 
 import os
 from pathlib import Path
@@ -62,7 +62,7 @@ def plan(
     why: Annotated[
         str | None,
         Option(
-            help="Only show why this stage is trained, and which finished stages are similar; its size, key or folder",
+            help="Only show why the stage of this size, key or folder is trained, and which stages are similar",
             metavar="STAGE",
         ),
     ] = None,

@@ -22,7 +22,7 @@ from tfscale.stage.status import status_of
 from tfscale.text import count, duration, gigabytes, scientific, share
 
 COLUMNS = 5
-"""Maximum number of stages per table."""
+"""Maximum number of stages in a table."""
 SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
@@ -52,8 +52,8 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of the stages of an arm with the first seed. Each table has at most `COLUMNS` stages, or fewer if
-    the tables would not fit the console."""
+    """Return tables of the stages of an arm with its first seed. A table has at most `COLUMNS` stages, and fewer if the
+    console is too narrow."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -100,7 +100,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
 
 
 def _states(replicates: Sequence[Stage]) -> str:
-    """Return the state of a stage that has a single replicate or, for several replicates, the number that are done."""
+    """Return the state of a stage with one seed, or the number of finished replicates of a stage with several seeds."""
     if len(replicates) == 1:
         return _state(replicates[0])
     done = sum(status_of(stage).state == "done" for stage in replicates)
@@ -113,7 +113,8 @@ def _state(stage: Stage) -> str:
 
 
 def _bound(prediction: Prediction) -> str:
-    """Return the factor that limits the speed of a step on several devices: `network` or `arithmetic`."""
+    """Return `network` or `arithmetic`, whichever takes more time in a training step on several devices, or an empty
+    string for a single device or an unknown time."""
     step = prediction.step
     if step is None or not step.communication:
         return ""

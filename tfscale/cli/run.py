@@ -1,5 +1,5 @@
-"""The command `tfscale run`, which trains the chain and the arms of `baseline=`. With `schedule.rehearse=true`, it only
-trains each stage at its real size for a few steps."""
+"""The command `tfscale run`, which trains the chain and the arms of `baseline=`. With `schedule.rehearse=true`, each
+stage is only trained for a few steps, at its real size."""
 
 import math
 import shutil
@@ -45,12 +45,13 @@ def run(common: Common) -> int:
 
 
 def _amiss(experiment: Experiment) -> list[Fault | str]:
-    """Return the faults of the corpus, the runs folder and the launcher, which can be found before a plan is made."""
+    """Return the faults of the corpus, the runs folder and the launcher, which can be checked without a plan."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]
 
 
 def chain_table(plan: Plan) -> FittedTable:
-    """Return a table of perplexity and cumulative cost by size, averaged over seeds. All stages must be done."""
+    """Return a table with the perplexity and cumulative cost of the chain at each size, averaged over seeds. All stages
+    must be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
     rows = FittedTable(
@@ -78,14 +79,14 @@ def chain_table(plan: Plan) -> FittedTable:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """Return the perplexity of the mean loss. If there are several seeds, an estimate of the standard deviation of the
-    perplexity over seeds is added."""
+    """Return the perplexity of the mean loss as text. For several seeds, the standard deviation over seeds is added."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 
 
 def _jump(replicates: Sequence[Stage]) -> str:
-    """Return the mean loss over seeds before and after growth, or a dash if the stage was not grown."""
+    """Return the loss before and after the growth of a stage, averaged over seeds, as text, or a dash if the stage was
+    not grown."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:
         return "-"
@@ -94,8 +95,8 @@ def _jump(replicates: Sequence[Stage]) -> str:
 
 
 def _rehearse(plan: Plan, as_json: bool) -> int:
-    """Train each stage of a plan for a few steps, or resume a stopped rehearsal, and return the exit code. The
-    checkpoints of a stage are removed as soon as no unfinished stage grows from it."""
+    """Rehearse a plan, which means to train each stage for a few steps, and return the exit code. A stopped rehearsal
+    is resumed. The checkpoints of a stage are removed as soon as no unfinished stage grows from them."""
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
     check(plan)

@@ -16,8 +16,8 @@ from tfscale.text import count
 
 
 def status(common: Common, verify: bool = False, follow: bool = False) -> int:
-    """Print the state of every stage or, with `verify`, the problems in the files of all stages, and return the exit
-    code. With `follow`, first show progress until all stages are done, or until Ctrl-C."""
+    """Print the state of every stage, and return the exit code. With `verify`, verify the files of all stages instead,
+    and print the problems. With `follow`, first show live progress until all stages are done, or until Ctrl-C."""
     if verify and follow:
         raise UserFault(["--verify and --watch cannot be combined; use one of them"])
     plan = common.plan()
@@ -97,20 +97,19 @@ def _show(plan: Plan) -> None:
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
-    from tfscale.verify import amount, set_aside, verify_plan  # imports torch, which the states do not need
+    from tfscale.verify import amount, set_aside, verify_plan  # imports torch, which `states` does not need
 
     with console.status("verifying files"):
         findings = verify_plan(plan)
     if as_json:
         answer({"sound": not findings, "findings": findings, "set_aside": set_aside(plan), "read": amount(plan)})
-        return 1 if findings else 0
-    say(*set_aside(plan), *findings)
-    if findings:
-        say(f"problems found in {plan.runs / 'stages'}: {len(findings)}")
-        return 1
-    read = amount(plan)
-    say(
-        f"no problems found in {read.stages} of {len(plan.stages)} stages: {read.checkpoints} checkpoints, "
-        f"{read.events:,} events, {read.bytes / 1e6:,.1f} MB of checkpoints and tokens"
-    )
-    return 0
+    elif findings:
+        say(*set_aside(plan), *findings, f"problems found in {plan.runs / 'stages'}: {len(findings)}")
+    else:
+        read = amount(plan)
+        say(
+            *set_aside(plan),
+            f"no problems found in {read.stages} of {len(plan.stages)} stages: {read.checkpoints} checkpoints, "
+            f"{read.events:,} events, {read.bytes / 1e6:,.1f} MB of checkpoints and tokens",
+        )
+    return 1 if findings else 0

@@ -1,8 +1,8 @@
-"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, which work on a store of stages and corpora. This
-module also downloads and uploads stages and corpora for commands that train.
+"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`, and functions that download and upload stages and
+corpora for commands that train.
 
-The argument `only` of some functions selects stages and corpora by their names or by the beginnings of their keys. If
-`only` is empty, all stages and corpora are selected.
+The argument `only` of some functions selects stages and corpora by name or by the beginning of the key. If `only` is
+empty, all stages and corpora are selected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,14 +49,13 @@ def list_store(common: Common) -> int:
             for snapshot in found
         ]
         answer({"store": store.shown, "items": items})
-        return 0
-    if not found:
+    elif not found:
         say(f"{store.shown}: contains no stage and no corpus")
-        return 0
-    rows = FittedTable(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
-    for snapshot in found:
-        rows.add_row(_name(snapshot), snapshot.name, str(len(snapshot.files) - 1), gigabytes(snapshot.bytes))
-    console.print(rows)
+    else:
+        rows = FittedTable(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
+        for snapshot in found:
+            rows.add_row(_name(snapshot), snapshot.name, str(len(snapshot.files) - 1), gigabytes(snapshot.bytes))
+        console.print(rows)
     return 0
 
 
@@ -89,7 +88,7 @@ def pull(common: Common, only: Sequence[str]) -> int:
 
 
 def verify(common: Common, only: Sequence[str]) -> int:
-    """Read the files in a store, compare them with their checksums, and return 1 if there are problems, otherwise 0."""
+    """Compare the files in a store with their checksums, print the problems, and return the exit code."""
     store, _ = _opened(common)
     with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
@@ -98,14 +97,13 @@ def verify(common: Common, only: Sequence[str]) -> int:
     read = {"snapshots": len(found), "bytes": sum(each.bytes for each in found)}
     if common.as_json:
         answer({"store": store.shown, "sound": not problems, "problems": problems, "read": read})
-        return 1 if problems else 0
-    say(*problems)
-    say(f"{len(problems) or 'no'} problems found in {len(found)} snapshots, {gigabytes(read['bytes'])}")
+    else:
+        say(*problems, f"{len(problems) or 'no'} problems found in {len(found)} snapshots, {gigabytes(read['bytes'])}")
     return 1 if problems else 0
 
 
 def gc(common: Common, dry_run: bool) -> int:
-    """Remove the files that a store no longer needs or, with `dry_run`, only list them. Return the exit code."""
+    """Remove the files that a store no longer needs or, with `dry_run`, only list them, and return the exit code."""
     store, _ = _opened(common)
     with _store_faults(store):
         waste = find_waste(store)
@@ -115,9 +113,9 @@ def gc(common: Common, dry_run: bool) -> int:
     if common.as_json:
         answer({"store": store.shown, "removed": not dry_run, "files": waste, "bytes": size})
         return 0
-    for folder, files in groupby(waste, lambda each: (each.path.rpartition("/")[0], each.reason)):
-        counted = list(files)
-        say(f"{folder[0]}: {len(counted)} files, {gigabytes(sum(each.bytes for each in counted))}; {folder[1]}")
+    for (folder, reason), group in groupby(waste, lambda each: (each.path.rpartition("/")[0], each.reason)):
+        files = list(group)
+        say(f"{folder}: {len(files)} files, {gigabytes(sum(each.bytes for each in files))}; {reason}")
     say(f"{len(waste)} files, {gigabytes(size)}: {'would be removed' if dry_run else 'removed'}")
     return 0
 
@@ -149,8 +147,8 @@ def _name(snapshot: Snapshot) -> str:
 
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
-    """Return the items that `only` selects by a name or by the beginning of a key, or all items if `only` is empty. An
-    item such as `stages/NAME/done` has the name NAME. Messages call the location of the items `where`."""
+    """Return the items that `only` selects, or raise UserFault if a name in `only` selects no item. The keys of `items`
+    are names, or paths in the store such as `stages/NAME/done`. `where` is the location that messages name."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item
@@ -163,7 +161,7 @@ def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T
 
 
 def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], str]) -> int:
-    """Call `act` for every item, print the results, and return the exit code, which is 1 if a call failed."""
+    """Call `act` for every item, print the results and errors, and return the exit code, which is 1 after an error."""
     results: dict[str, str] = {}
     faults: list[str] = []
     for name, item in items.items():
@@ -187,15 +185,15 @@ def store_of(experiment: Experiment) -> Store | None:
 
 
 def pull_plan(plan: Plan, store: Store | None) -> Plan:
-    """Download those stages of a plan that are in the store, and return the plan. If the plan depends on the results of
-    a downloaded stage, the plan is made again."""
+    """Download the stages of a plan that are in the store, and return the plan. The plan is made again if it depends on
+    the results of a downloaded stage. Without a store, the plan is returned unchanged."""
     if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pull_plan(make_plan(plan.experiment), store)
 
 
 def take_stages(stages: Sequence[Stage], store: Store) -> bool:
-    """Download those stages that are in the store. Return True if at least one finished stage was downloaded."""
+    """Download the given stages that are in the store, and return whether a finished stage was downloaded."""
     return DONE in [
         _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
     ]
@@ -209,8 +207,8 @@ def take_corpus(plan: Plan, store: Store) -> None:
 
 
 def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
-    """Download a stage or corpus, and return the name of the downloaded snapshot, or None if nothing was downloaded.
-    Print a warning if the files in the store are damaged or the stage is in use."""
+    """Call `download` for a stage or corpus, and return the name of the downloaded snapshot, or None if no snapshot was
+    downloaded. Print a warning if the files in the store are damaged or the stage is in use."""
     try:
         state = download()
     except (Damaged, StageHeld) as fault:
@@ -224,7 +222,7 @@ def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | 
 
 
 def _corpus_folder(plan: Plan) -> Path | None:
-    """Return the folder of a plan's corpus in the runs folder, or None if the corpus is elsewhere."""
+    """Return the folder of a plan's corpus in the runs folder, or None if the corpus is in another folder."""
     return plan.runs / "data" / plan.corpus.fingerprint if plan.corpus.spec.tokenizer else None
 
 
@@ -236,7 +234,7 @@ def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pushe
 
 
 def finish_upload(pusher: Pusher) -> bool:
-    """Wait until everything is uploaded. If that fails, print an error and return True."""
+    """Wait until all files are uploaded, and return whether the upload failed. A failure is printed as an error."""
     fault = pusher.finish()
     if fault is not None:
         tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload missing files.")

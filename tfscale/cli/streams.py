@@ -1,8 +1,8 @@
-"""Streams that replace standard output and standard error and whose writes never fail, and printing of error messages.
+"""Replacements of standard output and standard error whose writes never fail, and functions that print errors.
 
 A run can take days, and the terminal, file or pipe to which it writes may be full, closed or removed before the run
-ends. Characters that the encoding lacks are replaced, bytes that cannot be written are dropped, and the first error is
-kept for the exit code.
+ends. Bytes that cannot be written are dropped, and the first error is kept for the exit code. Characters that the
+encoding lacks are replaced.
 """
 
 import codecs
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers for a full disk. Errors with these numbers do not name a file."""
+"""Error numbers of a full disk. The error may lack the name of the file."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
-"""Replacements of characters that the encoding of standard output lacks. All others are replaced by question marks."""
+"""Replacements of characters that the encoding of standard output may lack. Other characters become question marks."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -43,13 +43,13 @@ class Stream(io.FileIO):
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.lost: OSError | None = None
-        """First error of the operating system; None if everything has been written."""
+        """First error of a write, or None if all data have been written."""
         self.reported = False
         """True if the loss of output has been reported."""
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write data, or drop it if an error occurs. Return the number of written or dropped bytes."""
+        """Write data, or drop them if an error occurs. Return the number of bytes that were written or dropped."""
         try:
             if self._closed_before:
                 raise OSError(errno.EBADF, "the stream is closed")
@@ -62,8 +62,9 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Replace standard output and standard error with streams that never fail. Streams that the shell has closed become
-    the null device; otherwise, the next opened file would receive the output of child processes."""
+    """Replace standard output and standard error with streams whose writes never fail. Streams that the shell has
+    closed are opened as the null device; otherwise, the next opened file would receive the output of child
+    processes."""
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
     sys.stdout = _enduring(sys.stdout, "tfscale")
@@ -95,8 +96,8 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return `code`, with which the work of a command ended, or `FAILURE` if `code` is 0 but output has been lost. The
-    loss is printed as an error unless the reader closed the pipe, as `head` does."""
+    """Return the exit code of a process, given the exit code of its command. It is `FAILURE` instead of 0 if output has
+    been lost. The loss is printed as an error, unless the reader closed the pipe, as `head` does."""
     stream = _output()
     if stream is None or stream.lost is None:
         return code
@@ -107,7 +108,7 @@ def exit_code(code: int) -> int:
 
 
 def in_words(command: Callable[[], object]) -> int:
-    """Run a command, print errors, and return the exit code. Errors that may be bugs are raised, with tracebacks."""
+    """Run a command, print its errors as messages, and return the exit code. Errors that may be bugs are raised."""
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -130,7 +131,7 @@ def in_words(command: Callable[[], object]) -> int:
 
 
 def _output() -> Stream | None:
-    """Flush standard output and return its `Stream`, or None if the caller of main() has replaced standard output."""
+    """Flush standard output and return its `Stream`, or None if the caller of main() has replaced it."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw if isinstance(raw, Stream) else None

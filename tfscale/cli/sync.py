@@ -13,16 +13,17 @@ from tfscale.stage.status import status_of
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import TRACKERS, Tracker, TrackingError
 
-_OF_ALL = ("runs=", "tracking.kind=", "extensions=")
+_NOT_SELECTING = ("runs=", "tracking.kind=", "extensions=")
+"""Beginnings of the overrides that do not select a plan."""
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send the experiment that the overrides describe to the tracker at `uri`, and return the exit code. If there is no
-    override, or if all overrides begin with a prefix in `_OF_ALL`, send every experiment in the runs folder."""
+    """Send the experiment that the overrides describe to the tracker at `uri`, and return the exit code. If no override
+    selects a plan, all experiments in the runs folder are sent."""
     composed = common.compose()
     runs = runs_dir(composed)
-    chooses = any(not text.startswith(_OF_ALL) for text in common.overrides)
-    experiments = [experiment_of(common.plan().known)] if chooses else recorded(runs)
+    selects = any(not text.startswith(_NOT_SELECTING) for text in common.overrides)
+    experiments = [experiment_of(common.plan().known)] if selects else recorded(runs)
     if not experiments:
         raise UserFault([f"{runs}: contains no experiment; start one with `tfscale run`, or try runs=DIR"])
     try:

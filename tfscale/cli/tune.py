@@ -30,7 +30,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of `tfscale tune`, without the options shared by all commands."""
+    """Options of `tfscale tune`. `tfscale.cli.main` describes them."""
 
     arms: tuple[str, ...]
     factors: str
@@ -44,7 +44,7 @@ class Asked:
 
 
 def tune(common: Common, asked: Asked) -> int:
-    """Choose the best learning rates by sweeps, record them, and return the exit code."""
+    """Choose learning rates by sweeps, record and print them, and return the exit code."""
     tuning = _tuning(common, asked)
     if code := _run(tuning):
         return code
@@ -60,27 +60,24 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the chosen values and the cost of tuning to a schedule file, and the values that only baselines use to a
-    baseline file."""
+    """Write the chosen values and the cost of tuning to the schedule file `name`, and values that only baseline arms
+    have to the baseline file `name`. The files mention `source`, the file in runs/tuning that records the trials."""
     remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
-    values = chosen(findings)
+    values, taken_over = chosen(findings), _taken_over(common)
+    schedule = {key: value for key, value in values.items() if not key.startswith("baseline.")}
     before = tuning.plan.experiment.analysis.tuning_flops or 0
-    schedules = {key: value for key, value in values.items() if not key.startswith("baseline.")}
-    cost = {"analysis.tuning_flops": before + spent(findings).flops}
-    path = own_file("schedule", name, common.config_dir)
-    taken_over = _taken_over(common)
-    write_overlay(path, taken_over["schedule"], schedules | cost, remarks)
-    say(f"{path}: schedule={name}")
-    arms = {key.removeprefix("baseline."): value for key, value in values.items() if key.startswith("baseline.")}
-    if arms:
-        path = own_file("baseline", name, common.config_dir)
-        write_overlay(path, taken_over["baseline"], arms, remarks, whole=False)
-        say(f"{path}: baseline={name}")
+    schedule["analysis.tuning_flops"] = before + spent(findings).flops
+    baseline = {key.removeprefix("baseline."): value for key, value in values.items() if key.startswith("baseline.")}
+    for group, settings in {"schedule": schedule, "baseline": baseline}.items():
+        if settings:
+            path = own_file(group, name, common.config_dir)
+            write_overlay(path, taken_over[group], settings, remarks, whole=group == "schedule")
+            say(f"{path}: {group}={name}")
 
 
 def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
-    """Return the names of the chosen schedule and baseline files, by group. The files that `--write` creates extend
-    them."""
+    """Return the names of the schedule and baseline files that the overrides choose, by group. The files that `--write`
+    creates extend these files."""
     chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
     return {group: names for group, names in chosen.items() if names != ("none",)}
 
@@ -137,7 +134,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
 
 
 def _run(tuning: Tuning) -> int:
-    """Train until a value is chosen for every setting that is tuned, and return the exit code."""
+    """Train until a value is chosen for every tuned setting, and return the exit code."""
     tracker, store = tracker_of(tuning.experiment), store_of(tuning.experiment)
     check(tuning.planned)
     prepare(tuning.planned, store)
@@ -231,7 +228,7 @@ def _loss(loss: float | None) -> str:
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print an error for each setting of which all values diverged, and return the exit code."""
+    """Print an error for each setting for which training diverged with all values, and return the exit code."""
     lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
         values = finding.values

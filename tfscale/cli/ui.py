@@ -1,4 +1,4 @@
-"""The command `tfscale ui`, which serves MLflow's web page. Other trackers have their own pages."""
+"""The command `tfscale ui`, which serves the web page of MLflow."""
 
 import socket
 
@@ -13,7 +13,7 @@ from tfscale.tracking.mlflow.view import view_url
 
 
 def ui(common: Common, port: int) -> int:
-    """Serve MLflow's web page until interrupted, and return the exit code."""
+    """Serve the web page of MLflow until Ctrl-C, and return the exit code."""
     plan = common.plan()
     tracker = tracker_of(plan.experiment)
     if tracker is None:
@@ -33,14 +33,14 @@ def ui(common: Common, port: int) -> int:
             say(f"perplexity over compute: {view_url(page, found)}")
         return server.wait()
     except KeyboardInterrupt:
-        server.communicate()  # closes the input of the server, which ends the server
+        server.communicate()  # ends the server by closing its input
         return 0
 
 
 def _check_port(port: int) -> None:
     """Raise UserFault if a server cannot listen on a port of this machine."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # accepts a port whose server has just ended
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # allows a port whose server has just ended
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The command `tfscale verify`, which verifies a folder of results from another person."""
+"""The command `tfscale verify`, which verifies a submission, a folder of results from another person."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tfscale.submission.write import SUBMISSION_FILE
 
 
 def verify(common: Common, folder: Path) -> int:
-    """Print the problems found in a submission, and return 1 if there are problems, otherwise 0."""
+    """Print the problems in a submission, and return the exit code, which is 1 if there are problems."""
     if not (folder / SUBMISSION_FILE).is_file():
         rule = f"must be a folder with a {SUBMISSION_FILE}"
         raise UserFault([Fault("DIR", folder, rule, "a folder that `tfscale compare --submit DIR` wrote")])

@@ -20,11 +20,11 @@ from tfscale.stage.growth_record import optimizer_note
 from tfscale.text import count
 
 POLL_SECONDS = 1.0
-"""Number of seconds between two reads of the stages' folders."""
+"""Seconds between two reads of the stages' folders."""
 
 
 def make_view(plan: Plan, console: Console) -> "PlainView":
-    """Return a live dashboard if the console supports it, or otherwise a view that prints lines."""
+    """Return a view with a live dashboard if the console supports it, otherwise a view that prints lines."""
     return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
 

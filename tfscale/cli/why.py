@@ -15,12 +15,12 @@ from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.status import status_of
 
 MOST_LISTED = 4
-"""Maximum number of stages, and of fields per stage, that the message on unreached stages lists."""
+"""Maximum number of stages, and of fields per stage, in the message on stages that are no longer part of a plan."""
 
 
 def why(common: Common, name: str) -> int:
-    """Print why the stages with a size, key or folder are trained: the most similar finished stages, the fields that
-    differ, and the overrides that reuse the finished stages. Return the exit code."""
+    """Print why the stages of a size, key or folder are trained, and return the exit code. The most similar finished
+    stages are printed with the fields that differ, and with overrides that reuse the finished stages."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:
@@ -30,9 +30,8 @@ def why(common: Common, name: str) -> int:
     found = {stage.key: [] if is_done(stage) else nearest_stages(plan, stage, replan) for stage in stages}
     if common.as_json:
         answer({"why": [_json(stage, found[stage.key]) for stage in stages]})
-        return 0
-    for stage in stages:
-        say(*_words(stage, found[stage.key]))
+    else:
+        say(*(line for stage in stages for line in _words(stage, found[stage.key])))
     return 0
 
 
@@ -63,21 +62,13 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
         "seed": stage.spec.seed,
         "key": stage.key,
         "state": status_of(stage).state,
-        "nearest": [
-            {
-                "folder": near.folder,
-                "differences": near.differences,
-                "inherited": near.inherited,
-                "overrides": near.overrides,
-            }
-            for near in nearest
-        ],
+        "nearest": nearest,
     }
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return a heading and one line for each of the first `MOST_LISTED` stages, or an empty list if there are no
-    stages."""
+    """Return the lines of a message on finished stages that are not part of the plan: a heading, and one line for each
+    of the first `MOST_LISTED` stages. Without stages, there are no lines."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_first_fields(each)}" for each in found[:MOST_LISTED]]
@@ -87,14 +78,14 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:
-    """Return one line with the number of stages, the fields in which the first stage differs, and a reference to
-    `tfscale plan`. There must be at least one stage."""
+    """Return a message of one line on finished stages that are not part of the plan, with the fields in which the first
+    of them differs. There must be at least one stage."""
     shown = _first_fields(found[0])
     return f"{_number(found)} not part of the plan ({shown}); `tfscale plan` lists the fields that differ"
 
 
 def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
-    """Return the stages and the fields that differ, for `--json`."""
+    """Return finished stages that are not part of the plan, with the fields in which they differ, for `--json`."""
     return [
         {
             "folder": each.folder,

@@ -24,8 +24,8 @@ on different machines."""
 
 
 def verify_submission(folder: Path) -> list[str]:
-    """Return the faults of a submission, one sentence per fault. Nothing is written, and nothing outside of the folder
-    is read.
+    """Return the faults of a submission, one sentence per fault. No file is written, and no file outside the folder is
+    read.
 
     The verification shows that the records agree with each other and with the comparison. It cannot show that the
     stages were trained.
@@ -77,8 +77,8 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
 
 
 def _parent_is_here(stage_dir: Path) -> Check[bool]:
-    """Check that the folder of the parent and, if the parent's growth was rejected, the folder of the parent's parent
-    are next to the folder of the stage, so that only files of the submission are read."""
+    """Check that the folder of the parent is next to the folder of the stage, so that only files of the submission are
+    read. If the growth of the parent was rejected, also check the folder of the parent's parent."""
     spec = read_spec(stage_dir)
     parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):
@@ -88,7 +88,7 @@ def _parent_is_here(stage_dir: Path) -> Check[bool]:
 
 
 def _comparison(experiment: Recorded) -> Check[None]:
-    """Check that the comparison, except published results, follows from the records of the stages."""
+    """Check that the comparison follows from the records of the stages. Published results are not checked."""
     file = experiment.comparison / TABLE_FILE
     for arm in experiment.joined:
         if len({(stage.size, stage.spec.seed) for stage in arm.stages}) < len(arm.stages):

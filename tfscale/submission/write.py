@@ -28,8 +28,7 @@ _FILES = (GROWTH_FILE, IMPORT_FILE, HELDOUT_FILE, EVALUATIONS_FILE, DONE_FILE)
 
 
 def submission_faults(stages: Iterable[Stage], out: Path) -> list[Fault]:
-    """Return the reasons why a submission cannot be written: one fault if the folder `out` already exists, and one
-    fault if stages are not finished."""
+    """Return the reasons why a submission cannot be written: the folder `out` exists, or stages are not finished."""
     faults = [Fault("--submit", out, "must not exist", "another folder")] if out.exists() else []
     unfinished = ", ".join(stage.path.name for stage in stages if not is_done(stage))
     if unfinished:

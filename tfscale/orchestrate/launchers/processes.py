@@ -23,7 +23,7 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
 
 
 def launch(
-    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NO_VARIABLES
+    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] | None = None
 ) -> Popen[bytes]:
     """Start a process of a stage. The process ends when this process ends. Its output goes to the file `log` or, if
     `log` is None, to the output of this process. The settings of its memory allocator depend on `phase`."""

@@ -9,7 +9,6 @@ from subprocess import Popen
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tfscale.children import NO_VARIABLES
 from tfscale.extensions import load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.orchestrate.launchers.attempt import Phase
@@ -81,7 +80,7 @@ class _Task:
         while not is_grown(self._stage_dir):
             time.sleep(POLL_SECONDS)
 
-    def _launch(self, phase: Phase, variables: Mapping[str, str] = NO_VARIABLES) -> Popen[bytes]:
+    def _launch(self, phase: Phase, variables: Mapping[str, str] | None = None) -> Popen[bytes]:
         # Slurm signals only the tasks of a job on some clusters, and all processes of the job on others. The process of
         # a stage blocks these signals and is notified once, by its task, which closes the process's standard input.
         ours = {signal.SIGUSR2, signal.SIGTERM}
