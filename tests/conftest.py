@@ -1,4 +1,4 @@
-"""Parts that several rooms' tests share: a small real corpus, small models, and a chain's settings."""
+"""Fixtures that several test modules share: a small real corpus, small models, and the settings of a chain."""
 
 import gc
 import random
@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tfscale.cli.console import LOG_WIDTH, console, leave_stdout
 from tfscale.config.folders import conf_dir
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
+
+
+settings.register_profile("any machine", deadline=None)  # no test depends on the speed of the machine
+settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,6 @@ def fuzz(few: int) -> settings:
         max_examples=EXAMPLES or few,
         derandomize=not EXAMPLES,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
 

@@ -67,7 +67,7 @@ def expected() -> list[str]:
         return digests()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in SETTINGS.items()}))
 def test_settings_that_are_in_force_change_no_byte(chosen: Any) -> None:
     import matplotlib

@@ -115,7 +115,7 @@ names = st.text(letters, min_size=1, max_size=14)
 cells = st.text(letters, max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(60, 200))
 def test_no_cell_of_any_table_is_cut(data: st.DataObject, width: int) -> None:
     left = data.draw(st.lists(names, min_size=1, max_size=3))
@@ -131,7 +131,7 @@ def test_no_cell_of_any_table_is_cut(data: st.DataObject, width: int) -> None:
     assert "…" not in kept
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 6), st.integers(20, 200))
 def test_columns_are_left_out_from_the_last_one_on(count: int, width: int) -> None:
     right = [f"figure{number}" for number in range(count + 1)]

@@ -84,7 +84,7 @@ def test_logits_and_loss_are_ours(ours: LanguageModel, theirs: hf.TfscaleForCaus
 @pytest.mark.parametrize("name", CACHE_NAMES)
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 @given(cuts=st.lists(st.integers(1, 23), max_size=4, unique=True))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_text_that_is_read_in_parts_through_either_name_of_the_cache_is_the_text_read_at_once(
     theirs: hf.TfscaleForCausalLM, name: str, kind: str, cuts: list[int]
 ) -> None:
@@ -192,7 +192,7 @@ def test_the_logits_of_generation_are_those_of_a_full_recompute(theirs: hf.Tfsca
     positions=st.booleans(),
     new=st.integers(0, 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_padding_on_any_side_changes_no_real_tokens_logits(
     theirs: hf.TfscaleForCausalLM, lengths: list[int], lefts: list[int], cached: bool, positions: bool, new: int
 ) -> None:
@@ -249,7 +249,7 @@ def test_positions_are_those_that_are_given_and_count_on_from_the_cache(theirs: 
 
 
 @given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_packed_sequences_do_not_see_each_other(theirs: hf.TfscaleForCausalLM, lengths: list[int]) -> None:
     rows = [some_tokens(1, length, seed) for seed, length in enumerate(lengths)]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
