@@ -1,4 +1,4 @@
-"""Verification of a submission: its checksums, the records of all stages, and the comparison of the stages."""
+"""Verification of the checksums, the records of the stages, and the comparison in a submission."""
 
 import json
 import math
@@ -77,8 +77,9 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
 
 
 def _parent_is_here(stage_dir: Path) -> Check[bool]:
-    """Check that the folder of the parent is next to the folder of the stage, so that only files of the submission are
-    read. If the growth of the parent was rejected, also check the folder of the parent's parent."""
+    """Yield a fault if the parent's folder is not next to the folder of the stage, and return True if there is no
+    fault. This ensures that only files of the submission are read. If the parent's growth was rejected, the stage
+    starts from the parent's parent, whose folder is then also checked."""
     spec = read_spec(stage_dir)
     parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):
@@ -88,7 +89,8 @@ def _parent_is_here(stage_dir: Path) -> Check[bool]:
 
 
 def _comparison(experiment: Recorded) -> Check[None]:
-    """Check that the comparison follows from the records of the stages. Published results are not checked."""
+    """Yield a fault for each value in the comparison that does not follow from the records of the stages. Published
+    results are not checked."""
     file = experiment.comparison / TABLE_FILE
     for arm in experiment.joined:
         if len({(stage.size, stage.spec.seed) for stage in arm.stages}) < len(arm.stages):
@@ -110,7 +112,8 @@ def _comparison(experiment: Recorded) -> Check[None]:
 
 
 def _differences(name: str, there: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name, value and expected value of each value that differs between two documents."""
+    """Yield each value that differs between two JSON documents, as the name of the value, the value in `there`, and the
+    value in `wanted`. All names begin with `name`."""
     if isinstance(there, dict) and isinstance(wanted, dict):
         for key in sorted(there.keys() | wanted.keys()):
             yield from _differences(f"{name}.{key}".lstrip("."), there.get(key), wanted.get(key))

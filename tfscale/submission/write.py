@@ -1,4 +1,4 @@
-"""Writing of a submission, which is a folder with the records of a comparison."""
+"""Functions that write a submission, which is a folder with the records of a comparison."""
 
 import json
 import shutil
@@ -24,11 +24,12 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec, spec_from_dict
 FORMAT = 1
 SUBMISSION_FILE = "submission.json"
 _FILES = (GROWTH_FILE, IMPORT_FILE, HELDOUT_FILE, EVALUATIONS_FILE, DONE_FILE)
-"""Files in the folder of a stage that are copied unchanged, if they exist."""
+"""Names of the files that are copied unchanged from a stage folder, if they exist."""
 
 
 def submission_faults(stages: Iterable[Stage], out: Path) -> list[Fault]:
-    """Return the reasons why a submission cannot be written: the folder `out` exists, or stages are not finished."""
+    """Return the faults that prevent a submission from being written. The folder `out` must not exist, and all `stages`
+    must be finished."""
     faults = [Fault("--submit", out, "must not exist", "another folder")] if out.exists() else []
     unfinished = ", ".join(stage.path.name for stage in stages if not is_done(stage))
     if unfinished:
@@ -42,6 +43,7 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
 
     Args:
         files: files of the comparison, such as its tables and figures.
+        command: command line that trains and compares the arms.
         checkpoints: True to include the final checkpoint of each stage.
 
     Raises:
@@ -67,8 +69,8 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return a mapping from the relative path of each file in a folder and its subfolders to its SHA-256 digest. The
-    file submission.json is omitted."""
+    """Return a mapping from the relative path of each file in a folder and its subfolders to the SHA-256 digest of the
+    file. The file submission.json is omitted."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / SUBMISSION_FILE]
     names = [path.relative_to(folder).as_posix() for path in files]
     return dict(zip(names, sha256_of_all(files), strict=True))
