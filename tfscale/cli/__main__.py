@@ -2,7 +2,7 @@
 
 from tfscale.import_path import leave_working_folder
 
-leave_working_folder()  # before any import that a user's file in that folder could replace
+leave_working_folder()  # before imports that a file in the working folder could replace
 
 from tfscale.cli.main import main  # noqa: E402
 

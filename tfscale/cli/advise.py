@@ -1,5 +1,5 @@
-"""The command `tfscale advise`, which recommends whether to grow a model, from which size, and how to divide a
-budget."""
+"""The command `tfscale advise`, which recommends whether to grow a model, from which size, and how to divide a budget
+among the sizes."""
 
 import shlex
 from collections.abc import Sequence
@@ -34,9 +34,11 @@ from tfscale.text import count, duration, scientific
 def advise(
     common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
 ) -> int:
-    """Print advice on whether to grow, and return the exit code. If there are not enough finished runs for advice, list
-    the runs to train or, with `run_missing`, train them first. `amounts` contains the budget by option (`--flops`,
-    `--hours`, `--dollars`); all values but one must be None."""
+    """Print advice on whether to grow to the given sizes, by default the last size of the schedule, and return the exit
+    code. If there are not enough finished runs for advice, print the runs to train or, with `run_missing`, train them
+    first. `amounts` contains the budget by option (`--flops`, `--hours`, `--dollars`); exactly one of its values must
+    not be None. If `out` is given, also write the advice as JSON, and a figure of the residuals of the fitted laws, to
+    this folder."""
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))
@@ -120,7 +122,7 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
     cost, speeds = _pilot_cost(question, pilot), [prediction.seconds for _, prediction in pilot.left]
     time = f", and take {duration(sum(filter(None, speeds)))} one after another" if None not in speeds else ""
     share = cost / question.budget.amount
-    say(f"They cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
+    say(f"These stages cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
     say(f"  {_command(question, common)}")
     say(*unused(found), prefix="note: ")
 

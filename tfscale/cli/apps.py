@@ -103,7 +103,7 @@ def import_(
         str, Option(help="Compute the training cost of the model from this number of training tokens, such as 300B")
     ] = "",
 ) -> int:
-    """Import a model as a stage that can be grown, trained, evaluated or exported."""
+    """Import a model as a finished stage, which can be evaluated, exported, or grown and trained further."""
     from tfscale.cli.import_ import import_
 
     return import_(common, source, to, config, tokenizer, data, tokens)
@@ -113,7 +113,10 @@ def import_(
 def export(
     common: Common,
     stage: Annotated[
-        str, Argument(help=f"{STAGE}, or `chain` for the last stage of the schedule", autocompletion=completion.stages)
+        str,
+        Argument(
+            help=f"{STAGE}, or `chain` for the last finished stage of the schedule", autocompletion=completion.stages
+        ),
     ],
     out: Annotated[Path, Option(help="Create this folder for the exported stage; it must not exist", metavar="DIR")],
     to: Annotated[Literal["hf"], Option(help="Write this format; hf: a folder for Hugging Face libraries")] = "hf",
@@ -157,7 +160,7 @@ def evaluate(
 
 @command(data_app)
 def prepare(common: Common) -> int:
-    """Download a corpus if it is on the hub, and tokenize it. A stopped preparation is resumed."""
+    """Tokenize a corpus. A corpus on the Hugging Face Hub is downloaded first. A stopped preparation is resumed."""
     from tfscale.cli.data import prepare
 
     return prepare(common)
@@ -165,7 +168,7 @@ def prepare(common: Common) -> int:
 
 @command(data_app, "list")
 def list_corpora(common: Common) -> int:
-    """List the prepared and the unfinished corpora."""
+    """List the prepared and the unfinished corpora in the runs folder."""
     from tfscale.cli.data import show
 
     return show(common)
@@ -207,7 +210,7 @@ def verify(common: Common, only: Only = None) -> int:
 def gc(
     common: Common, dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be removed")] = False
 ) -> int:
-    """Remove checkpoints of stages that have a newer snapshot, and uploads that have been incomplete for a day."""
+    """Remove outdated snapshots of stages, and files of incomplete uploads that are older than one day."""
     from tfscale.cli.store import gc
 
     return gc(common, dry_run)

@@ -1,4 +1,4 @@
-"""The command `tfscale bench`, which measures speed and memory on this machine."""
+"""The command `tfscale bench`, which measures training speed and memory use on this machine."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ from tfscale.faults import UserFault, user_faults
 def bench(
     common: Common, quick: bool, device: Literal["auto", "cpu", "cuda"], threads: int, case: str, out: Path | None
 ) -> int:
-    """Measure the speed and memory of training steps, print the results, write them to the folder `out` if it is given,
-    and return the exit code."""
+    """Measure the speed and memory use of training steps, print the results, and return the exit code, which is 1 if a
+    measurement failed. If `out` is given, also write the results to this folder."""
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
     if out is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tfscale.plan.plan import Plan
 
 CHAIN = "chain"
-"""Name that selects all finished stages of the schedule's chain."""
+"""Special stage name that stands for the finished stages of the schedule's chain."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,22 @@ class Common:
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None
-    """Folder with configuration groups, or None. Its files take precedence over those in conf/ in the working folder
-    and over those that are installed with tfscale."""
+    """Folder whose configuration files take precedence over those in conf/ in the working folder and over those that
+    are installed with tfscale. If it is None, there is no such folder. If it is the path `none`, only the installed
+    files are read."""
     as_json: bool = False
     """True if the command prints one JSON document on standard output."""
 
     def compose(self) -> "Experiment":
-        """Return the experiment that the overrides describe."""
+        """Return the experiment that the overrides describe, or raise UserFault with all faults of its settings."""
         from tfscale.config.compose import compose
 
         return compose(self.overrides, self.config_dir)
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
         """Return the plan of the experiment that the overrides describe, or raise UserFault with all faults of the
-        settings and the corpus. If settings have faults, the faults that `ready` yields for the experiment are added,
-        so that the user sees them together."""
+        settings and the corpus. If the settings have faults, the error also contains the faults that `ready` yields for
+        the experiment, so that the user sees all of them together; otherwise, `ready` is not called."""
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
         from tfscale.faults import UserFault
@@ -62,8 +63,9 @@ class Common:
             raise UserFault(with_places(fault.faults, self.overrides, self.config_dir)) from fault
 
     def finished_stages(self, names: str) -> "list[FinishedStage]":
-        """Return finished stages. `names` contains the names of stages, separated by commas, or is `chain` for all
-        finished stages of the schedule's chain."""
+        """Return the finished stages that `names` selects, or raise UserFault if a stage is not found or not finished.
+        `names` contains stages separated by commas, each given by its folder or the beginning of its name or key, or is
+        `chain` for all finished stages of the schedule's chain."""
         from tfscale.config.compose import runs_dir
         from tfscale.faults import UserFault, user_faults
         from tfscale.interop.finished import open_finished
@@ -120,9 +122,9 @@ SHARED = inspect.signature(_shared).parameters
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(SHARED)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that registers a function as a command of a Typer group. The command has the shared arguments
-    named in `takes`, whose values the function receives as a `Common`, and the further arguments of the function. The
-    function must return the exit code. Its name is the default name of the command."""
+    """Return a decorator that registers a function as a command of a Typer group. `name` is the name of the command, by
+    default the name of the function. The command has the arguments of the function and the shared arguments named in
+    `takes`. The function receives the values of the shared arguments as a `Common`, and must return the exit code."""
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         @wraps(function)

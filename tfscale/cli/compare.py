@@ -31,7 +31,7 @@ from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
 
 HEADING_WIDTH = 16
-"""Maximum width in characters of a line in the heading of an arm, so that several arms fit a terminal with 80
+"""Maximum width in characters of a line in a column heading, so that a table with several arms fits a terminal with 80
 columns."""
 
 
@@ -43,7 +43,9 @@ def compare(
     submit: Path | None = None,
     checkpoints: bool = False,
 ) -> int:
-    """Compare the chain with its baselines, write and print the comparison, and return the exit code."""
+    """Compare the chain with its baselines, write and print the comparison, and return the exit code. With
+    `run_missing`, unfinished stages are trained first. If `submit` is given, a submission is also written to this
+    folder; with `checkpoints`, it includes the final checkpoints."""
     plan = plan_with(common, baseline)
     if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
@@ -62,7 +64,8 @@ def compare(
 
 
 def report(common: Common, baseline: str, out: Path | None = None) -> int:
-    """Write the comparison of a chain with its baselines to `report.html`, and return the exit code."""
+    """Write the comparison of a chain with its baselines to `report.html` in the folder `out`, and return the exit
+    code. If `out` is None, the page is written to the comparison's folder in the runs folder."""
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
@@ -78,15 +81,16 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
 
 
 def _command(common: Common, baseline: str) -> str:
-    """Return the command that trains and compares the arms, without the paths of this machine."""
+    """Return a command line that trains and compares the arms and can be shared. Paths are shortened
+    (`shareable_path`), and settings of this machine, such as the runs folder, are omitted."""
     place = ["--config-dir", shareable_path(common.config_dir)] if common.config_dir else []
     arms = ["--baseline", baseline, "--run-missing"]
     return shlex.join(["tfscale", "compare", *arms, *place, *shareable_overrides(common.overrides)])
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of the chain that the overrides describe, together with the baselines in `baseline`, a list of
-    names separated by commas."""
+    """Return the plan of the chain that the overrides describe, and of the baselines named in `baseline`, which are
+    separated by commas. Raise UserFault if an override sets `baseline`."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -119,11 +123,12 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write files of a comparison by calling `write` with the folder `out`, and return their paths. If `out` is None,
-    use a folder in the runs folder, record the plan there, and send new measurements to the tracker."""
+    """Call `write` with the folder `out`, and return the paths of the written files. If `out` is None, use the
+    comparison's folder in the runs folder, record the plan in the runs folder, and send new measurements to the
+    tracker. Raise UserFault if the files cannot be written."""
     folder = out or comparison_folder(plan)
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn
+        folder.mkdir(parents=True, exist_ok=True)  # before the figures are drawn, so that a fault is found early
         with user_faults():
             written = write(folder)
             if out is None:
@@ -153,13 +158,14 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
 
 
 def comparison_rows(compared: Table, title: str) -> FittedTable:
-    """Return a table with the perplexity, the costs and the speed-up of each arm at each size."""
+    """Return a table with the perplexity and the costs of each arm at each size, and with the speed-up of the chain
+    over the arm."""
     rows = FittedTable(
         title,
         ["size", "arm"],
         ["params", "ppl", "cumulative", "marginal", "family", "speed-up"],
-        caption="costs in FLOPs; family: all sizes up to this one, each at the chain's perplexity; speed-up of the "
-        "chain at the arm's final perplexity (+: the chain is cheaper)",
+        caption="costs in FLOPs; family: total cost of all sizes up to this one, each at the chain's perplexity; "
+        "speed-up of the chain at the arm's final perplexity (+: the chain is cheaper)",
         spare=["family", "marginal", "params", "cumulative", "speed-up"],
         elsewhere="all columns are in table.csv and --json",
     )

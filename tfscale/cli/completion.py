@@ -1,4 +1,4 @@
-"""Shell completion of overrides, baselines and stages. For speed, no configuration is composed.
+"""Shell completion of overrides, baselines, stages and configuration groups. For speed, no configuration is composed.
 
 bash splits `growth=ex` into three words and completes the last word, so the completions for bash are only values. The
 completions for other shells are whole words. If a single key matches, its values are offered as well, because a shell
@@ -16,7 +16,8 @@ from tfscale.faults import UserFault
 
 
 def skip_equals_sign() -> None:
-    """Make bash complete the text after `=` when bash passes `=` itself as the word to complete."""
+    """If bash passes `=` itself as the word to complete, change the environment variables COMP_WORDS and COMP_CWORD so
+    that the text after `=` is completed instead."""
     words, place = os.environ.get("COMP_WORDS", "").split("\n"), os.environ.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
         os.environ["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
@@ -24,7 +25,8 @@ def skip_equals_sign() -> None:
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the completions of an override: configuration groups, keys, or values of a key."""
+    """Return the completions of an incomplete override, which are configuration groups and keys or, after `=`, the
+    values of a group or key."""
     from tfscale.config.folders import config_folders, group_options
 
     before: Sequence[str] = context.params.get("overrides") or ()
@@ -39,8 +41,8 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the groups and keys that begin with `begun`, each up to the next dot. If there is only one, its values are
-    added."""
+    """Return the completions of the beginning of a group or key. Keys are completed only up to the next dot. If there
+    is a single completion and it ends with `=`, the completions with its values are added."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -56,7 +58,8 @@ def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the names in a group, or the allowed values of a key."""
+    """Return the names of the files in a group, or the allowed values of a key. The list is empty if `key` is unknown
+    or its values cannot be listed."""
     from tfscale.config.keys import inner_type, type_of
 
     if key in groups:
@@ -75,12 +78,13 @@ def baselines(incomplete: str) -> list[str]:
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the completions of a comma-separated list of stages. Only stages in the folder runs/ are offered."""
+    """Return the completions of a comma-separated list of stages, which are `chain` and the stages in the folder
+    runs/."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 
 def kinds(incomplete: str) -> list[str]:
-    """Return the names of the configuration groups."""
+    """Return the completions of a configuration group, which are the names of all groups."""
     from tfscale.config.folders import group_options
 
     return list(group_options())

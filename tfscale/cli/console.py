@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 1000
-"""Width in characters of output that does not go to a terminal, such as a log file. With this width, lines are not
-wrapped and tables have all columns."""
+"""Width in characters of output that does not go to a terminal, such as output to a log file. The width is so large
+that lines are not wrapped and tables have all columns."""
 PROSE_WIDTH = 120
 """Maximum width of running text in characters."""
 _BRACKET = re.compile(r" (?=[\[(])")
@@ -24,7 +24,8 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 def leave_stdout(alone: bool) -> None:
-    """Print text and tables on standard error if `alone` is True, otherwise on standard output."""
+    """Make `console` print on standard error if `alone` is True, and on standard output otherwise. Commands with the
+    option --json print only the JSON document on standard output."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
         # None: the current width of the terminal.
@@ -37,13 +38,13 @@ def prose_width() -> int:
 
 
 def say(*lines: str, prefix: str = "") -> None:
-    """Print each line with the prefix before it. Markup is not interpreted, and lines are not wrapped."""
+    """Print each line after the prefix. Markup is not interpreted, and lines are not wrapped."""
     for line in lines:
         console.print(prefix + line, markup=False, soft_wrap=True)
 
 
 def answer(document: object) -> None:
-    """Print the document of the option --json on standard output."""
+    """Print a document as JSON on standard output. A command calls this function if the option --json is given."""
     print(as_json(document))
 
 
@@ -57,9 +58,9 @@ def as_json(document: object) -> str:
 class FittedTable:
     """Table that adapts to the available width.
 
-    If the table is too wide, text in brackets moves to a second line of the cell. If the table is still too wide, spare
-    columns are omitted, and a line below the table names them. If the columns that remain are too wide, their text is
-    wrapped. A spare column with only empty cells is always omitted.
+    If the table is too wide, text in brackets in the right-aligned columns moves to a second line of the cell. If the
+    table is still too wide, spare columns are omitted, and a line below the table names them. If the columns that
+    remain are too wide, their text is wrapped. A spare column with only empty cells is always omitted.
 
     Args:
         left: headings of the left-aligned columns.
@@ -85,16 +86,16 @@ class FittedTable:
         self._sections: set[int] = set()
 
     def add_row(self, *cells: str) -> None:
-        """Add a row. Cells that are not given are empty."""
+        """Add a row. If there are fewer cells than columns, the last columns are empty."""
         assert len(cells) <= len(self._headings)
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """Draw a line below the last row."""
+        """Add a line below the row that was added last."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:
-        """Return whether the table fits the console without changes."""
+        """Return True if the table with all columns fits the width of the console without line breaks in its cells."""
         return self._width(console, self._drawn(range(len(self._headings)))) <= console.width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

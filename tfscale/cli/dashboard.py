@@ -1,5 +1,5 @@
-"""Dashboard of a running plan, which shows the lineages, the active stages, the training loss, the compute used, and
-the time left."""
+"""Dashboard that shows the lineages of a plan, the active stages, the training loss, the compute used, and the time
+left."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +27,14 @@ _NARROW = 60
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return the characters that represent the states of stages in the encoding of the console, by state."""
+    """Return a mapping from each state of a stage to the character that represents it. If the encoding of the console
+    is not a Unicode encoding, the characters are ASCII."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Rich renderable with the progress of a plan, which adapts to the width and height of the console."""
+    """Rich renderable that shows the progress of a plan and adapts to the width and height of the console."""
 
     plan: Plan
     looks: Mapping[str, Progress]
@@ -109,8 +110,9 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a stage and its ancestors over model FLOPs as bars. Losses above the 90th
-        percentile are drawn as bars of full height."""
+        """Yield a line of bars for the training losses of the stages that `_focus` returns. Each bar is the mean loss
+        in one interval of model FLOPs. Means above the 90th percentile are drawn at full height. If the console cannot
+        show bars, the line contains only the first and the last loss."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return
@@ -127,8 +129,9 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the progress of the first running stage that has training losses or, if there is none, of the last
-        stage of the chain that has training losses, preceded by the progress of its ancestors."""
+        """Return the progress of one stage and, before it, of its ancestors. The stage is the first running stage with
+        training losses or, if there is none, the last stage of the chain with training losses. If no such stage exists,
+        the list is empty."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
@@ -149,13 +152,14 @@ class Dashboard:
 
 
 def name_of(plan: Plan, stage: Stage) -> str:
-    """Return the arm and size of a stage, such as `progressive 354M`, and the seed if the arm has several seeds."""
+    """Return a readable name of a stage, such as `progressive 354M`. The name ends with the seed if the arm has several
+    seeds."""
     arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.all_stages))
     return f"{arm.name} {arm.label(stage)}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Yield the speed, MFU, memory and remaining time of a stage as texts. Unknown values are omitted."""
+    """Yield the speed, MFU, memory use and remaining time of a stage as text. Unknown values are omitted."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"
@@ -169,8 +173,8 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield the compute used so far, and the time left for the chain and for all arms, as texts. Unknown times are
-    omitted."""
+    """Yield the compute used so far, the time left for the chain and, if there are several arms, the time left for all
+    arms, as text. Unknown times are omitted. `arms` is the number of arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

@@ -54,7 +54,7 @@ def prepare(common: Common) -> int:
 
 
 def show(common: Common) -> int:
-    """Print the corpora in the runs folder and return the exit code."""
+    """Print the prepared and the unfinished corpora in the runs folder, and return the exit code."""
     root = data_dir(common.compose())
     corpora = list(_corpora(root))
     if common.as_json:
@@ -144,7 +144,7 @@ def _listing_json(listing: Listing) -> dict[str, Any]:
 
 
 def _printable(name: str) -> str:
-    """Return a name in which unprintable characters, and bytes that are not UTF-8, are escaped."""
+    """Return a file name with escapes for unprintable characters and for bytes that are not UTF-8."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
@@ -159,7 +159,8 @@ def _bytes(files: Sequence[LeftOut | TextFile]) -> str:
 
 
 class PreparationView:
-    """Display of the progress of a corpus preparation: a progress bar on a terminal, or otherwise occasional lines."""
+    """Context manager that shows the progress of a corpus preparation, as a progress bar on a terminal and as
+    occasional lines elsewhere."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
@@ -176,7 +177,7 @@ class PreparationView:
         self._bar.stop()
 
     def __call__(self, report: Report) -> None:
-        """Show a progress report."""
+        """Update the display with a progress report."""
         now = time.monotonic()
         begins = report.phase != self._phase
         if begins:

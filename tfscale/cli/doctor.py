@@ -38,8 +38,8 @@ class Finding:
 
     name: str
     state: Literal["good", "note", "broken"]
-    """`good`: no problem. `note`: an optional feature is missing. `broken`: something that tfscale needs does not
-    work."""
+    """`good`: no problem was found. `note`: a possible problem, or an optional feature that is missing. `broken`:
+    something that tfscale needs does not work."""
     what: str
     """Description of the result."""
     mend: str = ""
@@ -83,7 +83,7 @@ def _software() -> Iterator[Finding]:
         yield Finding("torch", "broken", f"torch cannot be imported: {error}", "pip install --force-reinstall torch")
         return
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
-    seen = f"{torch.cuda.device_count()} devices found"
+    seen = f"number of CUDA devices: {torch.cuda.device_count()}"
     if torch.version.cuda and not torch.cuda.is_available():
         mend = "check nvidia-smi, the driver version and CUDA_VISIBLE_DEVICES, because no CUDA device is found"
         yield Finding("torch", "note", f"{torch.__version__}, {built}", mend)
@@ -95,7 +95,8 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield a finding for each optional extra, such as tfscale[gpu], with its missing or installed packages."""
+    """Yield a finding for each extra in `_PEOPLES_EXTRAS`, such as tfscale[gpu]. The finding lists the missing packages
+    of the extra or, if none is missing, the installed versions."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -203,7 +204,7 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield a finding for each schedule, which says whether all stages fit into the memory of the planned devices.
+    """Yield for each schedule a finding that says whether all stages fit into the memory of the planned devices.
     Schedules for which the overrides are invalid are skipped."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
@@ -212,7 +213,7 @@ def _schedules(common: Common) -> Iterator[Finding]:
             machine = planned_machine(experiment)
             predictions = [(stage.size, predict(stage.spec, machine, [])) for stage in make_plan(experiment).stages]
         except UserFault:
-            continue  # the overrides belong to another schedule
+            continue  # the overrides are invalid for this schedule
         lacking = [f"{size} ({gigabytes(each.memory.total)})" for size, each in predictions if not each.fits]
         if lacking:
             mend = f"use a larger device, or several: tfscale plan schedule={name} device=h100_sxm"
