@@ -33,9 +33,10 @@ def evaluate(
     limit: int | None,
     groups: int | None,
 ) -> int:
-    """Evaluate stages, print the results, and return the exit code. If `groups` is None, the results are also recorded
-    with the training costs of the stages. Results of the first `groups` groups of parameter tokens are not recorded,
-    because the records of a stage describe the whole model."""
+    """Evaluate stages, print the results, and return the exit code. The stages are evaluated on the files `texts`, on
+    zero-shot tasks, or on both; if neither is given, on the validation tokens. If `groups` is None, the results are
+    also recorded with the training costs of the stages and sent to the tracker. Results of the first `groups` groups of
+    parameter tokens are not recorded, because the records of a stage describe the whole model."""
     stages = with_groups(common.finished_stages(names), groups)
     experiment = common.compose()
     for stage in stages:
@@ -71,8 +72,8 @@ def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Return the encoded texts of each stage. A text is encoded only once for all stages with the same tokenizer. Raise
-    UserFault with all faults of the texts."""
+    """Return a list with the encoded texts for each stage. A text is encoded only once for all stages with the same
+    tokenizer. Raise UserFault with all faults of the texts."""
     if not texts:
         return [[] for _ in stages]
     tokenizers = [tokenizer_of(stage) for stage in stages]

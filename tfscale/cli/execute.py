@@ -1,4 +1,5 @@
-"""Steps that several commands take: check a plan, prepare its corpus, train its stages, and update a tracker."""
+"""Functions that several commands share. They check a plan, prepare its corpus, train its stages, and send measurements
+to a tracker."""
 
 import signal
 import sys
@@ -44,8 +45,9 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan within `allowance`, by default the budget of the experiment, and return the
-    exit code and the updated plan, which reflects stages that ended early and growths that were rejected."""
+    """Train the unfinished stages of a plan within `allowance`, which is by default the budget of the experiment.
+    Before the training, stages and the corpus are downloaded if the store has them. Return the exit code and the
+    updated plan, which reflects stages that ended early and growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pull_plan(plan, store)
@@ -69,11 +71,11 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
             say(*_spent_words(plan, allowance))
         if code or known is plan:
             return code, plan
-        plan = pull_plan(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
+        plan = pull_plan(make_plan(plan.experiment), store)  # the chain's cost sets the budgets of the baselines
 
 
 def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
-    """Return the lines of the message on a spent budget."""
+    """Return the lines of the message that the budget is spent, with the stages and tokens that are left."""
     left = [(stage, *_work_left(stage)) for stage in plan.stages if not is_done(stage)]
     lines = [
         f"  {stage.path.name}: {count(tokens)} of {count(stage.spec.tokens)} tokens, {scientific(flops)} FLOPs"
@@ -93,7 +95,8 @@ def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
 
 
 def _work_left(stage: Stage) -> tuple[int, int]:
-    """Return the number of tokens on which a stage has not been trained yet, and their model FLOPs."""
+    """Return the number of tokens on which a stage has not been trained yet, and the model FLOPs of training on
+    them."""
     steps = max(0, stage.spec.steps - reached_step(stage.path))
     return steps * stage.spec.batch_tokens, steps * step_flops(stage)
 
@@ -110,7 +113,8 @@ def check(plan: Plan) -> None:
 
 
 def tracker_of(experiment: Experiment) -> Tracker | None:
-    """Return the tracker of an experiment, or None if tracking is off."""
+    """Return the tracker of an experiment, or None if tracking is off. Raise UserFault if the tracker's settings are
+    invalid."""
     tracking = experiment.tracking
     if not tracking.enabled:
         return None
@@ -119,7 +123,8 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
 
 
 def prepare(plan: Plan, store: Store | None = None) -> None:
-    """Prepare the corpus of a plan, unless the corpus has been prepared or can be downloaded from the store."""
+    """Prepare the corpus of a plan, unless it is on this machine or can be downloaded from the store. Print warnings
+    about skipped files and unknown tokens."""
     if store is not None:
         take_corpus(plan, store)
     with PreparationView() as view:
@@ -135,8 +140,9 @@ def train(
     store: Store | None = None,
     allowance: Allowance | None = None,
 ) -> int:
-    """Train the given stages of a plan within the allowance, if there is one, show the progress, and return the exit
-    code. Finished stages, new checkpoints and the corpus are uploaded to the store in the background."""
+    """Train the given stages of a plan, show the progress, and return the exit code. Training stops early if the
+    allowance is spent, or after SIGINT (Ctrl-C) or SIGTERM. If there is a store, finished stages, new checkpoints and
+    the corpus are uploaded to it in the background."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         leases = Leases(store, plan.runs) if store else None
@@ -171,7 +177,8 @@ def train(
 
 
 def catch_up(experiment: Recorded, tracker: Tracker | None) -> None:
-    """Send new measurements and the comparison of an experiment to a tracker. Print a warning if that fails."""
+    """Send new measurements and the comparison of an experiment to a tracker, or print a warning if that fails. If
+    `tracker` is None, nothing is sent."""
     if tracker is None:
         return
     try:

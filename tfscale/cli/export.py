@@ -13,8 +13,8 @@ from tfscale.stage.folder import find_stage
 
 
 def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
-    """Write a finished stage in the format of another library, and return the exit code. If `name` is `chain`, the last
-    finished stage of the chain is written."""
+    """Write a finished stage to the folder `out` in the format of another library, and return the exit code. If `name`
+    is `chain`, the last finished stage of the chain is written."""
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:

@@ -34,8 +34,8 @@ def generate(
     seed: int,
     groups: int | None,
 ) -> int:
-    """Generate a continuation of a prompt with each stage, print the texts while they are generated, and return the
-    exit code."""
+    """Generate a continuation of a prompt with each stage, and return the exit code. The texts are printed while they
+    are generated or, with --json, at the end."""
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)
     except InvalidInput as error:
@@ -55,19 +55,20 @@ def generate(
 
 
 class _Writer:
-    """Generator of a stage's continuation of a prompt."""
+    """Text generator that continues a prompt with the model of one stage."""
 
     def __init__(self, stage: FinishedStage, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """Note for the user if the text exceeds the model's context, otherwise an empty string."""
+        """Note for the user if the text exceeds the model's context, otherwise an empty string. It is set when `pieces`
+        has yielded the whole text."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():
             self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
 
     def pieces(self) -> Iterator[str]:
-        """Yield the continuation of the prompt in pieces, which contain only complete characters."""
+        """Yield the continuation of the prompt in pieces of complete characters."""
         model = model_of(self.stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         made: list[int] = []

@@ -16,9 +16,9 @@ from tfscale.text import count
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
-    """Grow the checkpoint of a finished stage, write it to the folder `to`, and return the exit code. `tokens` contains
-    the new numbers of parameter tokens: per query, key and value projection, of the output projection, and of the
-    feed-forward layer."""
+    """Grow the checkpoint of a finished stage, write the grown checkpoint to the folder `to`, and return the exit code.
+    The elements of `tokens` are the new numbers of parameter tokens of each query, key and value projection, of the
+    output projection, and of the feed-forward layer."""
     experiment = common.compose()
     recipe = experiment.growth
     with user_faults():

@@ -18,7 +18,7 @@ from tfscale.text import count, scientific
 def import_(
     common: Common, source: Path, to: Path, config: Path | None, tokenizer: Path | None, data: Path | None, tokens: str
 ) -> int:
-    """Create a stage folder from released weights or an exported folder, and return the exit code."""
+    """Create the stage folder `to` from released weights or from an exported folder, and return the exit code."""
     with user_faults(about=f"--tokens {tokens}"):
         amount = int(read_amount(tokens)) if tokens else None
     if not source.exists():

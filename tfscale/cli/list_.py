@@ -23,7 +23,7 @@ class Choice:
     """First sentence of the comment at the top of the option's file."""
     file: Path
     own: bool
-    """True if the file is in a configuration folder of the user."""
+    """True if the file is in a configuration folder of the user, False if it is installed with tfscale."""
 
 
 def list_(common: Common, kind: str) -> int:

@@ -108,7 +108,7 @@ def verify(
     common: Common,
     folder: Annotated[Path, Argument(help="Folder that `tfscale compare --submit` wrote", metavar="DIR")],
 ) -> int:
-    """Verify a folder of results: checksums, records of the stages, and the comparison that follows from them."""
+    """Verify the checksums, the stage records and the comparison in a folder that `tfscale compare --submit` wrote."""
     from tfscale.cli.verify import verify
 
     return verify(common, folder)
@@ -146,7 +146,8 @@ def advise(
         ),
     ] = None,
 ) -> int:
-    """Advise whether to grow to a size or train it from scratch with a budget, by laws fitted to the finished runs."""
+    """Advise whether to reach a size by growing or by training from scratch within a budget. The advice is based on
+    laws fitted to the finished runs."""
     from tfscale.cli.advise import advise
 
     return advise(common, size or [], {"--flops": flops, "--hours": hours, "--dollars": dollars}, run_missing, out)
@@ -185,7 +186,8 @@ def tune(
     write: Annotated[
         str | None,
         Option(
-            help="Write the chosen rates to conf/schedule/NAME.yaml, and those of arms to conf/baseline/NAME.yaml",
+            help="Write the chosen rates to conf/schedule/NAME.yaml, and the rates of single baseline arms to "
+            "conf/baseline/NAME.yaml",
             metavar="NAME",
         ),
     ] = None,
@@ -216,8 +218,9 @@ def sync(
     common: Common,
     uri: Annotated[str, Argument(help="URI of a tracker, such as http://HOST or sqlite:///FILE for MLflow")],
 ) -> int:
-    """Send each measurement in the runs folder once to another tracker. Overrides other than runs=, tracking.kind= and
-    extensions= select one plan."""
+    """Send the measurements in the runs folder to another tracker, except those that it already has. If there are
+    overrides other than runs=, tracking.kind= and extensions=, only measurements of the plan that they describe are
+    sent."""
     from tfscale.cli.sync import sync
 
     return sync(common, uri)
@@ -287,7 +290,7 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line and report errors as messages."""
+    """Run the command line, print errors as messages, and exit."""
     completion.skip_equals_sign()
     open_streams()
     exit_quickly(exit_code(in_words(lambda: app(prog_name="tfscale"))))

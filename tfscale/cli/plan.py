@@ -22,7 +22,7 @@ from tfscale.stage.status import status_of
 from tfscale.text import count, duration, gigabytes, scientific, share
 
 COLUMNS = 5
-"""Maximum number of stages in a table."""
+"""Maximum number of stages in a table, which has one column per stage."""
 SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
@@ -52,8 +52,8 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of the stages of an arm with its first seed. A table has at most `COLUMNS` stages, and fewer if the
-    console is too narrow."""
+    """Return tables of the stages of an arm that are planned with its first seed. A table has one column per stage, and
+    at most `COLUMNS` stages, or fewer if the console is too narrow."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]

@@ -51,7 +51,7 @@ def _amiss(experiment: Experiment) -> list[Fault | str]:
 
 def chain_table(plan: Plan) -> FittedTable:
     """Return a table with the perplexity and cumulative cost of the chain at each size, averaged over seeds. All stages
-    must be done."""
+    of the chain must be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
     rows = FittedTable(
@@ -79,14 +79,15 @@ def chain_table(plan: Plan) -> FittedTable:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """Return the perplexity of the mean loss as text. For several seeds, the standard deviation over seeds is added."""
+    """Return the perplexity of the mean loss as text. If there are several seeds, their standard deviation in
+    perplexity is added."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 
 
 def _jump(replicates: Sequence[Stage]) -> str:
-    """Return the loss before and after the growth of a stage, averaged over seeds, as text, or a dash if the stage was
-    not grown."""
+    """Return the loss before and after the growth of a stage in nats per token, averaged over seeds, as text. If the
+    stage was not grown, return a dash."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:
         return "-"
@@ -96,7 +97,8 @@ def _jump(replicates: Sequence[Stage]) -> str:
 
 def _rehearse(plan: Plan, as_json: bool) -> int:
     """Rehearse a plan, which means to train each stage for a few steps, and return the exit code. A stopped rehearsal
-    is resumed. The checkpoints of a stage are removed as soon as no unfinished stage grows from them."""
+    is resumed; a completed one is deleted and repeated. The checkpoints of a stage are removed as soon as no unfinished
+    stage starts from them."""
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
     check(plan)

@@ -30,7 +30,7 @@ def status(common: Common, verify: bool = False, follow: bool = False) -> int:
 
 
 def states(plan: Plan) -> dict[str, Any]:
-    """Return the progress of every stage and of the whole plan, for --json."""
+    """Return the progress of every stage and of the whole plan, as the document that the option --json prints."""
     looks = Watch(plan.stages).look()
     return {
         "schedule": plan.experiment.schedule.name,

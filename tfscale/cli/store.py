@@ -60,7 +60,8 @@ def list_store(common: Common) -> int:
 
 
 def push(common: Common, only: Sequence[str]) -> int:
-    """Upload stages and corpora of the runs folder to the store, and return the exit code."""
+    """Upload stages and corpora of the runs folder to the store, and return the exit code, which is 1 after an
+    error."""
     store, runs = _opened(common)
     stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
     corpora = stored(runs / "data")
@@ -74,7 +75,8 @@ def push(common: Common, only: Sequence[str]) -> int:
 
 
 def pull(common: Common, only: Sequence[str]) -> int:
-    """Download stages and corpora of the store into the runs folder, and return the exit code."""
+    """Download stages and corpora of the store into the runs folder, and return the exit code, which is 1 after an
+    error."""
     store, runs = _opened(common)
     with _store_faults(store):
         found = {_name(snapshot): snapshot for snapshot in _newest(store)}
@@ -88,7 +90,8 @@ def pull(common: Common, only: Sequence[str]) -> int:
 
 
 def verify(common: Common, only: Sequence[str]) -> int:
-    """Compare the files in a store with their checksums, print the problems, and return the exit code."""
+    """Compare the files in a store with their checksums, print the problems, and return the exit code, which is 1 if
+    there are problems."""
     store, _ = _opened(common)
     with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
@@ -121,7 +124,7 @@ def gc(common: Common, dry_run: bool) -> int:
 
 
 def _opened(common: Common) -> tuple[Store, Path]:
-    """Return the store that the overrides name, and the runs folder."""
+    """Return the store that the overrides name, and the runs folder. Raise UserFault if no store is named."""
     experiment = common.compose()
     store = store_of(experiment)
     if store is None:
@@ -148,7 +151,8 @@ def _name(snapshot: Snapshot) -> str:
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
     """Return the items that `only` selects, or raise UserFault if a name in `only` selects no item. The keys of `items`
-    are names, or paths in the store such as `stages/NAME/done`. `where` is the location that messages name."""
+    are names, or paths in the store such as `stages/NAME/done`. `where` is the location of the items, which the error
+    message names."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item
@@ -161,7 +165,8 @@ def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T
 
 
 def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], str]) -> int:
-    """Call `act` for every item, print the results and errors, and return the exit code, which is 1 after an error."""
+    """Call `act` for every item, print the results and errors, and return the exit code. If an item fails, the next
+    items are still processed, and the exit code is 1."""
     results: dict[str, str] = {}
     faults: list[str] = []
     for name, item in items.items():
@@ -179,21 +184,23 @@ def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], 
 
 
 def store_of(experiment: Experiment) -> Store | None:
-    """Return the store that an experiment names, or None if `store` is not set."""
+    """Return the store of an experiment, or None if `store` is not set. Raise UserFault if the address of the store is
+    invalid."""
     with user_faults():
         return Store(experiment.store) if experiment.store else None
 
 
 def pull_plan(plan: Plan, store: Store | None) -> Plan:
-    """Download the stages of a plan that are in the store, and return the plan. The plan is made again if it depends on
-    the results of a downloaded stage. Without a store, the plan is returned unchanged."""
+    """Download the stages of a plan that are in the store. Return the plan or, if it depends on the results of
+    downloaded stages, a new plan of the same experiment. If `store` is None, return the plan unchanged."""
     if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pull_plan(make_plan(plan.experiment), store)
 
 
 def take_stages(stages: Sequence[Stage], store: Store) -> bool:
-    """Download the given stages that are in the store, and return whether a finished stage was downloaded."""
+    """Download the given stages that are in the store, and return True if at least one finished stage was downloaded.
+    Unfinished stages are downloaded with their newest checkpoints."""
     return DONE in [
         _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
     ]
@@ -207,8 +214,9 @@ def take_corpus(plan: Plan, store: Store) -> None:
 
 
 def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
-    """Call `download` for a stage or corpus, and return the name of the downloaded snapshot, or None if no snapshot was
-    downloaded. Print a warning if the files in the store are damaged or the stage is in use."""
+    """Call `download` for a stage or corpus, and return the name of the downloaded snapshot, or None if nothing was
+    downloaded. If the files in the store are damaged or another process works on the stage, print a warning. Raise
+    UserFault if the store cannot be read."""
     try:
         state = download()
     except (Damaged, StageHeld) as fault:
@@ -234,7 +242,7 @@ def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pushe
 
 
 def finish_upload(pusher: Pusher) -> bool:
-    """Wait until all files are uploaded, and return whether the upload failed. A failure is printed as an error."""
+    """Wait until the upload ends, and return True if it failed. A failure is printed as an error."""
     fault = pusher.finish()
     if fault is not None:
         tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload missing files.")

@@ -1,4 +1,4 @@
-"""Replacements of standard output and standard error whose writes never fail, and functions that print errors.
+"""Streams that replace standard output and standard error and whose writes never fail, and functions that print errors.
 
 A run can take days, and the terminal, file or pipe to which it writes may be full, closed or removed before the run
 ends. Bytes that cannot be written are dropped, and the first error is kept for the exit code. Characters that the
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a full disk. The error may lack the name of the file."""
+"""Error numbers of a full disk and of an exceeded disk quota. Such an error may lack the name of the file."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
 """Replacements of characters that the encoding of standard output may lack. Other characters become question marks."""
 
@@ -38,7 +38,7 @@ codecs.register_error("tfscale", _replace)
 
 
 class Stream(io.FileIO):
-    """Standard stream of bytes whose writes never fail."""
+    """Output stream of bytes whose writes never fail."""
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -62,9 +62,9 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Replace standard output and standard error with streams whose writes never fail. Streams that the shell has
-    closed are opened as the null device; otherwise, the next opened file would receive the output of child
-    processes."""
+    """Replace standard output and standard error with streams whose writes never fail. Standard streams that the shell
+    has closed are opened as the null device; otherwise, the next opened file would get the file descriptor of a closed
+    stream and receive the output of child processes."""
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
     sys.stdout = _enduring(sys.stdout, "tfscale")
@@ -88,7 +88,8 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
 
 
 def tell_loss() -> None:
-    """Print a warning, at most once, if output has been lost while a command continues."""
+    """If output has been lost, print a warning that the command continues without output. The warning is printed at
+    most once."""
     stream = _output()
     if stream is not None and stream.lost is not None and not stream.reported:
         stream.reported = True
@@ -96,8 +97,9 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a process, given the exit code of its command. It is `FAILURE` instead of 0 if output has
-    been lost. The loss is printed as an error, unless the reader closed the pipe, as `head` does."""
+    """Return the exit code of the process, which is the exit code of its command or, if the command succeeded but
+    output has been lost, `FAILURE`. Lost output is reported as an error, unless the reader of a pipe closed it, as
+    `head` does."""
     stream = _output()
     if stream is None or stream.lost is None:
         return code
@@ -108,7 +110,8 @@ def exit_code(code: int) -> int:
 
 
 def in_words(command: Callable[[], object]) -> int:
-    """Run a command, print its errors as messages, and return the exit code. Errors that may be bugs are raised."""
+    """Run a command, print its errors as messages, and return the exit code. Exceptions that may indicate a bug are not
+    caught."""
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The command `tfscale sync`, which sends the contents of a runs folder to another tracker."""
+"""The command `tfscale sync`, which sends the measurements in a runs folder to another tracker."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,12 +14,12 @@ from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import TRACKERS, Tracker, TrackingError
 
 _NOT_SELECTING = ("runs=", "tracking.kind=", "extensions=")
-"""Beginnings of the overrides that do not select a plan."""
+"""Prefixes of the overrides that do not select a plan."""
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send the experiment that the overrides describe to the tracker at `uri`, and return the exit code. If no override
-    selects a plan, all experiments in the runs folder are sent."""
+    """Send the measurements of the experiment that the overrides describe to the tracker at `uri`, and return the exit
+    code. If no override selects a plan, the measurements of all experiments in the runs folder are sent."""
     composed = common.compose()
     runs = runs_dir(composed)
     selects = any(not text.startswith(_NOT_SELECTING) for text in common.overrides)

@@ -1,4 +1,5 @@
-"""The command `tfscale tune`, which chooses the learning rates of a plan's arms by sweeps."""
+"""The command `tfscale tune`, which chooses the learning rates of a plan's arms, and optionally
+`optim.embedding_ratio`, by sweeps."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of `tfscale tune`. `tfscale.cli.main` describes them."""
+    """Values of the options of `tfscale tune`. The options are described in `tfscale.cli.main`."""
 
     arms: tuple[str, ...]
     factors: str
@@ -44,7 +45,8 @@ class Asked:
 
 
 def tune(common: Common, asked: Asked) -> int:
-    """Choose learning rates by sweeps, record and print them, and return the exit code."""
+    """Choose learning rates by sweeps, record and print the choices, and return the exit code. If the option --write is
+    given, also write configuration files with the chosen rates."""
     tuning = _tuning(common, asked)
     if code := _run(tuning):
         return code
@@ -60,8 +62,9 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the chosen values and the cost of tuning to the schedule file `name`, and values that only baseline arms
-    have to the baseline file `name`. The files mention `source`, the file in runs/tuning that records the trials."""
+    """Write the chosen values to configuration files with the name `name`. Values of settings below `baseline` go to a
+    baseline file; all other values and the FLOPs of tuning go to a schedule file. Comments in the files mention
+    `source`, the name of the file in runs/tuning that records the trials."""
     remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     values, taken_over = chosen(findings), _taken_over(common)
     schedule = {key: value for key, value in values.items() if not key.startswith("baseline.")}
@@ -83,7 +86,8 @@ def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
 
 
 def _tuning(common: Common, asked: Asked) -> Tuning:
-    """Return the tuning that the command line describes, or raise UserFault with all faults of the arguments."""
+    """Return the tuning that the command line describes, or raise UserFault with all faults of the options and the
+    plan."""
     factors, wrong = numbers_of("--factors", asked.factors)
     ratios, amiss = numbers_of("--ratios", asked.ratios, MOST_RATIO) if asked.ratios is not None else ((), [])
     sweep = Sweep(factors, asked.further, asked.seeds, asked.rungs, asked.reduction, asked.refine, ratios)
@@ -102,7 +106,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
         rule = "must be null, because rates are compared at equal budgets"
         faults.append(Fault("schedule.reject_growth", None, rule, "schedule.reject_growth=null"))
     if plan.experiment.budget is not None:
-        rule = "must be null, because a choice needs all of its trials"
+        rule = "must be null, because no value can be chosen before all trials are finished"
         faults.append(Fault("budget", plan.experiment.budget, rule, "a larger --reduction"))
     if plan.experiment.schedule.grow_when.rule != "budget":
         rule = "must be budget, because rates are compared at equal budgets"
@@ -134,7 +138,8 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
 
 
 def _run(tuning: Tuning) -> int:
-    """Train until a value is chosen for every tuned setting, and return the exit code."""
+    """Train until a value is chosen for every tuned setting, or until training fails or is stopped, and return the exit
+    code. Diverged runs do not count as failures; their candidates are ranked last."""
     tracker, store = tracker_of(tuning.experiment), store_of(tuning.experiment)
     check(tuning.planned)
     prepare(tuning.planned, store)
@@ -166,7 +171,7 @@ def _outlook(tuning: Tuning) -> str:
         f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates with {len(sweep.factors)} "
         f"candidates each{ratios}, {tokens}: {scientific(planned)} FLOPs, or "
         f"{scientific(planned_flops(tuning, flops_with_optimizer))} with the optimizer, {planned / grid:.0%} of a full "
-        f"grid ({scientific(grid)} FLOPs), and up to {sweep.further} more candidates per rung at an edge"
+        f"grid ({scientific(grid)} FLOPs), and up to {sweep.further} more candidates per rung"
     )
 
 
@@ -228,7 +233,8 @@ def _loss(loss: float | None) -> str:
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print an error for each setting for which training diverged with all values, and return the exit code."""
+    """Print an error for each setting whose training diverged with every value, and return the exit code, which is 1 if
+    there is such a setting."""
     lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
         values = finding.values

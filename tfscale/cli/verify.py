@@ -1,4 +1,5 @@
-"""The command `tfscale verify`, which verifies a submission, a folder of results from another person."""
+"""The command `tfscale verify`, which verifies a submission. A submission is a folder with the results of a comparison,
+usually from another person."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ def moves(console: Console) -> bool:
 
 
 class PlainView:
-    """View of a run that prints one line per event."""
+    """View that prints lines about the progress of a run."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan, self._console = plan, console
@@ -51,7 +51,7 @@ class PlainView:
         self._console.print(message, markup=False, soft_wrap=True)
 
     def tell(self, stage: Stage, what: str) -> None:
-        """Print a line that begins with the name of a stage."""
+        """Print a line with the name of a stage and a message."""
         self.say(f"{name_of(self._plan, stage)}: {what}")
 
     def started(self, stage: Stage, phase: Phase) -> None:
@@ -117,7 +117,7 @@ def _ending(stage: Stage, tokens: int) -> str:
 
 
 class LiveView(PlainView):
-    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
+    """View that shows the dashboard of a run, and prints lines about events that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         super().__init__(plan, console)

@@ -1,5 +1,5 @@
-"""Messages about finished stages that differ from the stages of a plan: the output of `tfscale plan --why`, and a note
-on stages that are no longer part of a plan."""
+"""Messages about finished stages that differ from the stages of a plan, for `tfscale plan`, its option --why, and
+`tfscale run`."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,8 @@ MOST_LISTED = 4
 
 
 def why(common: Common, name: str) -> int:
-    """Print why the stages of a size, key or folder are trained, and return the exit code. The most similar finished
-    stages are printed with the fields that differ, and with overrides that reuse the finished stages."""
+    """Print why the stages that `name` selects by size, key or folder are trained, and return the exit code. The most
+    similar finished stages are printed with the fields that differ, and with overrides that reuse these stages."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:
@@ -67,8 +67,9 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return the lines of a message on finished stages that are not part of the plan: a heading, and one line for each
-    of the first `MOST_LISTED` stages. Without stages, there are no lines."""
+    """Return the lines of a message on finished stages that are not part of the plan. After the heading, there is one
+    line for each of the first `MOST_LISTED` stages and, if there are more, a line with their number. If `found` is
+    empty, return no lines."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_first_fields(each)}" for each in found[:MOST_LISTED]]
@@ -79,13 +80,14 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
 
 def unreached_line(found: Sequence[Unreached]) -> str:
     """Return a message of one line on finished stages that are not part of the plan, with the fields in which the first
-    of them differs. There must be at least one stage."""
+    of them differs from the planned stage. There must be at least one stage."""
     shown = _first_fields(found[0])
     return f"{_number(found)} not part of the plan ({shown}); `tfscale plan` lists the fields that differ"
 
 
 def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
-    """Return finished stages that are not part of the plan, with the fields in which they differ, for `--json`."""
+    """Return finished stages that are not part of the plan, with the fields in which they differ from planned stages,
+    as JSON objects."""
     return [
         {
             "folder": each.folder,
