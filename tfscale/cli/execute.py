@@ -123,8 +123,8 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
 
 
 def prepare(plan: Plan, store: Store | None = None) -> None:
-    """Prepare the corpus of a plan, unless it is on this machine or can be downloaded from the store. Print warnings
-    about skipped files and unknown tokens."""
+    """Download the corpus of a plan from the store or, if the store does not have it, prepare it. A corpus that is
+    already on this machine is used as it is. Print warnings about skipped files and unknown tokens."""
     if store is not None:
         take_corpus(plan, store)
     with PreparationView() as view:
