@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 USER_FAULT = 2
 """Exit code of a process that rejected the user's input."""
 BUDGET_SPENT = 3
-"""Exit code of a command that stopped because the remaining work does not fit into `budget`."""
+"""Exit code of a command that stopped because the remaining work does not fit into the configured `budget`."""
 PREEMPTED = 75
 """Exit code (EX_TEMPFAIL) of a process that stopped on request and can be run again to continue."""
 
@@ -26,7 +26,7 @@ class Fault:
     hint: str = ""
     """Suggested fix, or an empty string if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads. A fault of one of these keys may be the cause of this fault."""
+    """Other keys whose values the rule uses. A fault of one of these keys may be the cause of this fault."""
     location: str = ""
     """File and line of the value, or an empty string if they are unknown."""
 

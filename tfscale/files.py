@@ -27,7 +27,8 @@ a new modification time, because some file systems store times in whole seconds.
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it, and rename it. A missing folder is created.
+    """Create or replace a file atomically: write the content under a temporary name, sync it to disk, and rename it to
+    `path`. A missing folder is created.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged. The attribute `filename` of the error is

@@ -148,7 +148,7 @@ def read_results(runs: str | Path = "runs", noise_floor: float | None = None) ->
 
 
 def _where(experiment: Recorded, arm: Arm, stage: Stage) -> dict[str, Any]:
-    """Return the columns that identify a stage."""
+    """Return a mapping from the names of the columns that identify a stage to their values."""
     name, seed = experiment.comparison.name, stage.spec.seed
     return dict(zip(_WHERE, (name, arm.name, arm.title, stage.size, arm.role(stage), seed, stage.key), strict=True))
 
