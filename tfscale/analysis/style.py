@@ -120,7 +120,7 @@ def around(values: Sequence[float], before: float, after: float, least: float) -
 
     Args:
         before, after: margins below and above the values, as fractions of the logarithmic width of their range.
-        least: minimum logarithmic width to which the fractions refer.
+        least: minimum of this width, as a difference of natural logarithms, so that a narrow range also has margins.
     """
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
@@ -145,7 +145,7 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """Format a number as text such as `1,000`, and a large number as Matplotlib mathtext such as 2 x 10^12."""
+    """Return a number as text such as `1,000` or, from 10^5, as Matplotlib mathtext such as 2 x 10^12."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")
