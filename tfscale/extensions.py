@@ -79,8 +79,8 @@ def extension_arguments() -> list[str]:
 
 
 def add_extension_argument(parser: ArgumentParser) -> None:
-    """Add the option --extension to a parser. Its values, in `extensions`, are the modules to pass to
-    `load_extensions`."""
+    """Add the option --extension to a parser. The attribute `extensions` of the parsed arguments is a list of modules
+    for `load_extensions`."""
     parser.add_argument("--extension", action="append", default=[], dest="extensions", help="Import this module first")
 
 

@@ -31,7 +31,7 @@ class Fault:
     """File and line of the value, or an empty string if they are unknown."""
 
     def __str__(self) -> str:
-        """Return the message, `key=value: must be ...; try ...`, without passwords."""
+        """Return the message in the form `key=value: must be ...; try ...`, without passwords."""
         about = self.key if self.value is None else f"{self.key}={self.value}"
         rule = f"{self.rule}; try {self.hint}" if self.hint else self.rule
         return without_password(": ".join(filter(None, (self.location, about, rule))))
@@ -45,7 +45,8 @@ class Fault:
 
 
 class InvalidInput(ValueError):
-    """Error raised for invalid input. The error contains all faults."""
+    """Error raised for invalid input. The error contains all faults of the input. `user_faults` converts this error to
+    UserFault."""
 
     def __init__(self, *faults: Fault | str) -> None:
         super().__init__(*faults)
@@ -56,7 +57,8 @@ class InvalidInput(ValueError):
 
 
 class UserFault(Exception):
-    """Error raised if a request of the user cannot be carried out. The error contains all faults."""
+    """Error raised if a request of the user cannot be carried out. A command prints the faults in this error and exits
+    with the code USER_FAULT."""
 
     def __init__(self, faults: Iterable[Fault | str]) -> None:
         self.faults = as_faults(faults)

@@ -149,8 +149,8 @@ class CachedDigest:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash. Nothing is stored if a file was modified in the last `SETTLED_SECONDS` before its attributes
-        were read, or if the folder is not writable."""
+        """Store the hash. Nothing is stored if a file was modified less than SETTLED_SECONDS before its attributes were
+        read, or if the folder is not writable."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

@@ -10,7 +10,7 @@ from tfscale.text import join
 
 PAPER_BASE, PAPER_SCRATCH = 2_430, 67
 """Tokens per parameter in arXiv 2410.23168. The first number is that of the base (124M parameters, 300B tokens). The
-second is that of a TokenFormer of the last size (1.4B parameters), trained from scratch with the chain's cumulative
+second is that of a TokenFormer of the largest size (1.4B parameters), trained from scratch with the chain's cumulative
 compute."""
 SAME_REGIME = 2.0
 """Maximum ratio between the tokens per parameter of two runs that count as runs in the same regime."""

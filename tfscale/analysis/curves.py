@@ -66,8 +66,8 @@ class Cost:
 
 NO_COST = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
-"""Names of the costs of a single model. The list does not contain family costs, because they also depend on the
-perplexities at which the sizes of an arm are compared."""
+"""Names of the costs of a single model. Family costs are not in this list, because they also depend on the perplexities
+at which the sizes of an arm are compared."""
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,10 @@ class EqualPerplexity:
     """
 
     state: Reach
-    """State of the chain. `reached`: the chain reached the target. `at least`: the chain's stage of this size started
-    at or below the target, so the saving is a lower bound. `at most`: the arm reached the target during its run at the
-    smallest budget, so the saving is an upper bound. `not reached`: the chain did not reach the target."""
+    """State of the chain relative to the target. `reached`: the chain reached the target. `at least`: the chain's stage
+    of this size started at or below the target, so the saving is a lower bound. `at most`: the arm reached the target
+    during its run at the smallest budget, so the saving is an upper bound. `not reached`: the chain did not reach the
+    target."""
     target: float
     arm: float
     """Cumulative cost at which the arm reached the target, in the unit of the chosen cost measure."""
@@ -158,8 +159,8 @@ def at_equal_perplexity(
 
 def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: EqualPerplexity) -> Interval:
     """Return the confidence interval of the saving, given the cost ratios in all bootstrap samples. `opposite` is a
-    mask of the samples with the opposite bound: an upper bound if `equal.bound` is `at least`, and a lower bound if it
-    is `at most`."""
+    mask of the samples in which the saving has the opposite bound, which is an upper bound if `equal.bound` is `at
+    least`, and a lower bound if `equal.bound` is `at most`."""
     savings = -np.expm1(ratios.logarithms)
     if equal.bound is None or equal.outcome == "no difference":
         return interval_of(np.where(ratios.bounded, np.where(ratios.reached, np.inf, -np.inf), savings))

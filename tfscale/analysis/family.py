@@ -133,8 +133,8 @@ def compare_families(
 
 
 Stack = Sequence[tuple[Curves, Curves]]
-"""One pair of curves per size of a family. The first are the curves of the runs. The second are the curves from which
-costs are read."""
+"""One pair of curves per size of a family. The first element contains the curves of the runs, and the second element
+contains the curves from which costs are read."""
 
 
 @dataclass(frozen=True, eq=False)

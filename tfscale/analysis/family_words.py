@@ -129,8 +129,8 @@ def _relative(excess: float) -> str:
 
 
 def _brackets(equal: EqualFamily, sign: Literal[1, -1], words: dict[Bound, str] = WORDS) -> str:
-    """Return the confidence interval of the excess cost, or of the saving if `sign` is -1, as text. Examples are `
-    [-9.1%, 2.4%]` and, if the costs are bounds, ` (with 95% confidence at least 8.1%)`. Return an empty string if there
+    """Return the confidence interval of the excess cost, or of the saving if `sign` is -1, as text. The text is, for
+    example, ` [-9.1%, 2.4%]` or, if the costs are bounds, ` (with 95% confidence at least 8.1%)`. It is empty if there
     is nothing to add to the excess or saving."""
     if equal.interval is None:
         return ""

@@ -69,8 +69,8 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> 
 
 
 def mark_best_of_any_size(axes: Any, runs: Sequence[ReplicateCurves | None], scratch: CurvesBySize) -> None:
-    """Draw a marker for each of the chain's models, at its compute and at the perplexity of the best model from scratch
-    of any size that cost no more."""
+    """Draw a marker for each of the chain's models. The marker is at the compute of this model, and at the perplexity
+    of the best model from scratch, of any size, that cost no more."""
     found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]
     if found:
         axes.plot(

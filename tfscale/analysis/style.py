@@ -99,15 +99,16 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure` with a size in inches. Must be called within the context of
-    `drawing`."""
+    """Return an empty `matplotlib.figure.Figure` of the given size in inches. This function must be called within the
+    context of `drawing`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def render(figure: Any, kind: FigureKind) -> bytes:
-    """Return the file content of a figure. The same figure always results in the same bytes."""
+    """Return the content of a PNG, SVG or PDF file that shows a figure. The same figure always results in the same
+    bytes."""
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
     with drawing():
