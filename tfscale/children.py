@@ -1,4 +1,4 @@
-"""Start of child processes, and the environment that they inherit.
+"""Functions that start child processes and return the environment of a child process.
 
 A child inherits the environment of this process, except
 
@@ -24,7 +24,7 @@ RANK_VARIABLES = (
 """Environment variables with which torchrun and clusters describe a rank."""
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
-"""Prefixes of environment variables that torchrun sets for workers or reads as defaults of options."""
+"""Prefixes of environment variables that torchrun sets for its workers or reads as defaults of its options."""
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Environment variables that switch off telemetry, unless the user sets other values."""
 
@@ -51,7 +51,8 @@ def environment(
 
 
 def shell_lines() -> list[str]:
-    """Return shell commands that change the environment of this process to the environment of a child process."""
+    """Return shell commands that turn the environment of this process, which the shell must have inherited, into the
+    environment of a child process."""
     child = environment()
     gone = [f"unset {name}" for name in sorted(os.environ.keys() - child.keys()) if name.isidentifier()]
     changed = sorted(name for name, value in child.items() if os.environ.get(name) != value)
@@ -87,7 +88,7 @@ def run(
     command: Sequence[str], *, stdout: int = subprocess.PIPE, stderr: int | None = subprocess.PIPE, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run a short command to completion, with empty standard input. Raise OSError if the program cannot be run, and
-    subprocess.CalledProcessError if the command fails and `check` is set."""
+    subprocess.CalledProcessError if the command fails and `check` is True."""
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, check=check, env=environment()
     )

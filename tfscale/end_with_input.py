@@ -15,11 +15,11 @@ from contextlib import suppress
 from tfscale.children import python
 
 PATIENCE_SECONDS = 5.0
-"""Maximum time in seconds that a command has to exit after the interrupt."""
+"""Time in seconds that a command has to exit after it is interrupted, before it is killed."""
 
 
 def until_input_ends(command: Sequence[str]) -> list[str]:
-    """Return a command that runs the given command until standard input ends."""
+    """Return a command that runs the given command and ends it when standard input ends."""
     return python("tfscale.end_with_input", *command)
 
 
@@ -30,7 +30,8 @@ def end_with_input() -> None:
 
 
 def main() -> int:
-    """Run the command in `sys.argv[1:]` until it exits or standard input ends, and return its exit code."""
+    """Run the command in `sys.argv[1:]` and return its exit code. If standard input ends first, end the command and
+    kill this process."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, lambda number, frame: None)  # unlike SIG_IGN, this is not inherited

@@ -1,7 +1,7 @@
 """Import of extensions, which are modules outside of this package that register classes (`tfscale.registry`).
 
 Extensions are named by entry points of installed packages and by `extensions=[module]` in the user's configuration. A
-stage's folder, which may be untrusted, never names a module to import.
+module is never imported only because a stage folder, which may be untrusted, names it.
 """
 
 from argparse import ArgumentParser
@@ -22,7 +22,7 @@ class Extension:
 
     module: str
     version: str
-    """Version of the distribution that contains the module, or the module's `__version__`."""
+    """Version of the distribution that contains the module or, if there is none, the module's `__version__`."""
 
     def __str__(self) -> str:
         return f"{self.module}=={self.version}"
@@ -32,7 +32,7 @@ _loaded: dict[str, Extension] = {}
 
 
 def installed_extensions() -> tuple[str, ...]:
-    """Return the modules that installed packages declare as extensions."""
+    """Return the names of the modules that installed packages declare as extensions."""
     return tuple(sorted({point.module for point in entry_points(group=GROUP)}))
 
 
@@ -58,9 +58,9 @@ def loaded_extensions() -> tuple[Extension, ...]:
 
 
 def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
-    """Raise ValueError if an extension of a stage, given as `module==version`, has not been imported. With
-    `same_version`, which training needs, also raise ValueError if it was imported in another version. Nothing is
-    imported here."""
+    """Raise ValueError if any of the extensions that a stage needs, given as `module==version`, has not been imported.
+    If `same_version` is True, also raise ValueError if the imported extension has another version. No extension is
+    imported."""
     faults = []
     for name in named:
         module, _, version_then = name.partition("==")
@@ -79,7 +79,8 @@ def extension_arguments() -> list[str]:
 
 
 def add_extension_argument(parser: ArgumentParser) -> None:
-    """Add the option --extension, whose values are modules for `load_extensions`, to a parser."""
+    """Add the option --extension to a parser. The attribute `extensions` of the parsed arguments is a list of modules
+    for `load_extensions`."""
     parser.add_argument("--extension", action="append", default=[], dest="extensions", help="Import this module first")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 USER_FAULT = 2
 """Exit code of a process that rejected the user's input."""
 BUDGET_SPENT = 3
-"""Exit code of a command that stopped because the remaining work does not fit into `budget`."""
+"""Exit code of a command that stopped because the remaining work does not fit into the configured `budget`."""
 PREEMPTED = 75
 """Exit code (EX_TEMPFAIL) of a process that stopped on request and can be run again to continue."""
 
@@ -26,12 +26,12 @@ class Fault:
     hint: str = ""
     """Suggested fix, or an empty string if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads. A fault of one of these keys may be the cause of this fault."""
+    """Other keys whose values the rule uses. A fault of one of these keys may be the cause of this fault."""
     location: str = ""
     """File and line of the value, or an empty string if they are unknown."""
 
     def __str__(self) -> str:
-        """Return the message, `key=value: must be ...; try ...`, without passwords."""
+        """Return the message in the form `key=value: must be ...; try ...`, without passwords."""
         about = self.key if self.value is None else f"{self.key}={self.value}"
         rule = f"{self.rule}; try {self.hint}" if self.hint else self.rule
         return without_password(": ".join(filter(None, (self.location, about, rule))))
@@ -45,7 +45,8 @@ class Fault:
 
 
 class InvalidInput(ValueError):
-    """Error raised for invalid input. The error contains all faults."""
+    """Error raised for invalid input. The error contains all faults of the input. `user_faults` converts this error to
+    UserFault."""
 
     def __init__(self, *faults: Fault | str) -> None:
         super().__init__(*faults)
@@ -56,7 +57,8 @@ class InvalidInput(ValueError):
 
 
 class UserFault(Exception):
-    """Error raised if a request of the user cannot be carried out. The error contains all faults."""
+    """Error raised if a request of the user cannot be carried out. A command prints the faults in this error and exits
+    with the code USER_FAULT."""
 
     def __init__(self, faults: Iterable[Fault | str]) -> None:
         self.faults = as_faults(faults)

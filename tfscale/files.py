@@ -27,7 +27,8 @@ a new modification time, because some file systems store times in whole seconds.
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, sync it, and rename it. A missing folder is created.
+    """Create or replace a file atomically: write the content under a temporary name, sync it to disk, and rename it to
+    `path`. A missing folder is created.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged. The attribute `filename` of the error is
@@ -148,8 +149,8 @@ class CachedDigest:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Store the hash. Nothing is stored if a file was modified in the last `SETTLED_SECONDS` before its attributes
-        were read, or if the folder is not writable."""
+        """Store the hash. Nothing is stored if a file was modified less than SETTLED_SECONDS before its attributes were
+        read, or if the folder is not writable."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

@@ -7,8 +7,8 @@ T = TypeVar("T")
 
 
 def grouped(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Yield lists of consecutive items whose total size is at most `most`. An item that is larger than `most` forms a
-    list of its own."""
+    """Yield lists of consecutive items whose total size is at most `most`. The function `size` returns the size of an
+    item. An item that is larger than `most` forms a list of its own."""
     group: list[T] = []
     held = 0
     for item in items:

@@ -1,4 +1,5 @@
-"""Functions that return the CPU cores and the peak memory of this process, and that exit it quickly."""
+"""Functions that return the number of usable CPU cores or the peak memory of this process, and a function that exits
+the process quickly."""
 
 import gc
 import os

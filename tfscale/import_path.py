@@ -11,7 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH1
 
 def leave_working_folder() -> None:
     """Remove the working folder, which would precede the standard library, from the import path of this process and of
-    processes that Python's libraries start, such as process pools."""
+    processes that Python's libraries start, such as the workers of a process pool."""
     os.environ["PYTHONPATH"], os.environ["PYTHONSAFEPATH"] = python_path(), "1"
     sys.path[:] = _without_working_folder()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 LARGEST = 10**18
-"""Largest allowed absolute value of an integer. It is far above any count in training, and small enough for predictions
-to multiply several such integers."""
+"""Largest allowed absolute value of an integer. It is far above any sensible setting, and the product of several such
+integers does not overflow a float."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 

@@ -23,7 +23,7 @@ class Registry(Generic[T]):
 
     Args:
         key: configuration key whose value is the name of a class, such as `optim.name`, for messages.
-        shipped: location of each class in this package, in the form `module:class`, by the name of the class.
+        shipped: mapping from the name of each class to its location in this package, in the form `module:class`.
     """
 
     def __init__(self, key: str, shipped: Mapping[str, str]) -> None:
@@ -67,7 +67,7 @@ class Registry(Generic[T]):
         raise InvalidInput(Fault(self._key, name, f"must be one of {', '.join(self.names)}", hint))
 
     def extension_of(self, name: str) -> str | None:
-        """Return the module of the extension that registered a name, or None for shipped classes and unknown names."""
+        """Return the module of the extension that registered a name, or None if no extension registered the name."""
         return self._modules.get(name)
 
 

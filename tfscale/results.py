@@ -84,9 +84,9 @@ class Results:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per arm and size, which compares the arm with the chain: costs at equal perplexity, perplexities at
-        equal compute, the outcome, and the verdict on the size as text. Runs that the arm shares with the chain, and
-        runs that cannot be compared yet, are omitted."""
+        """One row per arm and size that compares the arm with the chain, with the costs at equal perplexity, the
+        perplexities at equal compute, the outcome, and the verdict on the size as text. Runs that the arm shares with
+        the chain, and runs that cannot be compared yet, are omitted."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])
         costs = [name for name in self.costs.columns if name not in _OF_ROWS]
         return self._rows[compared].drop(columns=costs).reset_index(drop=True)
@@ -148,7 +148,7 @@ def read_results(runs: str | Path = "runs", noise_floor: float | None = None) ->
 
 
 def _where(experiment: Recorded, arm: Arm, stage: Stage) -> dict[str, Any]:
-    """Return the columns that identify a stage."""
+    """Return a mapping from the names of the columns that identify a stage to their values."""
     name, seed = experiment.comparison.name, stage.spec.seed
     return dict(zip(_WHERE, (name, arm.name, arm.title, stage.size, arm.role(stage), seed, stage.key), strict=True))
 

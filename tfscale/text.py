@@ -26,7 +26,7 @@ def scientific(value: float | None) -> str:
 
 
 def share(value: float) -> str:
-    """Return a fraction as text, such as 23%, 4.1% or below 0.1%."""
+    """Return a fraction as text in percent, such as `23%`, `4.1%` or `below 0.1%`."""
     if 0 < value < 0.0005:
         return "below 0.1%"
     return f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"

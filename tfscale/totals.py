@@ -11,18 +11,19 @@ class Totals:
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
     """Model FLOPs of forward and backward passes, as counted by `tfscale.models.counts`."""
     seconds: float = 0.0
-    """Time in training steps in seconds, without compilation, evaluation, checkpoints and growth."""
+    """Time spent in training steps, in seconds. It excludes compilation, evaluation, checkpoints and growth."""
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy in joules that the devices measured during `seconds`, or None if the energy of a stage is unknown."""
+    """Energy in joules that the devices used in training steps, or None if it is unknown for any stage."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
-    """FLOPs of optimizer updates, which `flops` does not include. None if a stage was imported, or if the version of
-    tfscale that trained it did not count them."""
+    """FLOPs of optimizer updates, which `flops` does not include. None if any stage was imported, or was trained by a
+    version of tfscale that did not count these FLOPs."""
 
     @property
     def spent_on_updates(self) -> int | None:
-        """FLOPs of optimizer updates: 0 if there are no tokens, otherwise `optimizer_flops`, which may be None."""
+        """FLOPs of optimizer updates, or None if they are unknown. They are always 0 if there are no training
+        tokens."""
         return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":

@@ -1,5 +1,5 @@
-"""Short answer of a comparison: one sentence, and one small table that states for each size and arm whether the chain
-is better than the arm, level with it, or worse."""
+"""Short answer of a comparison. It consists of one sentence and a small table, which states for each size and arm
+whether the chain is better than the arm, level with it, or worse."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ ALL_SIZES = "all sizes"
 
 @dataclass(frozen=True)
 class Answer:
-    """Short answer of a comparison as text: a sentence, and a table with a note."""
+    """Short answer of a comparison as text. It consists of a sentence, and a table with a note."""
 
     sentence: str
     arms: tuple[str, ...]

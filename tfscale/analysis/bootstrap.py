@@ -4,10 +4,11 @@ All runs share the variation over documents, because all runs were evaluated on 
 share the variation over seeds, because replicates with the same seed read their text in the same order, and some start
 from the same weights. Runs with different seeds vary independently.
 
-To vary the seeds, a bootstrap sample adds a random combination of the replicates' deviations, as whole curves, to the
-mean curve. With the weights of this multiplier bootstrap, the samples of any point of a curve, and of the difference
-between two runs that use the same weights, follow Student's t distribution about the mean. This is exact for normal
-deviations and any number of seeds, whereas drawing three runs with replacement would give far too narrow intervals.
+To vary the seeds, a bootstrap sample adds a random combination of the replicates' deviations from the mean curve, as
+whole curves, to the mean curve. With the weights of this multiplier bootstrap, the samples of any point of a curve, and
+of the difference between two runs that use the same weights, follow Student's t distribution about the mean. This is
+exact for normal deviations and any number of seeds, whereas drawing three runs with replacement would give far too
+narrow intervals.
 
 To vary the documents, a bootstrap sample draws blocks of the validation text with replacement. The resulting change of
 a run's final loss is applied to the whole curve.
@@ -51,8 +52,9 @@ class ReplicateCurves:
     """Number of points at the end of each curve that are final evaluations of runs. Each of these runs has a different
     budget."""
     decayed: Optional["ReplicateCurves"] = None
-    """Evaluations during the run at the smallest budget, followed by the final evaluations of the runs at all budgets,
-    for which the learning rate had been decayed. None if any replicate has a run at only one budget."""
+    """Curves of the same replicates that combine the runs at all budgets. They consist of the evaluations of the run at
+    the smallest budget, followed by the final evaluations of the runs at larger budgets. The learning rate had been
+    decayed at each final evaluation. None if any replicate has only one budget or an unfinished run."""
 
     @property
     def size(self) -> int:
@@ -168,7 +170,8 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateC
 
 
 def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
-    """Draw DRAWS bootstrap samples of the mean curve of each run. The same runs always give the same samples."""
+    """Draw DRAWS bootstrap samples of the mean curve of each run. All runs share the same samples of documents, and
+    runs with the same seeds as the first run share its seed weights. The same runs always give the same samples."""
     over, first = sources(*runs), runs[0]
     documents = None
     if first.blocks is not None and "documents" in over:

@@ -1,4 +1,4 @@
-"""Caption of the main figure, which states its contents, the tokens per parameter, and the limits of the comparison."""
+"""Caption of the main figure. It describes the figure, the tokens per parameter, and the limits of the comparison."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from tfscale.text import join
 
 PAPER_BASE, PAPER_SCRATCH = 2_430, 67
 """Tokens per parameter in arXiv 2410.23168. The first number is that of the base (124M parameters, 300B tokens). The
-second is that of a TokenFormer of the last size (1.4B parameters), trained from scratch with the chain's cumulative
+second is that of a TokenFormer of the largest size (1.4B parameters), trained from scratch with the chain's cumulative
 compute."""
 SAME_REGIME = 2.0
-"""Maximum ratio of two numbers of tokens per parameter at which they count as the same regime."""
+"""Maximum ratio between the tokens per parameter of two runs that count as runs in the same regime."""
 SAME_SIZE = 1.25
-"""Maximum ratio of two numbers of parameters at which they count as the same size."""
+"""Ratio between the parameter counts of two models below which the models count as equal in size."""
 SAME_COMPUTE = 0.03
-"""Maximum relative difference of two amounts of compute at which they count as equal."""
+"""Maximum relative difference between two amounts of compute that count as equal."""
 
 
 def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
@@ -77,15 +77,15 @@ def _limits(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
-    """Return the different numbers of finished seeds, in increasing order and without 0, over all sizes of all arms, or
+    """Count the finished seeds for each size of each arm. Return the distinct counts above 0 in increasing order, or
     [1] if no run has finished."""
     finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
     return sorted(finished) or [1]
 
 
 def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:
-    """Return the tokens per parameter at the chain's last size, by the title of the arm, for all arms from scratch
-    whose cumulative compute at this size equals the chain's (`SAME_COMPUTE`)."""
+    """Return a mapping from the titles of arms to their tokens per parameter at the chain's last size. It contains the
+    arms from scratch whose cumulative compute at this size equals the chain's (`SAME_COMPUTE`)."""
     size = chain.sizes[-1]
     spent = _flops(chain.replicates(size))
     found = {}

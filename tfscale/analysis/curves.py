@@ -1,4 +1,4 @@
-"""Curves of perplexity over compute, read from the folders of stages.
+"""Curves of perplexity over compute, read from stage folders.
 
 No other module of `tfscale.analysis` reads measurements.
 """
@@ -24,7 +24,7 @@ device-seconds."""
 @dataclass(frozen=True)
 class Cost:
     """Cost of training a model, or the mean cost of several runs, in the units of `tfscale.totals.Totals`. Unknown
-    values, such as the FLOPs of published runs, are NaN."""
+    values, such as the seconds of published runs, are NaN."""
 
     tokens: float
     flops: float
@@ -66,8 +66,8 @@ class Cost:
 
 NO_COST = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
-"""Names of the costs of a single model. The list does not contain family costs, because they also depend on the
-perplexities at which the sizes of an arm are compared."""
+"""Names of the costs of a single model. Family costs are not in this list, because they also depend on the perplexities
+at which the sizes of an arm are compared."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Evaluation:
     """Evaluation of a model on the validation text."""
 
     step: int
-    """Optimizer step since the start of the run. The evaluation at step 0 takes place before training and, if the run
-    starts with a growth, after the growth."""
+    """Number of optimizer steps since the start of the run. The evaluation at step 0 takes place before training and,
+    if the run starts with a growth, after the growth."""
     tokens: float
     """Training tokens since the start of the run."""
     totals: Cost
@@ -86,8 +86,8 @@ class Evaluation:
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
-    """For a published point, the source of each number by its name: `table`, `text`, `figure` or `derived`. None if the
-    evaluation was measured with tfscale."""
+    """Mapping from the name of each number of a published point to the source of the number, which is `table`, `text`,
+    `figure` or `derived`. None if the evaluation was measured with tfscale."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class StageCurve:
     parent: str | None
     """Key of the stage from which this run started, or None if the run did not start from a stage."""
     grown: bool
-    """True if the run starts with a growth recipe, which may be `none`, and was evaluated before any further
-    training."""
+    """True if the run starts with a growth recipe, which may be `none`, and was evaluated before any training."""
     parameters: int | None
     heldout_tokens: int | None
     """Number of validation tokens."""
@@ -241,7 +240,7 @@ def joined(parts: Sequence[StageCurve]) -> StageCurve:
         evaluations += [
             replace(each, step=step + each.step, tokens=tokens + each.tokens)
             for each in part.evaluations
-            if each.step or not evaluations  # step 0 of a stage repeats the end of the stage before
+            if each.step or not evaluations  # step 0 of a stage repeats the end of the previous stage
         ]
     inherited = {name: getattr(first, name) for name in ("parent", "grown", "start", "recipe")}
     return replace(last, evaluations=tuple(evaluations), parts=tuple(parts), **inherited)

@@ -1,5 +1,5 @@
-"""Documents of a comparison: its tables and figures as files, and a self-contained HTML page, filled into the templates
-in templates/."""
+"""Documents that show a comparison: files with its tables and figures, and a self-contained HTML page. The Markdown,
+LaTeX and HTML documents are rendered from the templates in `templates/`."""
 
 import base64
 import json
@@ -45,8 +45,8 @@ class Section:
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
-    """Rows of the table. Each cell is a pair: a string, or the keys of stages to link to, and the value by which the
-    column is sorted."""
+    """Rows of the table. Each cell is a pair. The first element is the text of the cell, or the keys of the stages to
+    which the cell links. The second element is the value by which the column is sorted."""
     note: str = ""
 
 
@@ -119,7 +119,7 @@ def to_html(comparison: Comparison, arms: Sequence[Arm], command: str, configura
     """Return a comparison as a self-contained HTML page.
 
     Args:
-        arms: compared arms, whose folders contain the settings and the environment of each stage.
+        arms: compared arms. The settings and the environment of each stage are read from the stage folders.
         command: command line that reproduces the comparison, including all stages on which it depends.
         configuration: composed configuration of the experiment, as text.
 
@@ -242,8 +242,8 @@ def _fits(comparison: Comparison) -> Section:
 
 def _records(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """Return one record per stage for the HTML page, with the settings and the environment of the stage. Fields that
-    describe how or where it was run (`tfscale.stage.how`) are omitted. Settings and environment are empty before the
-    stage starts."""
+    describe how or where the stage was run (`tfscale.stage.how`) are omitted. Settings and environment are empty before
+    the stage starts."""
     stages = {stage.key: stage for arm in arms for stage in arm.all_stages}
     return [
         {
@@ -276,7 +276,8 @@ def _environments(records: Sequence[dict[str, Any]]) -> Section:
 
 
 def _cell(value: Any, form: str = "") -> results.Cell:
-    """Return a table cell with a formatted value, by which the column is sorted. The cell is empty for None."""
+    """Return a table cell that shows the formatted value. The column is sorted by the value itself. The text is empty
+    if the value is None."""
     return "" if value is None else f"{value:{form}}", value
 
 

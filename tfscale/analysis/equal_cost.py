@@ -33,9 +33,10 @@ class EqualPerplexity:
     """
 
     state: Reach
-    """State of the chain. `reached`: the chain reached the target. `at least`: the chain's stage of this size started
-    at or below the target, so the saving is a lower bound. `at most`: the arm reached the target during its run at the
-    smallest budget, so the saving is an upper bound. `not reached`: the chain did not reach the target."""
+    """State of the chain relative to the target. `reached`: the chain reached the target. `at least`: the chain's stage
+    of this size started at or below the target, so the saving is a lower bound. `at most`: the arm reached the target
+    during its run at the smallest budget, so the saving is an upper bound. `not reached`: the chain did not reach the
+    target."""
     target: float
     arm: float
     """Cumulative cost at which the arm reached the target, in the unit of the chosen cost measure."""
@@ -46,8 +47,9 @@ class EqualPerplexity:
     outcome: Outcome
     """Verdict on the chain (`decide_outcome`)."""
     excess: float
-    """Excess cost of the chain as a fraction of the arm's cost, at the lowest perplexity that both have reached: the
-    arm's final perplexity, or the chain's best perplexity if that is higher. A negative excess is a saving."""
+    """Excess cost of the chain as a fraction of the arm's cost, at the lowest perplexity that both have reached. This
+    is the arm's final perplexity or, if the chain did not reach it, the chain's best perplexity. A negative excess is a
+    saving."""
     interval: Interval | None
     """Confidence interval of the saving (the negative excess), or None if it is unknown. It is one-sided if the saving
     is a bound, unless the outcome is `no difference`. An end that lies beyond the measured costs is infinite."""
@@ -60,8 +62,9 @@ class EqualPerplexity:
 
     @property
     def bound(self) -> Bound | None:
-        """Relation of the true saving to `saving`: `at least` as high if the chain's cost is an upper bound, `at most`
-        as high if the arm's cost is an upper bound, or None if both costs are exact."""
+        """Relation between the true saving and `saving`. `at least`: the true saving is at least as high, because the
+        chain's cost is an upper bound. `at most`: the true saving is at most as high, because the arm's cost is an
+        upper bound. None if both costs are exact."""
         if self.exact:
             return None
         return "at least" if self.state in ("reached", "at least") else "at most"
@@ -156,8 +159,8 @@ def at_equal_perplexity(
 
 def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: EqualPerplexity) -> Interval:
     """Return the confidence interval of the saving, given the cost ratios in all bootstrap samples. `opposite` is a
-    mask of the samples with the opposite bound: an upper bound if `equal.bound` is `at least`, and a lower bound if it
-    is `at most`."""
+    mask of the samples in which the saving has the opposite bound, which is an upper bound if `equal.bound` is `at
+    least`, and a lower bound if `equal.bound` is `at most`."""
     savings = -np.expm1(ratios.logarithms)
     if equal.bound is None or equal.outcome == "no difference":
         return interval_of(np.where(ratios.bounded, np.where(ratios.reached, np.inf, -np.inf), savings))
@@ -216,8 +219,9 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
-    the perplexity, both as measured and in nearly all variations. `not reached`: the chain did not reach the
-    perplexity, both as measured and in nearly all variations. `no difference`: all other cases.
+    the perplexity, both as measured and in nearly all samples of each variation (`surely`). `not reached`: the chain
+    did not reach the perplexity, both as measured and in nearly all samples of each variation. `no difference`: all
+    other cases.
 
     Args:
         ratio, reached: logarithm of the measured cost ratio, and whether the chain reached the perplexity.
@@ -234,8 +238,8 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
 
 
 def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
-    """Return `better`, `worse` or `level`, which state how the chain's perplexity at equal compute compares with the
-    arm's. `level` means that the difference is within the noise."""
+    """Return `better` if the chain's perplexity at equal compute is lower than the arm's, `worse` if it is higher, and
+    `level` if the difference is within the noise."""
     interval = compared.interval or Interval(compared.difference, compared.difference)
     floor = 0.0 if noise is None else noise.nats
     if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
@@ -245,7 +249,7 @@ def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standin
 
 def _losses_at_equal_compute(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
     """Return the losses of the chain and of the arm [curves] at the chain's final compute, or None if the arm was not
-    measured up to this compute."""
+    measured up to this compute. The arm's losses are its final losses if `interpolated` is False."""
     if not interpolated:
         return chain.losses[:, -1], arm.losses[:, -1]
     losses = arm.losses_at(chain.log_compute[:, -1])

@@ -1,4 +1,5 @@
-"""Comparison of family costs at equal perplexity per size. The family cost of an arm is the cost of all its sizes.
+"""Comparison of family costs at equal perplexity per size. The family cost of an arm is the total cost of its models of
+all sizes.
 
 Family costs matter if a model of every size is needed (arXiv 2504.00623 reports that growth saves about 25% of this
 cost). A stage or trunk from which several sizes grow or branch is counted once.
@@ -36,14 +37,15 @@ class SizeCost:
     """Cumulative cost, in the unit of the chosen cost measure, at which the perplexity was reached, or the cost of the
     whole run if the perplexity was not reached."""
     bound: Bound
-    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `exact`: both are equal.
-    `at most`: the perplexity was reached during training, before the decay of the learning rate. `at least`: the
-    perplexity was not reached."""
+    """Relation between `cumulative` and the cost of a run that is planned to end at this perplexity. `exact`: the run
+    costs the same. `at most`: the run costs at most as much, because the perplexity was reached during training, before
+    the decay of the learning rate. `at least`: the run costs at least as much, because the perplexity was not
+    reached."""
 
 
 @dataclass(frozen=True)
 class FamilyCost:
-    """Cost of all sizes of an arm together, which lies between two bounds."""
+    """Total cost of an arm's models of all sizes, which lies between two bounds."""
 
     low: float
     """Lower bound of the cost. It excludes the sizes for which only an upper bound is known."""
@@ -53,7 +55,8 @@ class FamilyCost:
 
     @property
     def bound(self) -> Bound:
-        """Relation of the true cost to `shown`: equal (`exact`), `at most` as high, or `at least` as high."""
+        """Relation between the true cost and `shown`. `exact`: both are equal. `at most`: the true cost is at most as
+        high. `at least`: the true cost is at least as high."""
         if self.sizes("at least"):
             return "at least"
         return "at most" if self.sizes("at most") else "exact"
@@ -130,7 +133,8 @@ def compare_families(
 
 
 Stack = Sequence[tuple[Curves, Curves]]
-"""One pair per size of a family: the curves of the runs, and the curves from which costs are read."""
+"""One pair of curves per size of a family. The first element contains the curves of the runs, and the second element
+contains the curves from which costs are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +166,9 @@ class _Family:
 
     def costs(self, at: Sequence[Array]) -> Array:
         """Return the total cost of all sizes [curves]. `at` contains one array per size: the logarithm of the
-        cumulative cost [curves], which is infinite if the cost is unknown. With two seeds, bootstrap samples have heavy
-        tails, so finite logarithms are limited to the range from -300 to 300, which keeps the ratios of costs
-        defined."""
+        cumulative cost [curves], which is infinite if the perplexity was not reached. With two seeds, bootstrap samples
+        have heavy tails, so finite logarithms are limited to the range from -300 to 300, which keeps the ratios of
+        costs defined."""
         spent = [np.where(np.isposinf(x), np.inf, np.exp(np.clip(x, -300.0, 300.0))) for x in at]
         own = [np.maximum(cost - each.own_from, 0.0) for cost, each in zip(spent, self.members, strict=True)]
         return np.asarray(self.common + np.sum(own, axis=0))
@@ -243,7 +247,7 @@ def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, 
 
 
 def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
-    """Return the verdict on the chain's family cost: `costs more` if all intervals are above 0, `saves` if all are
+    """Return the verdict on the chain's family cost: `costs more` if all intervals are above 0, and `saves` if all are
     below 0. Otherwise, return `no difference` if the excess is exact, and `open` if only bounds of it are known.
 
     Args:

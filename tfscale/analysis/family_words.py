@@ -1,4 +1,5 @@
-"""Sentences and short texts about family costs, which are the costs of all sizes of an arm."""
+"""Sentences and short texts about family costs. The family cost of an arm is the total cost of its models of all
+sizes."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -15,9 +16,9 @@ WORDS: dict[Bound, str] = {"exact": "", "at least": "at least ", "at most": "at 
 
 
 def family_sentences(families: Sequence[FamilyComparison], price: float | None) -> tuple[str, ...]:
-    """Return one sentence per arm, which compares the costs of all sizes at the chain's and at the arm's perplexities,
-    and an explanation of bounds if any cost is a bound. `price` is the price of a device in US dollars per hour, or
-    None if it is unknown."""
+    """Return one sentence per arm, followed by an explanation of bounds if any cost is a bound. Each sentence compares
+    the family costs of the chain and the arm, first at the chain's perplexities and then at the arm's perplexities.
+    `price` is the price of a device in US dollars per hour, or None if it is unknown."""
     arms = dict.fromkeys(each.arm for each in families)
     sentences = [_of_arm([each for each in families if each.arm == arm], price) for arm in arms]
     exact = all(each.at_chain.exact and each.at_arm.exact for each in families)
@@ -49,7 +50,8 @@ def _of_arm(families: Sequence[FamilyComparison], price: float | None) -> str:
 
 
 def _outcomes(equals: dict[Measure, EqualFamily], price: float | None) -> str:
-    """Return clauses such as `it saves 31.0% in FLOPs (1.2e12 against 1.7e12)`, one per measure."""
+    """Return text with one clause per measure, such as `it saves 31.0% in FLOPs (1.20e12 against 1.74e12)`. If all
+    verdicts are `open`, return a single clause."""
     costs = {measure: f"in {UNITS[measure]} ({_costs(equal, measure, price)})" for measure, equal in equals.items()}
     if all(equal.verdict == "open" for equal in equals.values()):
         return f"it is open which side is cheaper {join(list(costs.values()))}"
@@ -98,7 +100,8 @@ def cost(value: FamilyCost, measure: Measure) -> str:
 
 
 def dollars(value: FamilyCost, price: float) -> str:
-    """Return a cost in device-seconds at a price in US dollars per hour as text such as `$1.27` or `$0.0021`."""
+    """Return a family cost in US dollars as text such as `$1.27` or `$0.0021`. `value` is the cost in device-seconds,
+    and `price` is the price of a device in US dollars per hour."""
     spent = value.shown / 3600 * price
     return f"${spent:,.2f}" if spent >= 1 else f"${spent:#.2g}"
 
@@ -111,8 +114,8 @@ def _change(equal: EqualFamily, words: dict[Bound, str]) -> str:
 
 
 def _limits(equal: EqualFamily, words: dict[Bound, str], before: str = "") -> str:
-    """Return the known bounds of the excess in an open comparison in parentheses, or an empty string if no bound is
-    known."""
+    """Return the known bounds of the chain's excess cost in an open comparison as text in parentheses, or an empty
+    string if no bound is known."""
     low, high = equal.excess.low, equal.excess.high
     if low > -1 and isfinite(high):
         return f" ({before}{_relative(low)} to {_relative(high)})"
@@ -126,9 +129,9 @@ def _relative(excess: float) -> str:
 
 
 def _brackets(equal: EqualFamily, sign: Literal[1, -1], words: dict[Bound, str] = WORDS) -> str:
-    """Return the confidence interval of the excess, or of the saving if `sign` is -1, as text such as ` [-9.1%, 2.4%]`,
-    or ` (with 95% confidence at least 8.1%)` if the costs are bounds. Return an empty string if there is nothing to add
-    to the excess or saving."""
+    """Return the confidence interval of the excess cost, or of the saving if `sign` is -1, as text. The text is, for
+    example, ` [-9.1%, 2.4%]` or, if the costs are bounds, ` (with 95% confidence at least 8.1%)`. It is empty if there
+    is nothing to add to the excess or saving."""
     if equal.interval is None:
         return ""
     low, high = sorted(sign * end for end in (equal.interval.low, equal.interval.high))

@@ -1,4 +1,5 @@
-"""Bar chart of family costs, which are the costs of all sizes of an arm, at equal perplexity per size."""
+"""Bar chart that compares the family costs of arms at equal perplexity per size. The family cost of an arm is the total
+cost of its models of all sizes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +19,14 @@ NOTE = "≤: some of the perplexities were reached during training, before the d
 SIGN_LETTERS = str.maketrans({"<": "≤", ">": "≥", "=": None})
 
 Bars = list[tuple[str, str, FamilyCost]]
-"""Bars of a group. Each tuple contains the name, title and cost of an arm."""
+"""Bars of a group. Each tuple contains the name, the title and the family cost of an arm."""
 
 
 def family_figure(families: Sequence[FamilyComparison], arms: Sequence[ArmCurve], price: float | None) -> Any:
     """Draw family costs and return a `matplotlib.figure.Figure`. It has one panel per measure of cost, except FLOPs
-    with optimizer. Each panel has one group of bars for the costs at the chain's perplexities, and one group for the
-    costs at the perplexities of each other arm. Labels of device-seconds include US dollars if `price` is known."""
+    with optimizer. Each panel has one group of bars for the costs at the chain's perplexities and, for each other arm,
+    one group for the costs at the perplexities of this arm. Labels of device-seconds include US dollars if `price` is
+    known."""
     measures = list(dict.fromkeys(each.measure for each in families if each.measure != "flops_with_optimizer"))
     with drawing():
         if not measures:

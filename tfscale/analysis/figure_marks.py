@@ -39,9 +39,9 @@ def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, i
 
 
 def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> list[str]:
-    """Draw a marker for the growth to each size of the chain, at the perplexity right after the growth averaged over
-    seeds, and return sentences for the caption. If this perplexity is above the axes, the marker is at their upper
-    edge. Growths whose cost is zero or unknown, such as growths from imported weights, are omitted."""
+    """Draw a marker for the growth to each size of the chain, at the perplexity right after the growth, averaged over
+    seeds. If this perplexity is above the axes, the marker is at the upper edge of the axes. Growths whose cost is zero
+    or unknown, such as growths from imported weights, are omitted. Return sentences for the caption."""
     events = [event for event in events if event.cost.of(measure) > 0]
     above, label, top = False, "right after growth, untrained", axes.get_ylim()[1]
     for size in dict.fromkeys(event.size for event in events):
@@ -69,8 +69,8 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], measure: Measure) -> 
 
 
 def mark_best_of_any_size(axes: Any, runs: Sequence[ReplicateCurves | None], scratch: CurvesBySize) -> None:
-    """Draw a marker for each of the chain's models, at its compute and at the perplexity of the best model from scratch
-    of any size that cost no more."""
+    """Draw a marker for each of the chain's models. The marker is at the compute of this model, and at the perplexity
+    of the best model from scratch, of any size, that cost no more."""
     found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]
     if found:
         axes.plot(

@@ -29,7 +29,8 @@ def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | N
 
     With probability LEVEL, the mean final losses of two sets of runs that differ only in their seeds differ by less
     than the noise floor. The noise floor is s sqrt(1/n + 1) times the quantile of Student's t distribution with n - 1
-    degrees of freedom, where s is the standard deviation of the final losses of the chain or arm with n seeds.
+    degrees of freedom, where n > 1 is the number of seeds of the chain or of the arm, and s is the standard deviation
+    of the final losses of these n seeds.
 
     Args:
         assumed: noise floor in nats if the chain and the arm have one seed each, or None if it is unknown.

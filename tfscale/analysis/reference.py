@@ -14,9 +14,9 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
     """Return the arms described by the content of a file in `conf/reference/`.
 
     The published values are cumulative tokens, perplexity and cumulative device-hours. FLOPs are computed from the
-    tokens if the file states that an arm has the same models as an arm in `beside`, the measured arms. The loss is the
-    logarithm of the perplexity. All other measurements are unknown, which is NaN or None. The last point of each stage
-    is its final evaluation, and each stage of a chain starts where the previous stage ended.
+    tokens if the file states that an arm has the same models as one of the measured arms in `beside`. The loss is the
+    logarithm of the perplexity. All other measurements are unknown and are therefore NaN or None. The last point of
+    each stage is its final evaluation, and each stage of a chain starts where the previous stage ended.
 
     Raises:
         ValueError: a field is missing, unknown or of the wrong kind; the message names the arm.

@@ -13,7 +13,7 @@ from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interva
 from tfscale.text import count
 
 Cell = tuple[str, Any]
-"""Text of a table cell, and the value of the cell by which its column is sorted."""
+"""Text of a table cell, and the value by which the column of the cell is sorted."""
 RESULTS = [
     *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
     *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
@@ -89,7 +89,8 @@ FAMILIES = [
     *("Reached during training", "Not reached"),
 ]
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the sizes that the last two columns of the table of family costs list, in the order of these columns."""
+"""Bounds of the costs whose sizes are listed in the last two columns of the table of family costs, in the order of
+these columns."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:

@@ -4,9 +4,9 @@ scratch.
 The form and the method are those of arXiv 2203.15556 (Chinchilla), with compute as the only variable: the sum of Huber
 losses of the residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law
 is fitted to the frontier of the arm. The frontier consists of the final evaluations of those runs, of any size, whose
-loss is lower than the losses of all runs with the same or less compute. Losses are first averaged over seeds, so that
-the frontier does not select lucky seeds. Evaluations during training are not used, because they precede the decay of
-the learning rate.
+loss is lower than the losses of all other runs with the same or less compute. Losses are first averaged over seeds, so
+that the frontier does not select lucky seeds. Evaluations during training are not used, because they precede the decay
+of the learning rate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +35,8 @@ STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha 
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Final evaluations of those runs of an arm whose loss is lower than the losses of all runs with the same or less
-    compute, in order of compute."""
+    """Final evaluations of those runs of an arm whose loss is lower than the losses of all other runs with the same or
+    less compute, in order of compute."""
 
     keys: tuple[str, ...]
     """Keys of the stages whose final evaluations are points of the frontier."""
@@ -46,7 +46,7 @@ class Frontier:
     """Validation losses [points] in nats per token, averaged over seeds."""
     runs: NDArray[np.intp]
     """Index of the size of each point [points]. The points of one size have the same index, because runs of one size at
-    several budgets can be branches of the same run, which deviate from the law together."""
+    several budgets can be branches of the same run, and such branches deviate from the law together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
 
 
 def _log_losses(parameters: Array, x: Array) -> Array:
-    """Return the logarithm of the loss [fits, points] for parameters [fits, 3]."""
+    """Return the logarithm of the loss [fits, points] for parameters [fits, 3] and logarithms of compute x [points]."""
     e, a, alpha = (parameters[:, index, None] for index in range(3))
     return np.asarray(np.logaddexp(e, a - alpha * x), dtype=float)
 

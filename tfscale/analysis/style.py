@@ -99,15 +99,16 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure` with a size in inches. Must be called within the context of
-    `drawing`."""
+    """Return an empty `matplotlib.figure.Figure` of the given size in inches. This function must be called within the
+    context of `drawing`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def render(figure: Any, kind: FigureKind) -> bytes:
-    """Return the file content of a figure. The same figure always results in the same bytes."""
+    """Return the content of a PNG, SVG or PDF file that shows a figure. The same figure always results in the same
+    bytes."""
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
     with drawing():
@@ -120,7 +121,7 @@ def around(values: Sequence[float], before: float, after: float, least: float) -
 
     Args:
         before, after: margins below and above the values, as fractions of the logarithmic width of their range.
-        least: minimum logarithmic width to which the fractions refer.
+        least: minimum of this width, as a difference of natural logarithms, so that a narrow range also has margins.
     """
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
@@ -145,7 +146,7 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """Format a number as text such as `1,000`, and a large number as Matplotlib mathtext such as 2 x 10^12."""
+    """Return a number as text such as `1,000` or, from 10^5, as Matplotlib mathtext such as 2 x 10^12."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")

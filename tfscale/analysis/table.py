@@ -121,7 +121,8 @@ class Table:
         return tuple(row for row in self.rows if row.size == size)
 
     def rank(self, row: Row) -> Literal["primary", "secondary"] | None:
-        """Return the rank of the comparison of a row with the chain, or None if there is no comparison."""
+        """Return `primary` if the comparison of a row with the chain is the primary comparison, otherwise `secondary`.
+        Return None if the runs of the row are runs of the chain."""
         if row.arm == self.chain or row.shared:
             return None
         return "primary" if (row.size, row.arm) == self.primary else "secondary"

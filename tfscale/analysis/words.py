@@ -19,9 +19,9 @@ UNITS: dict[Measure, str] = {
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """Return one text per size. Each states whether the chain's perplexity is below or above the perplexities of the
-    other arms at equal cost, whether the chain saves compute, and whether including the optimizer's FLOPs changes this
-    verdict."""
+    """Return one text per size. Each text states whether the chain's perplexity is below or above the perplexities of
+    the other arms at equal cost, whether the chain saves compute, and whether including the optimizer's FLOPs changes
+    this verdict."""
     return tuple(f"{size}{_rank(table, size)}: {_size_sentence(table, table.of_size(size))}" for size in table.sizes)
 
 
