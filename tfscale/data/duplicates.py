@@ -51,13 +51,13 @@ class Scanned:
     corpus."""
 
     digest: NDArray[np.uint8]
-    """SHA-256 of the text of each document: [n, 32]."""
+    """SHA-256 of the text of each document, uint8 [n, 32]."""
     draw: NDArray[np.uint64]
-    """Random number of each document, which decides whether the document is used for validation: [n]."""
+    """Random number of each document, [n]. The number decides whether the document is used for validation."""
     place: NDArray[np.uint32]
-    """Index of each document among the non-empty documents in its part of the corpus: [n]."""
+    """Index of each document among the non-empty documents in its part of the corpus, [n]."""
     bytes: NDArray[np.uint64]
-    """Size of the text of each document in UTF-8 bytes: [n]."""
+    """Size of the text of each document in UTF-8 bytes, [n]."""
 
 
 class DocumentTotals(NamedTuple):

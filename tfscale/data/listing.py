@@ -1,6 +1,6 @@
 """Functions that list the text files in a folder, and the skipped files with the reasons why they are skipped.
 
-The extension of a file, in any case, indicates the kind of text file:
+The extension of a file, in lower or upper case, indicates the kind of text file:
 
 | name | documents |
 |---|---|

@@ -198,7 +198,8 @@ class _Preparation:
     def _assemble(
         self, pieces: Pieces, encoded: list[Encoded], tokenizer: Tokenizer
     ) -> tuple[dict[str, Path], SplitRecord, SplitRecord]:
-        """Write the shards. Return their paths by file name, and the records of the training and validation splits."""
+        """Write the shards. Return a mapping from the file name of each shard to its path, and the records of the
+        training and validation splits."""
         ordered = self._work / "heldout.tokens"
         heldout = write_heldout(encoded, ordered)
         train_files = [(part.train, part.train_tokens) for part in encoded]

@@ -92,7 +92,7 @@ class Source(ABC):
 
     def origin(self) -> dict[str, str]:
         """Return values that describe the origin of the text, such as the commit of a dataset. The values are recorded
-        in the manifest but do not identify the text."""
+        in the manifest but do not affect the fingerprint of the corpus."""
         return {}
 
     def listing(self) -> Listing:
@@ -130,7 +130,7 @@ class CorpusSpec:
     """Tokenizer of the text. None if the source is already tokenized."""
     path: str | None = None
     text_key: str = "text"
-    """Name of the key of a JSON object, or of the Parquet column, that contains the text."""
+    """Key of a JSON object, or name of a Parquet column, that contains the text."""
     dataset: str | None = None
     subset: str | None = None
     split: str = "train"

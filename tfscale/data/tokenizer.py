@@ -88,7 +88,7 @@ class TokenizerSpec:
 
 
 class Tokenizer:
-    """A tokenizer with an end-of-text token, which converts text to tokens and back."""
+    """A tokenizer that converts text to tokens and back, and has an end-of-text token."""
 
     def __init__(self, content: bytes, source: str) -> None:
         """Create a tokenizer from the content of a tokenizer.json. Error messages begin with `source`.

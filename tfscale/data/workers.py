@@ -41,10 +41,10 @@ class Counts(NamedTuple):
 
 
 Watch = Callable[[Counts], None]
-"""Type of a callback that receives counts."""
+"""Type of a callback that receives numbers of processed documents, bytes and tokens."""
 
 _tell: Watch | None = None
-"""Function that receives new counts of the current process, or None."""
+"""Function that receives the new counts of this process while tasks run, or None if no tasks run."""
 _unreported, _reported_at = Counts(), 0.0
 """Counts that have not been passed to `_tell` yet, and the time of the last report (`time.monotonic`) in seconds."""
 

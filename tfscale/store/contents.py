@@ -93,10 +93,10 @@ class Waste:
 
 
 def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
-    """Return the files that a store no longer needs: the files of outdated snapshots of stages, and files of incomplete
-    uploads that are older than one day. Files of incomplete uploads are omitted if the store does not record
-    modification times. The files can be removed in the returned order: the manifest of a snapshot comes before its
-    other files.
+    """Return the files that a store no longer needs. These are the files of outdated snapshots of stages, and files
+    older than one day that belong to incomplete uploads. Files of incomplete uploads are omitted if the store does not
+    record modification times. The files can be removed in the returned order, because the manifest of a snapshot comes
+    before its other files.
 
     Args:
         now: current time, or None for the time of this machine.
@@ -123,7 +123,8 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
 
 
 def verify(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    """Read every file of a complete snapshot, and yield a message for each file that is missing or damaged."""
+    """Read every file of a complete snapshot, including the manifest, and yield a message for each file that is missing
+    or damaged."""
     try:
         manifest = read_manifest(store, snapshot.path)
     except Damaged as damage:
