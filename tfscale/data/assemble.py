@@ -1,4 +1,4 @@
-"""Functions that write the tokens of all parts of a corpus to shards."""
+"""Functions that write the tokens of a corpus to shards. The validation documents are written in random order."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ READ_TOKENS = 1 << 20
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to write: the tokens `start` to `stop - 1` of the concatenated `files`."""
+    """A task that writes one shard, which contains the tokens `start` to `stop - 1` of the concatenated `files`."""
 
     name: str
     piece: Piece
     label: ShardLabel
     dtype: np.dtype[Any]
     files: Sequence[tuple[Path, int]]
-    """Paths of files that contain only tokens, and the number of tokens in each file."""
+    """Pairs (path, number of tokens) of files that contain tokens without a header."""
     start: int
     stop: int
 
@@ -55,8 +55,8 @@ def divide_shards(
     pieces: Pieces, label: ShardLabel, dtype: np.dtype[Any], files: Sequence[tuple[Path, int]]
 ) -> list[ShardTask]:
     """Return the tasks that write the tokens of one split to shards named `<split>-00000.safetensors` and so on. All
-    shards except the last contain SHARD_TOKENS tokens. `files` are the paths of files that contain only tokens, and the
-    number of tokens in each file."""
+    shards except the last contain SHARD_TOKENS tokens. `files` are pairs (path, number of tokens) of files that contain
+    tokens without a header."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -67,8 +67,8 @@ def divide_shards(
 
 
 def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
-    """Write a shard, unless an earlier attempt wrote it. Return the path of the shard, and its record for the
-    manifest."""
+    """Write a shard, unless an earlier attempt to prepare the corpus wrote it. Return the path of the shard and the
+    record of the shard for the manifest."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:
@@ -84,14 +84,14 @@ def write_shard(task: ShardTask) -> tuple[Path, ShardRecord]:
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
-    """Write the validation tokens of all parts of the corpus to one file, and return the record of the validation split
-    without its shards. The documents are sorted by their random numbers (`Document.lot`), so that any prefix of the
-    file is a random sample of the validation documents. This function needs about 50 bytes of memory per validation
-    document, plus the validation tokens of one part."""
+    """Write the validation tokens of all parts of the corpus to one file, and return the record of the validation
+    split, which lists no shards yet. The documents are sorted by their random numbers (`Document.lot`), so that any
+    prefix of the file is a random sample of the validation documents. This function needs about 50 bytes of memory per
+    validation document, and memory for the validation tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes
-    order = np.argsort(lots, kind="stable")  # stable: documents with equal draws stay in the order of the corpus
+    order = np.argsort(lots, kind="stable")  # stable: documents with equal numbers stay in the order of the corpus
     starts = np.empty(len(lots), np.uint64)
     starts[order] = np.cumsum(lengths[order]) - lengths[order]
     first = 0

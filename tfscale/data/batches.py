@@ -1,7 +1,7 @@
 """Batches of tokens for training and validation.
 
-A training sequence is a pure function of the order seed (`data.shuffle_seed`) and the index of the sequence, without
-state between calls. Therefore a run can resume from any step on any number of devices, and all arms of a comparison
+For a given corpus and context, a training sequence depends only on the order seed (`data.shuffle_seed`) and on the
+index of the sequence. Therefore a run can resume from any step on any number of devices, and all arms of a comparison
 read the same text in the same order.
 
 The order is a pseudo-random permutation that is computed instead of stored: a Feistel network with cycle walking (Black
@@ -73,12 +73,12 @@ class Batches:
 def heldout_batches(
     tokens: Tokens, context: int, n_tokens: int, batch: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Return an iterator over validation batches: pairs of inputs and targets, both int64 [up to `batch`, context].
+    """Return an iterator over validation batches. Each batch is a pair of inputs and targets, both int64 tensors [up to
+    `batch`, context].
 
-    The sequences are consecutive windows of the validation split, starting at token `start`. There are as many windows
-    as fit in `n_tokens` tokens, and they are the same in every call. Each target is the token that follows its input
-    token. The loss is computed on the targets, each of which encodes `SplitRecord.bytes_per_token` UTF-8 bytes on
-    average.
+    The sequences are consecutive windows of the validation split, starting at token `start`. There are
+    `n_tokens // context` windows. Each target is the token that follows its input token. To convert the loss per token
+    to the loss per UTF-8 byte, divide it by `SplitRecord.bytes_per_token`.
 
     Raises:
         DataError: `n_tokens` is less than `context`, or the split has too few tokens for the windows and the last

@@ -53,10 +53,11 @@ def compression_of(file: Path) -> Compression | None:
 
 @contextmanager
 def unpacked(file: Path, compression: Compression | None) -> Iterator[io.BufferedIOBase]:
-    """Open a file for reading its decompressed content.
+    """Return a context manager that opens a file and yields a stream of the decompressed content. `compression` is the
+    format of the file, or None if the file is not compressed.
 
     Raises:
-        DataError: the content is damaged or truncated, or pyarrow, which reads zstd, is not installed.
+        DataError: the content is damaged or truncated, or the format is zstd and pyarrow is not installed.
     """
     with _open(file, compression) as content, reporting_damage(file):
         yield content
@@ -77,8 +78,8 @@ def _open(file: Path, compression: Compression | None) -> io.BufferedIOBase:
 
 
 class _Streams(io.RawIOBase):
-    """The decompressed content of all compressed streams in a file. A damaged stream after an intact stream is an
-    error, whereas `lzma.open` and `bz2.open` ignore it."""
+    """The decompressed content of a file that consists of one or more compressed streams. A damaged stream after an
+    intact stream is an error, whereas `lzma.open` and `bz2.open` ignore a damaged stream in this position."""
 
     def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file.open("rb")

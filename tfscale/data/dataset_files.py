@@ -1,7 +1,8 @@
 """Functions that select the files of one subset and split of a Hub dataset, based on the dataset card or on file names.
 
-The rules are documented by the Hub for datasets without a loading script: the YAML header of the card lists `configs`,
-each with `data_files`. If there are no `configs`, a word in the path of a file indicates its split.
+The rules are those that the Hub documents for datasets without a loading script. The YAML header of the card lists
+subsets under `configs`, each with its `data_files`. If there are no `configs`, a subset is a folder, and a word in the
+path of a file indicates the split of the file.
 """
 
 import re
@@ -131,7 +132,8 @@ def _has_word(name: str, words: Sequence[str]) -> bool:
 
 
 def _check_whole(names: Sequence[str], dataset: str) -> None:
-    """Check that no numbered file (-00002-of-00080) is missing. A cache may contain only some of these files."""
+    """Raise DataError if a numbered file, such as train-00002-of-00080.parquet, is missing. This can happen if the Hub
+    cannot be reached and its local cache contains only some of the files."""
     numbered = Counter(match.group(1, 3, 4) for name in names if (match := _OF.fullmatch(name)))
     for (before, total, after), there in numbered.items():
         if there < int(total):

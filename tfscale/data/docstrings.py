@@ -76,7 +76,7 @@ class DocstringSource(Source):
 
 @dataclass(frozen=True)
 class PackageDocstrings:
-    """A part of the corpus with the docstrings of one package."""
+    """A part of the corpus that contains the docstrings of one package."""
 
     folder: Path
     min_characters: int

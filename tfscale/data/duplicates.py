@@ -24,12 +24,13 @@ BUCKETS = 4096
 """Number of buckets into which digests are divided by their first twelve bits. The records of consecutive buckets are
 one contiguous slice of a scan."""
 RANGE_DOCUMENTS = 1 << 20
-"""Approximate maximum number of documents that are compared at once. The comparison needs about 100 MB of memory."""
+"""Approximate maximum number of documents that are compared at once. Comparing this number of documents needs about
+100 MB of memory."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A file with the sorted digests of the non-empty documents in a part of the corpus."""
+    """A file with one record per non-empty document in a part of the corpus, sorted by digest (`Scanned`)."""
 
     path: Path
     documents: int
@@ -50,18 +51,19 @@ class Scanned:
     corpus."""
 
     digest: NDArray[np.uint8]
-    """SHA-256 of the text of each document: [n, 32]."""
+    """SHA-256 of the text of each document, uint8 [n, 32]."""
     draw: NDArray[np.uint64]
-    """Random number of each document, which decides whether the document is used for validation: [n]."""
+    """Random number of each document, [n]. The number decides whether the document is used for validation."""
     place: NDArray[np.uint32]
-    """Index of each document among the non-empty documents in its part of the corpus: [n]."""
+    """Index of each document among the non-empty documents in its part of the corpus, [n]."""
     bytes: NDArray[np.uint64]
-    """Size of the text of each document in UTF-8 bytes: [n]."""
+    """Size of the text of each document in UTF-8 bytes, [n]."""
 
 
 class DocumentTotals(NamedTuple):
-    """Number of duplicate documents, and the numbers and total sizes in UTF-8 bytes of the distinct documents in the
-    training split and in the validation split (`heldout`)."""
+    """Numbers and sizes of documents. `duplicates` is the number of documents that repeat an earlier document. The
+    other fields are the number and the total size in UTF-8 bytes of the distinct documents in the training split
+    (`train`) and in the validation split (`heldout`)."""
 
     duplicates: int = 0
     train: int = 0
@@ -72,22 +74,24 @@ class DocumentTotals(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """A file with the duplicate documents whose digests are in one range."""
+    """A file that identifies the duplicate documents in one range of digests, with totals of all documents in the
+    range."""
 
     path: Path
     totals: DocumentTotals
 
     def indices(self, part: int) -> NDArray[np.uint32]:
-        """Return the index of each duplicate among the non-empty documents in part number `part` of the corpus, [number
-        of duplicates]. Parts are counted from 0."""
+        """Return the indices of the duplicates in one part of the corpus, [duplicates]. A document's index is its
+        position among the non-empty documents in the part. `part` is the position of the part in the corpus. Both are
+        counted from 0."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return _read_rows(file, "place", begin, end)
 
 
 def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
-    """Hash the documents in a part of the corpus, and store and return their records. Records that an earlier attempt
-    stored are used again."""
+    """Hash the documents in a part of the corpus, write their records to a file, and return the file. A file that an
+    earlier attempt to prepare the corpus wrote is used again."""
     path = piece.whole()
     if path is None:
         path = _write_scan(part, split_seed, piece)
@@ -145,15 +149,16 @@ def _write_scan(part: Part, split_seed: int, piece: Piece) -> Path:
 
 
 def ranges(documents: int) -> list[tuple[int, int]]:
-    """Divide the buckets of digests (`BUCKETS`) into ranges (first, stop) that contain at most about RANGE_DOCUMENTS of
-    `documents` documents each. The bucket `stop` is not in the range."""
+    """Divide the buckets of digests (`BUCKETS`) into ranges that each contain at most about RANGE_DOCUMENTS documents.
+    `documents` is the total number of documents. Return a pair (first, stop) for each range, which consists of the
+    buckets `first` to `stop - 1`."""
     number = min(BUCKETS, 1 + documents // RANGE_DOCUMENTS)
     return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
 
 
 def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit: int, piece: Piece) -> Duplicates:
-    """Find the duplicate documents in the buckets `first` to `stop - 1` of all scans, or read the result that an
-    earlier attempt stored. Among equal documents, the first document in the order of the corpus is not a duplicate.
+    """Find the duplicate documents in the buckets `first` to `stop - 1` of all scans, or read the result of an earlier
+    attempt to prepare the corpus. Among equal documents, all except the first one in the corpus are duplicates.
 
     Args:
         heldout_limit: threshold for the random numbers of validation documents (`limit`).
@@ -196,8 +201,8 @@ def _write_duplicates(found: list[Scanned], heldout_limit: int, piece: Piece) ->
 
 def _sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return the first 16 bytes of each of the digests [n, 32] as two arrays [n] of unsigned 64-bit integers, with the
-    more significant integers in the first array. Digests are sorted by these pairs of integers, and documents with
-    equal pairs are considered equal."""
+    first 8 bytes in the first array. Digests are sorted by these pairs of integers, and documents with equal pairs are
+    considered equal."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]
 

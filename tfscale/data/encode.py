@@ -28,7 +28,7 @@ BATCH_CHARACTERS = 1 << 18
 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
 """Names of the columns that are stored for the validation documents: the random number by which the documents are
-sorted, the number of tokens, and the number of UTF-8 bytes."""
+sorted, the number of tokens including the end-of-text token, and the number of UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Distinct:
 
 @dataclass(frozen=True)
 class Document:
-    """A distinct document of the corpus."""
+    """A non-empty document that does not repeat an earlier document of the corpus."""
 
     text: str
     utf8_bytes: int
@@ -89,30 +89,31 @@ class Document:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tokens of a part of a corpus, which are stored in two files."""
+    """The tokens of a part of a corpus, which are stored in one file for training and one file for validation."""
 
     train: Path
-    """File that contains the concatenated tokens of all training documents, without a header."""
+    """File without a header that contains the concatenated tokens of the training documents."""
     train_tokens: int
     train_documents: int
     train_bytes: int
     """Size of the training text in UTF-8 bytes."""
     unknown: int
-    """Number of unknown tokens in all documents (`Tokenizer.count_unknown`)."""
+    """Number of unknown tokens in the training and validation documents (`Tokenizer.count_unknown`)."""
     heldout: Path
     """Safetensors file with the COLUMNS and the `tokens` of the validation documents."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """Return one of the COLUMNS, [validation documents], or `tokens`, [tokens], the tokens of all validation
-        documents."""
+        """Return a column of the validation documents. Each of the COLUMNS has one value per document, [documents]. The
+        column `tokens` contains the concatenated tokens of all documents, [tokens]."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column
 
 
 def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
-    """Tokenize the distinct documents in a part of the corpus, and store their tokens in two pieces. Pieces that an
-    earlier attempt stored are used again. The end-of-text token follows each document."""
+    """Tokenize the distinct documents in a part of the corpus, and store the training tokens and the validation tokens
+    in two files. If an earlier attempt to prepare the corpus wrote both files, they are used again. An end-of-text
+    token is added after each document."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
         return _encoded(*_write(distinct, _load_once(tokenizer), train, heldout))
@@ -181,7 +182,7 @@ class _HeldoutWriter:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """A document, or a piece of a long document that is tokenized in pieces."""
+    """A document, or one of the pieces into which a long document is cut before it is tokenized."""
 
     text: str
     ends: bool

@@ -4,7 +4,7 @@ from tfscale.faults import InvalidInput
 
 
 class DataError(InvalidInput):
-    """Error raised for a corpus, tokenizer or shard that cannot be used. The message names the fix."""
+    """Error raised for a corpus, tokenizer or shard that cannot be used. The message suggests a fix."""
 
 
 class Unfinished(DataError):

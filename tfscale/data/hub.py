@@ -1,7 +1,7 @@
 """Access to the Hugging Face Hub and its tokenizers.
 
-Only `tfscale data prepare` downloads files. The client of the Hub downloads each file once and stores it in the cache
-of the Hub. No code is downloaded. Prepared corpora are used without a connection to the Hub.
+Only `tfscale data prepare` downloads files. The client of the Hub downloads each file once and stores it in a cache on
+this machine, the cache of the Hub. No code is downloaded. Prepared corpora are used without a connection to the Hub.
 """
 
 import os
@@ -17,7 +17,8 @@ from tfscale.data.progress import Progress, Report
 from tfscale.files import write_atomically
 
 FETCHED = ".hub"
-"""Name of the folder, next to the prepared corpora, with tokenizers and records of downloaded datasets."""
+"""Name of the folder, next to the prepared corpora, that contains downloaded tokenizers and records of downloaded
+datasets."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
 """Mapping from the short name of a tokenizer to the name of its repository on the Hub."""
 
@@ -31,7 +32,8 @@ def client() -> Any:
 
 
 def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
-    """Return the path of a file in the cache of the Hub, or None if the cache does not contain it."""
+    """Return the path of a file in the local cache of the Hub, or None if the cache does not contain the file. No
+    request is sent to the Hub."""
     found = client().try_to_load_from_cache(repository, name, repo_type=kind, revision=revision)
     return Path(found) if isinstance(found, str) else None
 
@@ -55,8 +57,8 @@ def reporting_download_errors(what: str, fix: str, first: Exception | None = Non
 
 
 def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
-    """Return the path of a downloaded tokenizer.json, or None if it has not been downloaded. No request is sent to the
-    Hub."""
+    """Return the path of the tokenizer.json of a tokenizer, or None if the file has not been downloaded. No request is
+    sent to the Hub."""
     path = _tokenizer_path(name, root) if root else None
     return path if path and path.exists() else None
 
@@ -70,7 +72,11 @@ def missing_tokenizer(name: str, path: str | None) -> str:
 
 
 def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress) -> None:
-    """Copy a tokenizer.json from the cache of the Hub, or download it, unless a copy exists already.
+    """Store a copy of a tokenizer.json in a folder of `root`, unless the copy exists. The file is taken from the local
+    cache of the Hub, or downloaded if the cache does not contain it.
+
+    Args:
+        path: setting `data.tokenizer_path`, which the error message suggests as the target of a manual copy.
 
     Raises:
         DataError: the tokenizer cannot be downloaded. The message explains how to copy the file manually.
@@ -94,7 +100,8 @@ def exists(path: str | None) -> bool:
 
 
 def shown(path: str | None) -> str:
-    """Return a path relative to the working directory if possible, or the placeholder `DIR` for None."""
+    """Return a path in the form that messages use. An absolute path inside the working directory becomes relative to
+    this directory, and None becomes the placeholder `DIR`."""
     if path is None:
         return "DIR"
     here = Path.cwd()

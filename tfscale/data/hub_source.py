@@ -1,7 +1,7 @@
 """Text source that reads datasets of the Hugging Face Hub.
 
 The commit of the dataset and the SHA-256 of every downloaded file are recorded next to the prepared corpora.
-Therefore later changes to a dataset on the Hub do not affect finished runs.
+Therefore the same text is read even after the dataset has changed on the Hub.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,12 +35,14 @@ class HubFile:
     name: str
     size: int
     sha256: str
-    """Hash of the file from `tfscale.data.text.digests_of`, which is the SHA-256 except for some .txt files."""
+    """SHA-256 of the file, or a different hash if it is a .txt file with a byte-order mark
+    (`tfscale.data.text.digests_of`)."""
 
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A source with the documents of a downloaded dataset, whose files are identified and read like local files."""
+    """A source with the documents of a dataset that has been downloaded from the Hub. Its files are identified and read
+    like local files."""
 
     dataset: str
     subset: str | None
@@ -69,8 +71,12 @@ class HubSource(Source):
 
     @classmethod
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
-        """Download the files of the dataset that are not in the cache of the Hub. Nothing is downloaded if `path`
-        exists. If a download fails, the error explains how to copy the files manually."""
+        """Download the files of the dataset that are not in the local cache of the Hub, and record the commit and the
+        hashes of all files in `root`. Nothing is downloaded or recorded if the local `path` exists.
+
+        Raises:
+            DataError: the files cannot be downloaded. The message explains how to copy them manually.
+        """
         if exists(spec.path):
             return
         known = fetched(spec, root)
@@ -87,7 +93,7 @@ class HubSource(Source):
             write_json(_record(spec, root), content)
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of the text. A local folder with the same files has the same identity."""
+        """Return values that identify the text. The values are the same for a local folder with the same files."""
         digest = identity_of([file.name for file in self.files], [file.sha256 for file in self.files])
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
@@ -137,8 +143,8 @@ def _record(spec: CorpusSpec, root: Path) -> Path:
 
 
 def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
-    """Return the commit of a dataset and the paths of the files of its split, from the Hub or, if the Hub cannot be
-    reached, from the cache of the Hub."""
+    """Return the commit of a dataset and the paths of the files in the required split. If the Hub cannot be reached,
+    its local cache is searched instead."""
     hub, dataset = client(), str(spec.dataset)
     try:
         info = hub.HfApi().dataset_info(dataset, revision=spec.revision, timeout=60)

@@ -1,6 +1,6 @@
 """Functions that list the text files in a folder, and the skipped files with the reasons why they are skipped.
 
-The extension of a file, in any case, indicates the kind of text file:
+The extension of a file, in lower or upper case, indicates the kind of text file:
 
 | name | documents |
 |---|---|
@@ -34,13 +34,13 @@ METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_d
 _POINTER_BYTES = 1024
 """Size in bytes below which a file may be a pointer of Git LFS or git-annex."""
 _SHOWN = 10
-"""Maximum number of faults that are reported individually."""
+"""Maximum number of faulty files that are reported individually."""
 _SHOWN_REASONS = 4
 _POINTERS = {
     "git lfs pull": re.compile(rb"version https?://\S+/spec/v\d+\s+(?:.*\n)*?oid sha256:[0-9a-f]{64}\s+size \d+\s*"),
     "git annex get": re.compile(rb"/annex/objects/\S+\s*"),
 }
-"""Patterns of the content of pointer files, by the command that downloads the actual files."""
+"""Patterns that match the content of pointer files, keyed by the command that downloads the actual files."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Listing:
-    """All files in a folder and its subfolders: the text files and the skipped files, both sorted by name."""
+    """Text files (`files`) that were found in a folder and its subfolders, and files and folders that are skipped
+    (`left_out`). Both are sorted by name."""
 
     files: tuple[TextFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -144,7 +145,8 @@ def list_text(path: Path) -> Listing:
 
 
 def left_out_words(listing: Listing) -> str:
-    """Return a summary of how many files are skipped and why, or an empty string if no file is skipped."""
+    """Return a message with the number of skipped files and folders and the most frequent reasons. Return an empty
+    string if nothing is skipped."""
     reasons = Counter(each.reason for each in listing.left_out).most_common()
     words = [f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS]]
     if more := sum(count for _, count in reasons[_SHOWN_REASONS:]):
@@ -174,7 +176,7 @@ def _single_file(path: Path, state: os.stat_result) -> TextFile:
 
 
 def _why_not_entered(folder: Path) -> str | None:
-    is_link = os.path.islink(folder)  # noqa: PTH114  (it raises nothing)
+    is_link = os.path.islink(folder)  # noqa: PTH114  (unlike pathlib, it raises no errors)
     return why_hidden(folder.name) or ("a symbolic link to a folder" if is_link else None)
 
 

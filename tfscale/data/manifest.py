@@ -17,7 +17,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A shard, which is a file of tokens, as recorded in the manifest."""
+    """Record of a shard in the manifest. A shard is a file of tokens."""
 
     file: str
     tokens: int
@@ -27,7 +27,7 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """The training or validation split, as recorded in the manifest."""
+    """Record of the training split or the validation split in the manifest."""
 
     documents: Count
     tokens: Count
@@ -44,7 +44,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """The tokenizer of the corpus, as recorded in the manifest. The file of the tokenizer is next to the manifest."""
+    """Record of the tokenizer in the manifest. The file of the tokenizer is in the same folder as the manifest."""
 
     kind: str
     vocab_size: int

@@ -1,5 +1,5 @@
-"""Preparation of a corpus: its documents are assigned to the training or validation split, tokenized, and written to a
-folder that is named after the fingerprint.
+"""Preparation of a corpus. Each document is assigned to the training split or the validation split and tokenized. The
+tokens are written to a folder that is named after the fingerprint of the corpus.
 
 <root>/<fingerprint>/
     manifest.json
@@ -60,8 +60,9 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
         workers: number of processes, or 0 for one process per core.
 
     Raises:
-        DataError: a file, package or download is missing, the text is faulty, or the corpus is too small for its split
-            or tokenizer.
+        DataError: a file, package or download is missing, the text is faulty, or the corpus is too small to be split or
+            to train a tokenizer with the required vocabulary size.
+        Unfinished: a process was killed, or a file cannot be read or written, for example because the disk is full.
     """
     if faults := find_missing(spec, root):
         raise DataError(*faults)
@@ -87,8 +88,8 @@ class _Preparation:
         self._work = root / f".{key}-{self._version()}"
 
     def _version(self) -> str:
-        """Return a hash, 8 hex digits, of everything except the fingerprint that determines the intermediate
-        results."""
+        """Return a hash, 8 hex digits, of the values that determine the intermediate results in addition to the
+        fingerprint."""
         settings = (WORK, version("tokenizers"), self._parts)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
@@ -168,7 +169,8 @@ class _Preparation:
             )
 
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: DocumentTotals) -> Path:
-        """Store a copy of the tokenizer, because the user's file may change, and return the path of the copy."""
+        """Train the tokenizer, or copy the user's tokenizer, whose file may change during the preparation. Return the
+        path of the stored tokenizer, which may be from an earlier attempt to prepare the corpus."""
         path = pieces["tokenizer"].whole()
         if path is not None:
             return path
@@ -196,7 +198,8 @@ class _Preparation:
     def _assemble(
         self, pieces: Pieces, encoded: list[Encoded], tokenizer: Tokenizer
     ) -> tuple[dict[str, Path], SplitRecord, SplitRecord]:
-        """Write the shards. Return their paths by file name, and the records of the training and validation splits."""
+        """Write the shards. Return a mapping from the file name of each shard to its path, and the records of the
+        training and validation splits."""
         ordered = self._work / "heldout.tokens"
         heldout = write_heldout(encoded, ordered)
         train_files = [(part.train, part.train_tokens) for part in encoded]
@@ -258,7 +261,8 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Yield about a fraction `share` of the training documents, selected by their digests."""
+    """Yield the texts of a random sample of the training documents, which contains about a fraction `share` of all
+    training documents. The documents are selected by their digests."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:

@@ -12,7 +12,8 @@ from tfscale.files import CachedDigest, sha256_of_all
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared corpus that is open for reading: its manifest and the tokens of both splits."""
+    """A prepared corpus that is open for reading, with its manifest and the tokens of the training split (`train`) and
+    the validation split (`heldout`)."""
 
     folder: Path
     manifest: Manifest
@@ -24,7 +25,8 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     """Open a prepared corpus. Tokens stay on disk until they are read.
 
     Raises:
-        DataError: the folder is not a prepared corpus, is damaged, or has a different fingerprint.
+        DataError: the folder is not a prepared corpus, is damaged, or contains a corpus whose fingerprint differs from
+            `fingerprint`.
     """
     manifest = read_manifest(folder)
     if fingerprint not in (None, manifest.fingerprint):

@@ -17,8 +17,8 @@ from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
 PART_BYTES = 1 << 26
-"""Approximate maximum size of a part of the corpus in bytes. A part is so large that the time to start its task is
-negligible, and so small that it can be processed again after an interruption."""
+"""Approximate maximum size of a part of the corpus in bytes. A part is large enough that the time to start its
+task is negligible, and small enough that little work is repeated after an interruption."""
 ROWS = 512
 """Maximum number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
@@ -29,9 +29,9 @@ NOT_TEXT = " If the file contains no documents, remove it from the folder."
 
 @dataclass(frozen=True)
 class Span:
-    """A file or part of a file. For uncompressed .jsonl and .ndjson files, `start` and `stop` are byte positions, and
-    the span contains the lines that begin between these positions. For Parquet, `start` and `stop` are indices of row
-    groups. Other files are read whole (start 0, stop None)."""
+    """A file or part of a file. In an uncompressed .jsonl or .ndjson file, the span contains the lines whose first byte
+    is at a position from `start` to `stop - 1`. In a Parquet file, the span contains the row groups `start` to
+    `stop - 1`. Other files are read whole (start 0, stop None)."""
 
     file: Path
     kind: Kind
@@ -60,7 +60,7 @@ class Span:
 
 @dataclass(frozen=True)
 class TextPart:
-    """A part of the corpus: spans of files whose documents one process reads."""
+    """A part of the corpus, which consists of the documents in one or more files or parts of files."""
 
     spans: tuple[Span, ...]
     text_key: str
@@ -77,7 +77,8 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
     PART_BYTES.
 
     Raises:
-        DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
+        DataError: a Parquet file is damaged or pyarrow is not installed, or a file is not compressed although its name
+            indicates compression.
     """
     spans = (sized for file in files for sized in _spans(file))
     return [

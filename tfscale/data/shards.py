@@ -1,8 +1,8 @@
-"""Functions and classes for token shards: safetensors files with one tensor, `tokens`, that are read through a memory
-map.
+"""Functions and classes for token shards. A shard is a safetensors file with one tensor, `tokens`, which is read
+through a memory map.
 
-Any library for safetensors can open these files. The metadata in the header identifies the tokens: format (of the
-prepared folder), fingerprint, tokenizer_sha256 and split.
+Any library for safetensors can open a shard. The metadata in the header of a shard identifies the tokens by the format
+version and the fingerprint of the prepared corpus, the SHA-256 of the tokenizer, and the name of the split.
 """
 
 import json
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tfscale.data.errors import DataError
 
 TokenArray = NDArray[Any]
-"""Type of an array of tokens, which are uint16 or uint32."""
+"""Type of a uint16 or uint32 array of token ids."""
 
 NAMES: dict[Any, str] = {np.dtype(np.uint16): "U16", np.dtype(np.uint32): "U32"}
 LONGEST_HEADER = 1 << 20

@@ -24,8 +24,9 @@ KNOWN = ".known"
 
 
 class Part(Protocol):
-    """Interface of a part of the corpus: some of its documents, which one process reads. Parts must be picklable,
-    because they are sent to other processes. Each part is read more than once, possibly by different processes."""
+    """Interface of a part of the corpus, which contains some of the documents. Several processes read different parts
+    at the same time. Each part is read more than once, possibly by different processes. Parts must be picklable,
+    because they are sent to other processes."""
 
     @property
     def size(self) -> int:
@@ -82,7 +83,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, str]:
-        """Return values that identify the text, independent of its location. Sources with equal identities have equal
+        """Return values that identify the text and do not depend on its location. Sources with equal values have equal
         text.
 
         Raises:
@@ -90,7 +91,8 @@ class Source(ABC):
         """
 
     def origin(self) -> dict[str, str]:
-        """Return the origin of the text, such as the commit of a dataset, which is recorded in the manifest."""
+        """Return values that describe the origin of the text, such as the commit of a dataset. The values are recorded
+        in the manifest but do not affect the fingerprint of the corpus."""
         return {}
 
     def listing(self) -> Listing:
@@ -128,7 +130,7 @@ class CorpusSpec:
     """Tokenizer of the text. None if the source is already tokenized."""
     path: str | None = None
     text_key: str = "text"
-    """Name of the key of a JSON object, or of the Parquet column, that contains the text."""
+    """Key of a JSON object, or name of a Parquet column, that contains the text."""
     dataset: str | None = None
     subset: str | None = None
     split: str = "train"
@@ -150,14 +152,15 @@ class CorpusSpec:
 
 
 def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fault]:
-    """Yield a fault if a setting that the source requires is not set."""
+    """Yield a fault if the setting `name`, which the source requires, is not set. The message of the fault describes
+    the required value (`what`) and suggests an `example`."""
     if not getattr(spec, name):
         rule = f"must be set, because data.source={spec.source} requires {what}"
         yield Fault(f"data.{name}", None, rule, f"data.{name}={example}", reads=("data.source",))
 
 
 def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
-    """Yield a fault for each of the settings `names` that is set although the source does not use it."""
+    """Yield a fault for each setting in `names` that is set although the source does not use it."""
     users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
     for name in names:
         if value := getattr(spec, name):

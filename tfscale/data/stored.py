@@ -1,4 +1,4 @@
-"""Functions that find the folders of stored corpora, and a source that reads the tokens of a prepared corpus."""
+"""Functions that find prepared corpora and unfinished preparations, and a source that reads a prepared corpus."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def unfinished(root: Path) -> list[Path]:
 
 
 def size_of(folder: Path) -> int:
-    """Return the size of the files in a folder in bytes."""
+    """Return the total size, in bytes, of the files in a folder and its subfolders."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 

@@ -46,7 +46,7 @@ class TextSource(Source):
         return list_text(self.path)
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of the text, which contains a hash of the names and contents of the files."""
+        """Return values that identify the text, including a hash of the names and contents of the files."""
         listed = self.listing().files
         files = [file.path for file in listed]
         try:

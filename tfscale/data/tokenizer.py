@@ -38,7 +38,7 @@ _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """The user's settings for a tokenizer.
+    """The user's settings for a tokenizer. `kind` is one of the following:
 
     `bpe`: a byte-level BPE with the word splitting of GPT-2, trained on the training documents. It has `vocab_size`
     tokens, including the end-of-text token and the 256 bytes. With 257 tokens, each byte of the text is a token.
@@ -88,7 +88,7 @@ class TokenizerSpec:
 
 
 class Tokenizer:
-    """A tokenizer with an end-of-text token, which converts text to tokens and back."""
+    """A tokenizer that converts text to tokens and back, and has an end-of-text token."""
 
     def __init__(self, content: bytes, source: str) -> None:
         """Create a tokenizer from the content of a tokenizer.json. Error messages begin with `source`.
@@ -170,10 +170,10 @@ class Tokenizer:
             return 0 if self._unknown_id is None else sum(list(ids).count(self._unknown_id) for ids in rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the decoded text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
+        """Return the text that the tokens encode. Special tokens are omitted, and incomplete characters become U+FFFD.
 
         Raises:
-            DataError: the tokenizer's decoder is faulty.
+            DataError: the tokenizer cannot decode the tokens.
         """
         with _faults_of_the_library(f"{self._source}: the tokenizer cannot decode the tokens"):
             text: str = self._tokenizer.decode(tokens)
@@ -187,8 +187,8 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 
 def _for_whole_texts(tokenizer: Any) -> Any:
-    """Return a tokenizer of the library, set to encode whole documents. The name of a special token within a document
-    is encoded as ordinary text."""
+    """Configure a tokenizer of the library to encode whole documents, and return it. Truncation and padding are
+    disabled, and the name of a special token within a document is encoded as ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -8,7 +8,7 @@ from tfscale.data.errors import DataError
 MARK = codecs.BOM_UTF8
 """Byte-order mark of UTF-8, which is not part of the text."""
 _OTHER_MARKS = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, because one of them begins like one of UTF-16
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, because the LE mark begins like that of UTF-16
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 

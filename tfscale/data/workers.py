@@ -1,6 +1,6 @@
 """Pool of processes that work on the parts of a corpus and report how much they have processed.
 
-The processes always end with their parent process, because they watch a pipe that the parent keeps open.
+The processes always end with their parent process, because they watch a pipe that is closed when the parent ends.
 """
 
 import os
@@ -41,12 +41,12 @@ class Counts(NamedTuple):
 
 
 Watch = Callable[[Counts], None]
-"""Type of a callback that receives counts."""
+"""Type of a callback that receives numbers of processed documents, bytes and tokens."""
 
 _tell: Watch | None = None
-"""Function that receives new counts of the current process, or None."""
+"""Function that receives the new counts of this process while tasks run, or None if no tasks run."""
 _unreported, _reported_at = Counts(), 0.0
-"""Counts that have not been passed on yet, and the time at which counts were last passed on."""
+"""Counts that have not been passed to `_tell` yet, and the time of the last report (`time.monotonic`) in seconds."""
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
@@ -89,7 +89,8 @@ class Workers:
         return ProcessPoolExecutor(self._processes, spawn, _begin, (self._counts, theirs))
 
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
-        """Return the results of `work`, called with the arguments of each task, in the order of the tasks.
+        """Call `work` with the arguments of each task, and return the results in the order of the tasks. Two or more
+        tasks run in parallel, unless their total size is less than POOL_BYTES.
 
         Args:
             work: function at the top level of a module, so that it can be sent to other processes.
@@ -145,7 +146,8 @@ def _do_in_pool(work: Callable[..., Result], *task: Any) -> Result:
 
 
 def _begin(counts: Any, keepalive: Connection) -> None:
-    """Initialise a process of the pool, which ends when its parent process ends."""
+    """Initialise a process of the pool. Tasks in this process add to the shared `counts`, and the process ends when its
+    parent process ends."""
     global _tell
 
     def tell(more: Counts) -> None:

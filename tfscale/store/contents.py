@@ -21,15 +21,15 @@ SPARED = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Listing of a snapshot in a store, which contains the files of a stage or corpus as they were at one point in
+    """Listing of a snapshot in a store. A snapshot contains the files of a stage or corpus as they were at one point in
     time."""
 
     item: str
-    """Folder of the stage or corpus in the store: `stages/<name>` or `data/<fingerprint>`."""
+    """Folder of the stage or corpus in the store, which is `stages/<name>` or `data/<fingerprint>`."""
     name: str
     """Name of the snapshot, which is `done` or `step-*`."""
     files: dict[str, int]
-    """Mapping from the name of each file in the snapshot to the size of the file in bytes."""
+    """Size in bytes of each file of the snapshot, keyed by the name of the file."""
 
     @property
     def path(self) -> str:
@@ -38,8 +38,8 @@ class Snapshot:
 
     @property
     def paths(self) -> dict[str, int]:
-        """Mapping from the path of each file in the store to the size of the file in bytes, with the manifest first. If
-        the files are removed in this order, a partially removed snapshot is never considered complete."""
+        """Size in bytes of each file of the snapshot, keyed by the path of the file in the store. The manifest
+        is first. If the files are removed in this order, a partially removed snapshot is never considered complete."""
         names = sorted(self.files, key=lambda name: name != MANIFEST_FILE)
         return {f"{self.path}/{name}": self.files[name] for name in names}
 
@@ -66,7 +66,8 @@ def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
 
 
 def progress(name: str) -> tuple[bool, str]:
-    """Return a sort key that orders the names of a stage's snapshots by the progress of the stage: `done` is last."""
+    """Return a sort key for the name of a snapshot. The key orders the snapshots of a stage from the least to the most
+    advanced, with `done` last."""
     return name == DONE, name
 
 
@@ -84,7 +85,7 @@ def superseded(found: Sequence[Snapshot]) -> list[Snapshot]:
 
 @dataclass(frozen=True)
 class Waste:
-    """File that a store no longer needs, with its size in bytes and the reason."""
+    """File that a store no longer needs, with its path, its size in bytes, and the reason why it is not needed."""
 
     path: str
     bytes: int
@@ -92,10 +93,10 @@ class Waste:
 
 
 def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
-    """Return the files that a store no longer needs: the files of outdated snapshots of stages, and files of incomplete
-    uploads that are older than one day. Files of incomplete uploads are omitted if the store does not record
-    modification times. The files can be removed in the returned order: the manifest of a snapshot comes before its
-    other files.
+    """Return the files that a store no longer needs. These are the files of outdated snapshots of stages, and files
+    older than one day that belong to incomplete uploads. Files of incomplete uploads are omitted if the store does not
+    record modification times. The files can be removed in the returned order, because the manifest of a snapshot comes
+    before its other files.
 
     Args:
         now: current time, or None for the time of this machine.
@@ -122,7 +123,8 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
 
 
 def verify(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    """Read every file of a complete snapshot, and yield a message for each file that is missing or damaged."""
+    """Read every file of a complete snapshot, including the manifest, and yield a message for each file that is missing
+    or damaged."""
     try:
         manifest = read_manifest(store, snapshot.path)
     except Damaged as damage:

@@ -56,14 +56,14 @@ class Leases:
         self._thread.start()
 
     def claim(self, stage: Stage) -> str | None:
-        """Take the lease of a stage, and download the newest snapshot of the stage if the snapshot is more advanced
-        than the stage on this machine. If the stage is finished in the store, it is downloaded and no lease is taken.
-        Errors of the store are ignored, because they must not prevent training. For each stage, the store is checked at
-        most once per POLL_SECONDS. Calls in between return the previous result.
+        """Take the lease of a stage unless another machine holds it. After taking the lease, download the newest
+        snapshot of the stage if the snapshot is more advanced than the stage on this machine. If the stage is finished
+        in the store, download it without taking the lease. The store is checked at most once per POLL_SECONDS for each
+        stage. Calls between two checks return the result of the previous check.
 
         Returns:
-            None if this machine can train the stage or the stage is finished. Otherwise, a description of the other
-            machine that holds the lease.
+            A description of the other machine that holds the lease, or None if the stage can be trained on this machine
+            or is finished. Also None after an error, because errors of the store must not prevent training.
         """
         name = stage.path.name
         if name in self._held:
@@ -83,7 +83,7 @@ class Leases:
             there = self._read(name)
             left = there.until - time.time() if there is not None else 0.0
             if there is not None and there.owner != self._owner and left > 0:
-                return f"another machine, whose lease in the store is renewed or ends in {left:.0f} s"
+                return f"another machine, whose lease in the store ends in {left:.0f} s unless it is renewed"
             if there is not None:
                 self._store.remove([f"{LEASES}/{name}"])
             self._store.create(f"{LEASES}/{name}", self._content())
@@ -95,7 +95,7 @@ class Leases:
         return None
 
     def close(self) -> None:
-        """Stop renewing the leases and remove them from the store."""
+        """Stop renewing the leases, and remove them from the store so that other machines can take them."""
         self._stopping.set()
         self._thread.join()
         for name in self._held:
@@ -111,7 +111,7 @@ class Leases:
                     there = self._read(name)
                     if there is None or there.owner == self._owner:
                         self._store.write(f"{LEASES}/{name}", self._content())
-                    else:  # this machine slept until the lease ended, and another one has taken it
+                    else:  # this machine slept until the lease ended, and another machine has taken it
                         self._held.discard(name)
 
     def _read(self, name: str) -> Lease | None:

@@ -1,4 +1,4 @@
-"""Background thread that uploads stages while they are trained."""
+"""Background thread that uploads stages to the store while they are trained."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ LAST_WAITS = (0, 1, 2, 4)
 
 
 class Pusher:
-    """Background thread that uploads finished stages, new checkpoints of unfinished stages, and the corpus.
+    """Background thread that uploads finished stages, new checkpoints of unfinished stages, and the corpus to a store.
 
     The thread finds new files by reading the stage folders, and does not run in the processes that train. After
     an error, the upload is tried again at increasing intervals. If the same error repeats, it is reported only once.
@@ -48,8 +48,8 @@ class Pusher:
         self._thread.start()
 
     def finish(self) -> str | None:
-        """Upload all remaining files, wait until the thread ends, and return the reason why the store is not up to
-        date, or None if it is up to date."""
+        """Upload all remaining files and wait until the thread ends. Return the reason why the store is not up to date,
+        or None if the store is up to date."""
         self._stopping.set()
         self._thread.join()
         return self.fault
@@ -72,7 +72,7 @@ class Pusher:
             faults = [str(error)]
         fault = faults[0] if faults else None
         if fault and fault != self.fault:
-            self._say(f"warning: the stage store is not up to date, and is tried again: {fault}")
+            self._say(f"warning: the stage store is not up to date, and the upload will be tried again: {fault}")
         self.fault = fault
         return fault is None
 

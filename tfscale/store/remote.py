@@ -38,7 +38,7 @@ class Store:
         """Open a store without connecting to it. The fsspec driver looks up the credentials itself.
 
         Raises:
-            InvalidInput: the kind of URI is unknown, or its driver is not installed.
+            InvalidInput: fsspec does not support the URI, or the driver for its scheme is not installed.
         """
         protocol = fsspec.core.split_protocol(uri)[0] or "file"
         try:
@@ -63,7 +63,7 @@ class Store:
         return {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
 
     def modified(self, path: str) -> datetime | None:
-        """Return the time at which a file was written, or None if the store does not record times."""
+        """Return the time at which a file was written, or None if the store does not record modification times."""
         with self._faults(path), suppress(NotImplementedError):
             found: datetime = self._files.modified(self._path(path))
             return found
@@ -99,7 +99,7 @@ class Store:
         with self._faults(path), suppress(FileExistsError):
             try:
                 self._files.pipe_file(self._path(path), content, mode="create")
-            except (NotImplementedError, OSError) as error:  # from a server without conditional writes, if ENOSYS
+            except (NotImplementedError, OSError) as error:  # ENOSYS: the server has no conditional writes
                 if isinstance(error, OSError) and error.errno != errno.ENOSYS:
                     raise
                 self._files.pipe_file(self._path(path), content)
@@ -125,7 +125,8 @@ class Store:
 
     @contextmanager
     def _atomic_target(self, target: str) -> Iterator[str]:
-        """Yield a path to write to, which is renamed to `target` afterwards if the store is not atomic."""
+        """Yield a path to which the `with` block writes a file. If the store is not atomic, the path is temporary, and
+        the file is renamed to `target` at the end of the block."""
         if self._atomic:
             yield target
             return

@@ -1,7 +1,8 @@
-"""Snapshots: folders of a store, each with the files of a stage or corpus as they were at one point in time.
+"""Upload and download of snapshots. A snapshot is a folder in a store that contains the files of a stage or corpus as
+they were at one point in time.
 
 All files except manifest.json are named by their SHA-256, so a repeated upload writes the same bytes to the same names,
-even if two machines upload at the same time. manifest.json contains the paths of the files and is written last.
+even if two machines upload at the same time. manifest.json lists the original paths of the files and is written last.
 """
 
 import json
@@ -20,14 +21,14 @@ from tfscale.untrusted import check_file_name, from_known
 
 MANIFEST_FILE = "manifest.json"
 WORK = ".store"
-"""Name of the folder in the runs folder that contains the files of uploads and downloads in progress, and the owner
-name of leases."""
+"""Name of a folder in the runs folder. The folder contains the files of uploads and downloads in progress, and the name
+under which the runs folder owns leases."""
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Entry of a manifest: a file of the snapshot, with its size in bytes and its SHA-256."""
+    """Entry of a manifest, which describes one file of the snapshot by its path, its size in bytes, and its SHA-256."""
 
     path: str
     """Path of the file relative to the folder of the stage or corpus, with `/` between its parts."""
@@ -46,8 +47,8 @@ class Manifest:
 def push(
     store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Upload files, and then their manifest. Files that an interrupted upload has already copied are not uploaded
-    again. A snapshot that already has a manifest is not changed.
+    """Upload a snapshot, first its files and then its manifest. Files that an interrupted upload has already copied
+    are not uploaded again. A snapshot that already has a manifest is not changed.
 
     Args:
         snapshot: folder of the snapshot in the store.
@@ -136,8 +137,9 @@ def _check(manifest: Manifest) -> None:
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder for an upload or download, which no other process uses at the same time. The caller
-    creates and removes the folder. At first, the folder may contain files that an interrupted process has left.
+    """Yield the path of a folder for the temporary files of an upload or download. Until the `with` block ends, no
+    other process can use the folder. The folder may not exist yet, or may contain files that an interrupted process has
+    left. The caller creates and removes the folder.
 
     Args:
         what: `push` or `pull`.

@@ -59,8 +59,9 @@ def push_stage(store: Store, stage_dir: Path) -> None:
 
 @contextmanager
 def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
-    """Yield the files to upload, by path relative to the stage folder, as copies that do not change while training
-    continues. The files of the checkpoint are hard links if the file system supports hard links."""
+    """Yield a mapping from the path of each file to upload, relative to the stage folder, to a copy of the file. The
+    copies do not change while training continues. The copies of checkpoint files are hard links if the file system
+    supports hard links."""
     checkpoint = Path(CHECKPOINTS, read_result(stage_dir).checkpoint if state == DONE else state)
     with work_folder(stage_dir.parents[1], "push", stage_dir.name) as aside:
         shutil.rmtree(aside, ignore_errors=True)
@@ -71,7 +72,7 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
                     shutil.copy(stage_dir / name, aside / name)
             for file in (stage_dir / checkpoint).iterdir():
                 _link(file, aside / checkpoint / file.name)
-            (aside / checkpoint / "manifest.json").stat()  # the checkpoint has not been removed meanwhile
+            (aside / checkpoint / "manifest.json").stat()  # fails if the checkpoint has been removed meanwhile
             yield {str(file.relative_to(aside)): file for file in aside.rglob("*") if file.is_file()}
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -96,8 +97,8 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
     """Download the newest snapshot of a stage, unless the stage is at least as advanced on this machine.
 
     Args:
-        spec: spec of the stage on this machine. Its paths replace the paths in the downloaded spec, which are valid on
-            the machine that uploaded the stage. If None, the downloaded spec is not changed.
+        spec: spec of the stage on this machine. Its paths replace the paths in the downloaded spec, which are valid
+            only on the machine that uploaded the stage. If None, the downloaded spec is not changed.
 
     Returns:
         The name of the snapshot, `done` or `step-*`, or None if nothing was downloaded.
