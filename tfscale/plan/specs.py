@@ -151,8 +151,8 @@ class Specs:
 
 def _begin_from(spec: StageSpec, init_from: str) -> StageSpec:
     """Return the spec of a stage that imports the weights in the folder `init_from` instead of training the model of
-    `spec`. Raise UserFault if the folder is not an imported stage, or if the shape or the number of training tokens
-    differs. The error lists all differences."""
+    `spec`. Raise UserFault if the folder is not an imported stage, or if the imported model differs from `spec` in
+    shape or number of training tokens. The error lists all differences."""
     folder = Path(init_from).absolute()
     try:
         imported, result = read_spec(folder), read_result(folder)
@@ -236,10 +236,10 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
 
 
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
-    """Return the config of a compute-optimal Transformer, preceded by the index of the model in `models` from which it
-    is derived. A model is made wider or narrower until training on 20 tokens per parameter, including the embedding,
-    costs about `compute` model FLOPs. The numbers of layers and heads and the ratio of d_ff to d_model are kept. The
-    model in `models` whose number of parameters changes least is used."""
+    """Return the index of a model in `models` and the config of a compute-optimal Transformer that is derived from this
+    model. The model is made wider or narrower until training it on 20 tokens per parameter, including the embedding,
+    costs about `compute` model FLOPs. The numbers of layers and heads and the ratio of d_ff to d_model are kept. Of all
+    models in `models`, the one whose number of parameters changes least is used."""
     widened = [_widened(model, compute) for model in models]
     changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]
     least = changes.index(min(changes))
@@ -278,8 +278,8 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Return the number of batches that an evaluation may process at the same time, even if all parallel stages are
-    running."""
+    """Return the number of batches that an evaluation may process at the same time. With launcher.kind=local, the
+    parallel stages share the cores of the machine equally; with other launchers, the number is 1."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

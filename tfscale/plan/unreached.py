@@ -22,8 +22,8 @@ MOST_FIELDS = 8
 _CLASSES = ("name", "family", "kind")
 """Fields that name the class to which the other fields of the same mapping belong."""
 _BY_THE_PARENT = (("data", "start"), ("schedule", "warmup_from"), ("parent",))
-"""Fields that follow from the parent, if a stage has one. A field is given by the names of the mappings that contain
-the field, and its own name."""
+"""Fields whose values follow from the parent, if a stage has a parent. Each field is a path that consists of the names
+of the enclosing mappings and the name of the field."""
 _LONGEST = 24
 """Maximum number of characters of a displayed value."""
 
@@ -35,8 +35,9 @@ class Difference:
     field: str
     """Name of the field in `stage.yaml`, such as optimizer.lr."""
     finished: Any
-    """Value of the field in the finished stage. Here and in `planned`, None if the stage does not have the field."""
+    """Value of the field in the finished stage, or None if the stage does not have the field."""
     planned: Any
+    """Value of the field in the stage of the plan, or None if the stage does not have the field."""
 
     def __str__(self) -> str:
         values = [_short(self.finished), _short(self.planned)]
