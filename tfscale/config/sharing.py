@@ -1,5 +1,5 @@
-"""Conversion of settings and overrides to a form that can be shared: without the folders of this machine, and without
-settings that only determine how an experiment is run, such as the launcher."""
+"""Conversion of settings and overrides to a form that can be shared. Paths outside of the working folder are shortened,
+and settings that only determine where or how an experiment is run, such as `runs` and `tracking`, are left out."""
 
 import os
 import re
@@ -16,13 +16,14 @@ _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the composed settings that can be shared. Paths are shortened by `shareable_path`, and tuples become
-    lists."""
+    """Return the composed settings without those that must not be shared (`how.EXPERIMENT`). Paths are shortened by
+    `shareable_path`, and tuples become lists."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that can be shared, with paths shortened by `shareable_path`."""
+    """Return the overrides without those of settings that must not be shared (`how.EXPERIMENT`). Paths are shortened by
+    `shareable_path`."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 
