@@ -52,7 +52,7 @@ class LauncherPart(RunOptions):
     """Maximum number of independent stages that run at the same time on this machine. On a cluster, the queue
     decides."""
     retries: Natural = 2
-    """Maximum number of times that a stage is resumed from a checkpoint after its process died."""
+    """Maximum number of times that a stage is resumed from a checkpoint after one of its processes died."""
     hang_minutes: NonNegative = 15.0
     """Number of minutes without a heartbeat after which a stage is stopped and resumed; 0: never."""
 

@@ -84,7 +84,7 @@ class GrowWhenPart:
 
 @dataclass(frozen=True)
 class RejectGrowthPart:
-    """Settings of the test that accepts or rejects each growth (`tfscale.plan.rejection`)."""
+    """Settings of the test that accepts or rejects the first growth to each size (`tfscale.plan.rejection`)."""
 
     after_tokens: Amount
     """Number of training tokens after which the validation loss of a grown model is tested. Allowed values are from one

@@ -175,7 +175,8 @@ class ArmPart:
     growth: AnyGrowth | None = None
     """Growth operator (kind=one_jump, chain). None: the operator of the main chain."""
     growth_tokens: Factor = 1.0
-    """Factor by which the training tokens of every grown stage are multiplied (kind=chain)."""
+    """Number of training tokens of each grown stage, as a multiple of the tokens of the main chain's stage of the same
+    size (kind=chain, family=tokenformer)."""
     transformer_growth: TransformerGrowth | None = None
     """Growth operator of a chain of Transformers (kind=chain, family=transformer; `tfscale.growth.transformer_recipe`).
     The first model is the schedule's Transformer of the first size. Each later model has as nearly as possible the
@@ -221,12 +222,12 @@ class AnalysisPart:
     """Values that a comparison needs and that are not recorded when stages are trained."""
 
     noise_floor: NoiseFloor | None = None
-    """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so
-    every difference counts."""
+    """Difference of final losses, in nats per token, below which two runs with one seed each count as equal. None:
+    unknown, so every difference counts."""
     primary: PrimaryPart = field(default_factory=PrimaryPart)
     tuning_flops: NonNegative | None = None
-    """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
-    in comparisons. None: unknown."""
+    """FLOPs that were spent to tune the arms' learning rates, as `tfscale tune --write` records them. A comparison
+    states these FLOPs, but does not include them in any cost. None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class Experiment:
     device: DevicePart
     tracking: TrackingPart
     runs: PathText
-    """Folder for stages, data and the tracking store."""
+    """Runs folder, which contains the stages, the data and the tracking store."""
     seed: Whole
     """Random seed of initial weights and of rows that growth adds."""
     extensions: tuple[str, ...] = ()

@@ -16,14 +16,14 @@ _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the composed settings without those that must not be shared (`how.EXPERIMENT`). Paths are shortened by
+    """Return the composed settings, except settings that must not be shared (`how.EXPERIMENT`). Paths are shortened by
     `shareable_path`, and tuples become lists."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides without those of settings that must not be shared (`how.EXPERIMENT`). Paths are shortened by
-    `shareable_path`."""
+    """Return the overrides, except overrides of settings that must not be shared (`how.EXPERIMENT`). Paths are
+    shortened by `shareable_path`."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 
