@@ -33,8 +33,8 @@ class Arm:
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches that end at budgets other than the budget of their size. Costs at equal perplexity are computed from
-    these branches."""
+    """Branches that end at budgets other than the budget of their size. They are not compared as models, but provide
+    losses from which costs at equal perplexity are computed."""
     detours: tuple[Stage, ...] = ()
     """Stages of the detours that rejected growths cause (`tfscale.plan.rejection`). A detour consists of the stage
     whose growth was rejected, followed by the stage that trains the parent further."""
@@ -145,8 +145,8 @@ def over_seeds(replicates: Sequence[Arm]) -> Arm:
 
 
 def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """Undo `Arm.by_seed`: return arms with the stages of all seeds. If several of the given arms have the same name,
-    only the first of them is used."""
+    """Return arms with the stages of all seeds, joined from arms that `Arm.by_seed` has split. If several of the given
+    arms have the same name, only the first of them is used."""
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.name.partition(" seed ")[0], {}).setdefault(arm.name, arm)

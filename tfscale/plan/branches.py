@@ -79,8 +79,8 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
 
 
 def settled(rates: RateSpec | None) -> RateSpec | None:
-    """Return the multiples of the learning rate for old and new rows at the end of a stage with `rates`, when all ramps
-    are over. Return None if `rates` is None or both multiples are 1."""
+    """Return the factors of the learning rate for old and new rows at the end of a stage with `rates`, when all ramps
+    are over. Return None if `rates` is None or both factors are 1."""
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old

@@ -62,7 +62,7 @@ class Chain:
 
     def spent(self, target: Stage) -> int:
         """Return the cumulative model FLOPs of the chain up to its model of the same size as `target`. With
-        `schedule.branches`, they include the branch that ends with the model."""
+        `schedule.branches`, the FLOPs of the branch that ends with this model are included."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 

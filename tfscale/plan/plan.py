@@ -1,4 +1,5 @@
-"""The plan of an experiment: the stages to train, their parents and their keys. This module writes and runs nothing."""
+"""The plan of an experiment, which determines the stages to train, their parents and their keys. This module writes no
+files and trains no stages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

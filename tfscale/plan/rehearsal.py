@@ -18,7 +18,8 @@ STEPS = 3
 """Number of optimizer steps per stage. The first step allocates the optimizer state, so only the other steps are
 timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
-"""Data settings of a rehearsal: text that is installed with tfscale, with one token per byte."""
+"""Data settings of a rehearsal, which select text that is installed with tfscale and a tokenizer with one token per
+byte."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:

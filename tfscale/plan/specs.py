@@ -118,8 +118,8 @@ class Specs:
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
-        """Return the spec of a model that is trained from scratch, with `tokens` rounded to at least one whole step and
-        the peak learning rate `rate` or, if `rate` is None, optim.lr."""
+        """Return the spec of a stage that trains `model` from scratch. `tokens` is rounded to whole steps, at least
+        one. The peak learning rate is `rate` or, if `rate` is None, optim.lr."""
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
@@ -209,7 +209,8 @@ def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """Return the config of an ungrown TokenFormer, with one token group per layer and the default tau."""
+    """Return the config of an ungrown TokenFormer of the size of a stage, with one token group per layer and the
+    default tau."""
     model = experiment.model
     qkv, out, ffn = ((TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts)
     return TokenFormerConfig(
@@ -258,8 +259,8 @@ def _widened(model: TransformerConfig, compute: int) -> TransformerConfig:
 
 
 def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
-    """Return the config of a model in a family that an extension registers, or raise ValueError if the family is
-    unknown or the shape is invalid."""
+    """Return the config of the model that the schedule sets for a stage in `family`, a model family that an extension
+    registers. Raise ValueError if the family is unknown or the shape is invalid."""
     own = {name: value for name, value in part.shapes[family].items() if name != "lr"}
     try:
         config = FAMILIES.get(family).from_fields(_common(experiment, vocab_size) | own)

@@ -84,8 +84,8 @@ def _count(pair: Unreached) -> int:
 
 
 def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator[tuple[Path, StageSpec]]:
-    """Yield the folder and the spec of each readable finished stage in the runs folder whose label is in `labels`, or
-    of all such stages if `labels` is None."""
+    """Yield the folder and the spec of each finished stage in the runs folder. Stages that cannot be read are skipped.
+    If `labels` is not None, only stages with one of these labels are included."""
     for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")):
         if labels is not None and done.parent.name.rpartition("-")[0] not in labels:
             continue
@@ -111,8 +111,8 @@ def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ..
 
 
 def _readable(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields of a stage's key by name, the optimizer first. They include fields that `stage.yaml` omits
-    because their values are the defaults."""
+    """Return the fields of a stage's key by name, the optimizer first. Fields that `stage.yaml` omits because they have
+    their default values are included."""
     values = {
         "optimizer": {"name": spec.optimizer.name} | asdict(spec.optimizer),
         "model": {"family": spec.model.family} | asdict(spec.model),

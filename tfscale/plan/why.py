@@ -50,8 +50,8 @@ class Near:
 
 
 def planned_stages(plan: Plan, name: str) -> list[Stage]:
-    """Return the stages of a plan with a given size or folder name, or with a key that begins with `name`, or raise
-    UserFault if there are none."""
+    """Return the stages of a plan whose size or folder name is `name`, or whose key begins with `name`. Raise UserFault
+    if there are no such stages."""
     found = [stage for stage in plan.stages if name in (stage.size, stage.path.name) or stage.key.startswith(name)]
     if not found:
         choices = ", ".join(dict.fromkeys(stage.size for stage in plan.stages))
