@@ -16,8 +16,8 @@ MOST_RATIO = 1000.0
 
 @dataclass(frozen=True)
 class Tunable:
-    """Setting that can be tuned, a learning rate or optim.embedding_ratio, and the stages that are trained with this
-    setting."""
+    """Setting that can be tuned, which is a learning rate or optim.embedding_ratio, with the stages that are trained
+    with this setting."""
 
     key: str
     """Key of the setting, such as schedule.stages.stage2.lr."""
@@ -54,8 +54,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`, for the stages of the
-    given arms and the stages of the chain from which they grow."""
+    """Return optim.embedding_ratio as a tunable setting, which is tuned after the learning rates `rates`. The setting
+    is tuned for the stages of the given arms and for the stages of the chain from which these stages grow."""
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in plan.lineage(stage)}
     trains = [

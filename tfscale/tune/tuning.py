@@ -54,7 +54,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of the sweep over one setting: the trials and the chosen value."""
+    """Result of the sweep over one setting, with the trials and the chosen value."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]
