@@ -1,4 +1,5 @@
-"""Former names of settings, which are accepted for one release with a note on standard error."""
+"""Former names of settings, which are accepted until version `ACCEPTED_UNTIL`. When a former name is used for the first
+time, a note is printed on standard error."""
 
 import sys
 from functools import cache
@@ -22,7 +23,8 @@ KEYS = {
 
 
 def renamed_override(text: str) -> str:
-    """Return an override with a former key replaced by the current one."""
+    """Return the override with a former key replaced by its current key, and print a note. Return any other override
+    unchanged."""
     name, equals, value = text.partition("=")
     key = name.lstrip("+")
     if key in KEYS:
@@ -32,8 +34,8 @@ def renamed_override(text: str) -> str:
 
 
 def rename_keys(values: dict[str, Any]) -> None:
-    """Replace former keys in a composed configuration, in place. Shipped files contain no former keys, so a former key
-    comes from the user and overrides the shipped value."""
+    """Replace former keys in a composed configuration, in place, and print notes. Shipped files contain no former keys,
+    so a former key comes from the user and overrides the shipped value."""
     for former, present in KEYS.items():
         *parts, name = former.split(".")
         part: Any = values

@@ -1,4 +1,4 @@
-"""Budget of a run: an upper limit on its compute or on its time."""
+"""The setting `budget`, which limits the model FLOPs or the wall-clock time of one command that trains."""
 
 import math
 import re
@@ -12,17 +12,17 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits of a run. An infinite value means no limit."""
+    """Upper limits of one command that trains. An infinite value means no limit."""
 
     flops: float = math.inf
-    """Model FLOPs of training, without those of the optimizer."""
+    """Maximum model FLOPs of training, without the FLOPs of optimizer updates."""
     seconds: float = math.inf
-    """Wall-clock seconds of training."""
+    """Maximum wall-clock time of training in seconds."""
 
 
 def read_budget(text: str) -> Budget:
-    """Return the budget that a text describes, such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d. Raise ValueError for any
-    other text."""
+    """Return the budget that a text such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d describes. Raise ValueError if the text
+    has another format, or if the number is 0 or too large for a float."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([smhd]?)", text)
     amount = float(match[1]) if match else 0.0
     if match is None or not 0 < amount < math.inf:

@@ -1,4 +1,4 @@
-"""Composition of an experiment from overrides, with all faults reported together."""
+"""Composition of an experiment from configuration files and overrides. All faults are reported together."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,8 @@ from tfscale.faults import Fault, InvalidInput, UserFault, as_faults
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
-    """Return the experiment that the overrides describe, with files from the folders of `config_folders`.
+    """Return the experiment composed from the overrides and the configuration files. The files are searched in the
+    folders that `config_folders(config_dir)` returns.
 
     Raises:
         UserFault: the experiment is invalid; the error contains all faults found.
@@ -29,8 +30,8 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
 
 @dataclass(frozen=True)
 class Draft:
-    """Experiment that is being checked, with the faults found so far. Invalid values are replaced by the package's
-    defaults, so that the checks can continue."""
+    """Experiment that is being checked, with the faults found so far. Invalid values have been replaced by shipped or
+    default values, so that the checks can continue."""
 
     experiment: Experiment
     faults: tuple[Fault, ...]
@@ -38,8 +39,9 @@ class Draft:
     config_dir: Path | None
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
-        """Return the draft with the additional faults that `rules` finds. A fault is left out if its key, or a key that
-        its rule reads, already has a fault. The rules are skipped if a key or a part in `needs` has a fault."""
+        """Return a copy of the draft with the additional faults that `rules` finds. A fault is left out if its key, or
+        a key that its rule reads, already has a fault. `rules` is not called if the key `schedule`, a key in `needs`,
+        or a key below a key in `needs` already has a fault."""
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
         # A schedule sets values in all parts, so a rule between settings is meaningful only with a valid schedule.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
@@ -48,7 +50,7 @@ class Draft:
         return replace(self, faults=(*self.faults, *found))
 
     def settled(self) -> Experiment:
-        """Return the experiment, or raise UserFault if the draft has faults."""
+        """Return the experiment, or raise UserFault with all faults of the draft if there are any."""
         if self.faults:
             raise UserFault(with_places(self.faults, self.overrides, self.config_dir))
         return self.experiment
@@ -60,14 +62,14 @@ def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
 
 
 def _root(key: str) -> str:
-    # The settings of a stage or of an arm depend on each other.
+    # The settings of a stage or of an arm depend on each other, so a fault of one setting counts for all of them.
     match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
     return match[0] if match else key
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment, with the faults of the overrides and of the configuration files. Raise
-    UserFault if no experiment can be composed for further checks."""
+    """Return a draft of the experiment that contains the faults of the overrides and of the configuration files. Raise
+    UserFault if these faults prevent the composition of an experiment that can be checked further."""
     overrides = [renamed_override(text) for text in overrides]
     try:
         experiment, faults = _composed(overrides, config_dir)
@@ -104,7 +106,8 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
 
 
 def _load_extensions(overrides: Sequence[Override], base: dict[str, Any]) -> list[Fault]:
-    """Import the installed extensions and those that the user names, and return a fault for each failed import."""
+    """Import the installed extensions and the modules in the setting `extensions`. Return a fault for each module that
+    cannot be imported."""
     named = [override.value for override in overrides if override.key == "extensions"] or [base.get("extensions", [])]
     modules = [module for module in named[-1] if isinstance(module, str)] if isinstance(named[-1], list) else []
     try:
@@ -131,7 +134,8 @@ def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fa
 def _known(
     overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
 ) -> tuple[list[Fault], list[Override]]:
-    """Return a fault for each unknown key, and the overrides that set the value of a known or added key."""
+    """Return a fault for each override with an unknown key, and the overrides that set the value of a known or added
+    key. A fault is left out if the part of the configuration to which the key belongs has a fault in `before`."""
     known = set(known_keys(base))
     added = tuple(f"{override.key}." for override in overrides if override.adds)
     at_fault = {fault.key for fault in before}

@@ -26,24 +26,27 @@ _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 @dataclass(frozen=True)
 class File:
-    """Configuration file: its text, and the part of the configuration that the file sets."""
+    """Configuration file with its text and the part of the configuration to which its keys belong."""
 
     path: Path
     package: str
-    """Part of the configuration that contains the keys, such as `optim`; empty for the root."""
+    """Name of the part of the configuration to which the keys in the file belong, such as `optim`. An empty string
+    stands for the root of the configuration."""
     text: str
     named: bool = False
-    """True if the defaults of config.yaml or the command line choose the file, False if another file includes it."""
+    """True if the command line or the defaults in config.yaml choose the file. False if another file includes the
+    file."""
 
     @property
     def lines(self) -> dict[str, int]:
-        """Line number of each key in the file, by full key, such as optim.lr."""
+        """Line number of each key in the file, starting at 1. The keys are written in full, such as optim.lr."""
         node = yaml.compose(self.text, Loader=_LOADER)
         return dict(_lines(node, f"{self.package}." if self.package else ""))
 
     @property
     def about(self) -> str:
-        """First sentence of the comment at the top of the file, or its beginning up to a colon or semicolon."""
+        """Short description of the file. This is the first sentence of the comment at the top of the file, without the
+        text after a colon or semicolon."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):
@@ -56,15 +59,17 @@ class File:
 
 
 def conf_dir() -> Path:
-    """Return the shipped configuration folder, which is inside the package in a wheel and next to it otherwise."""
+    """Return the folder of the shipped configuration files. The folder is inside the package if tfscale was installed
+    from a wheel, and next to the package in a source checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Return the folders to search, in order: `config_dir`, `conf/` in the working folder, and the shipped one. Raise
-    UserFault if `config_dir` is not a folder."""
+    """Return the folders that are searched for configuration files, in this order: `config_dir` if it is set, `conf/`
+    in the working folder if it exists, and the shipped folder. If `config_dir` is `none`, return only the shipped
+    folder. Raise UserFault if `config_dir` is neither `none` nor a folder."""
     if config_dir == SHIPPED_ALONE:
         return [conf_dir()]
     if config_dir is not None and not config_dir.is_dir():
@@ -75,7 +80,8 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return a fault for each folder of another project, and all other folders. The last folder is the shipped one."""
+    """Return a fault for each folder that belongs to another project, and the list of the remaining folders. The last
+    element of `folders` must be the shipped folder, which is always kept."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
@@ -107,7 +113,8 @@ def _groups(root: Any) -> set[str]:
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the sorted option names of every configuration group in the folders, by default in the shipped one."""
+    """Return a mapping from each configuration group, such as `optim`, to the sorted names of its files in `folders`.
+    By default, only the shipped folder is searched."""
     options: dict[str, set[str]] = {}
     for folder in folders or [conf_dir()]:
         for file in sorted(folder.glob("*/*.yaml")):
@@ -122,7 +129,8 @@ def find(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def shown(path: Path) -> Path:
-    """Return a path as messages show it: relative to the working folder if it is inside, otherwise unchanged."""
+    """Return the form of a path for messages. A path inside the working folder becomes relative to the working folder,
+    and any other path is unchanged."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 

@@ -16,8 +16,9 @@ PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield every key of the dataclass `kind`, with a prefix such as `optim.`. The keys of settings that are
-    dictionaries are those in `values`, the composed settings."""
+    """Yield the key of every setting that the dataclass `kind` declares. Each key begins with `prefix`, such as
+    `optim.`. `values` contains the composed settings, which determine the keys of settings that are dictionaries and
+    the class of a growth operator."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -38,7 +39,8 @@ def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterato
 
 
 def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every key of nested dictionaries, each before the keys below it."""
+    """Yield the dotted key of every entry of nested dictionaries, each before the keys of the entries below it. Each
+    key begins with `prefix`."""
     if isinstance(values, dict):
         for name, value in values.items():
             yield f"{prefix}{name}"
@@ -46,7 +48,8 @@ def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
 
 
 def type_of(key: str) -> Any:
-    """Return the declared type of a key, such as `int | None`; None for an unknown key."""
+    """Return the declared type of the setting with the given key, such as `int | None`, or None if the key is
+    unknown."""
     hint: Any = Experiment
     for part in key.split("."):
         outer = inner_type(hint)
@@ -70,15 +73,16 @@ def inner_type(hint: Any) -> Any:
 
 
 def is_single(hint: Any) -> bool:
-    """Return True if a value of this type is a single value: not a list, a dictionary or a part with several keys."""
+    """Return True if a setting of this type has a single value. Return False for a list, a dictionary, a part of the
+    configuration with several keys, or an unknown type (None)."""
     inner = inner_type(hint)
     has_parts = inner is None or dataclasses.is_dataclass(inner)
     return not has_parts and typing.get_origin(inner) in (None, typing.Literal)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with up to three known words that are similar to `word`, or `.` if no known word is
-    similar."""
+    """Return `; did you mean ...?` with up to three known words that are similar to `word` or have the same last
+    component, such as `lr`. Return `.` if there are no such words."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]
@@ -92,5 +96,5 @@ def one_line(error: Exception) -> str:
 
 
 def short(text: str, longest: int = 100) -> str:
-    """Return a text, cut off after `longest` characters."""
+    """Return a text. If it has more than `longest` characters, it is cut off there and `...` is added."""
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,4 +1,4 @@
-"""Settings of the launcher of stages and of the device for predictions."""
+"""Settings of the launcher, which runs stages, and of the device for which costs are predicted."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -21,7 +21,8 @@ class SlurmPart:
     qos: str | None = None
     """Slurm quality of service. None: the default of the account."""
     gpus: Natural = 8
-    """Number of GPUs per node, with one process each; 0: no GPUs, and launcher.processes processes on the CPU."""
+    """Number of GPUs per node. Each GPU has one process. 0: no GPUs; each node runs launcher.processes processes on its
+    CPU."""
     cpus: Count = 8
     """Number of CPUs per process."""
     minutes: Count = 1440
@@ -37,11 +38,12 @@ class LauncherPart(RunOptions):
     """Launcher settings, which do not change the results of a stage, apart from rounding."""
 
     kind: Literal["local", "torchrun", "slurm"] = "local"
-    """Launcher of stages. `local`: one process per stage. `torchrun`: several processes on this machine. `slurm`: jobs
-    on a cluster."""
+    """Launcher of stages. `local`: one process per stage on this machine. `torchrun`: several processes per stage on
+    this machine. `slurm`: one job per stage on a cluster."""
     processes: AutoCount = 0
     """Number of processes per stage (kind=torchrun) or per node (kind=slurm without GPUs). auto: with kind=torchrun,
-    one per CUDA device, or one on a CPU."""
+    one per CUDA device, where parallel stages share the devices equally; with kind=slurm or without CUDA devices,
+    one."""
     nodes: Count = 1
     """Number of nodes per stage (kind=slurm)."""
     slurm: SlurmPart = field(default_factory=SlurmPart)
@@ -50,7 +52,7 @@ class LauncherPart(RunOptions):
     """Maximum number of independent stages that run at the same time on this machine. On a cluster, the queue
     decides."""
     retries: Natural = 2
-    """Maximum number of times that a stage is resumed from a checkpoint after its process died."""
+    """Maximum number of times that a stage is resumed from a checkpoint after one of its processes died."""
     hang_minutes: NonNegative = 15.0
     """Number of minutes without a heartbeat after which a stage is stopped and resumed; 0: never."""
 
@@ -64,7 +66,7 @@ class LauncherPart(RunOptions):
 
 @dataclass(frozen=True)
 class PeakPart:
-    """Peak speed of a device's dense matrix products by number format, in TFLOP/s (10^12)."""
+    """Peak speed of dense matrix products on a device in TFLOP/s (10^12 FLOP/s), for each number format."""
 
     fp32: Positive | None = None
     """Peak speed in FP32 in TFLOP/s. None: not supported."""
@@ -76,23 +78,23 @@ class PeakPart:
 
 @dataclass(frozen=True)
 class DevicePart:
-    """Device for which costs are predicted, without effect on training."""
+    """Device for which costs are predicted. These settings do not affect training."""
 
     names: tuple[str, ...] = ()
     """Names of the device as returned by torch.cuda.get_device_name. Empty: the devices of this machine."""
     memory: Positive | None = None
-    """Device memory in GB (10^9 bytes)."""
+    """Device memory in GB (10^9 bytes). None: unknown."""
     bandwidth: Positive | None = None
-    """Memory bandwidth in GB/s."""
+    """Memory bandwidth in GB/s. None: unknown."""
     link: Positive | None = None
-    """Bandwidth between two devices of a host in one direction, in GB/s."""
+    """Bandwidth between two devices of a host in one direction, in GB/s. None: unknown."""
     network: Positive | None = None
-    """Network bandwidth of the host per device in one direction, in GB/s."""
+    """Network bandwidth of the host per device in one direction, in GB/s. None: unknown."""
     peak: PeakPart = field(default_factory=PeakPart)
-    """Peak speed of dense matrix products by number format, in TFLOP/s."""
+    """Peak speed of dense matrix products for each number format, in TFLOP/s."""
     watts: Positive | None = None
-    """Board power limit in watts."""
+    """Board power limit in watts. None: unknown."""
     price: Positive | None = None
-    """Price of the device in US dollars per hour."""
+    """Price of the device in US dollars per hour. None: unknown."""
     mfu: Utilisation = 0.4
     """Fraction of the peak that training is assumed to reach if no comparable run has been measured."""

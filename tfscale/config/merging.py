@@ -27,7 +27,8 @@ ROOT = "config"
 
 
 class UserFolders(SearchPathPlugin):
-    """Plugin that makes Hydra search the user's folders before the shipped one, unlike `hydra.searchpath`."""
+    """Hydra plugin that adds the user's folders to the search path before the shipped folder. The setting
+    `hydra.searchpath` would add them after the shipped folder."""
 
     folders: ClassVar[Sequence[Path]] = ()
 
@@ -75,8 +76,8 @@ def chosen_files(groups: Sequence[str], folders: Sequence[Path]) -> list[File]:
 
 
 def set_values(config: DictConfig, overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    """Set the values of overrides in `config`. Return all values, and a fault for each override that cannot be
-    applied."""
+    """Set the values of the overrides in `config`, in place. Return all values of the configuration as nested
+    dictionaries, and a fault for each override that cannot be applied."""
     faults = []
     # The files omit keys that have their default value, so values are set after composition, not by Hydra.
     for override in overrides:

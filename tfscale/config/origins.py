@@ -14,8 +14,8 @@ from tfscale.faults import Fault, UserFault
 
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
-    """Return the configuration files that Hydra merges, in order of increasing precedence. Overrides that choose an
-    unknown file are ignored."""
+    """Return the configuration files that Hydra merges for the given overrides, in order of increasing precedence.
+    Overrides that choose an unknown file are ignored."""
     _, folders = foreign_faults(config_folders(config_dir))
     groups = group_options(folders)
 
@@ -27,7 +27,8 @@ def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
 
 
 def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return the faults, with the file and line of each value that is set in a configuration file."""
+    """Return the faults. If an invalid value is set in a configuration file, its fault is replaced by a copy that
+    contains the file and line of the value. Faults of values that an override sets are unchanged."""
     groups = group_options()
     typed = tuple(f"{key}." for text in overrides if (key := text.partition("=")[0].lstrip("+")) not in groups)
     wanted = {fault.key for fault in faults if fault.key not in ("", *groups) and not f"{fault.key}.".startswith(typed)}

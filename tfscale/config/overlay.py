@@ -1,4 +1,5 @@
-"""Writer of configuration files that extend a schedule or baselines with changed values."""
+"""Creation of a configuration file that includes an existing schedule, or existing baselines, and changes some of the
+values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ _PACKAGE = "# @package _global_\n"
 
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
-    """Return the names of the files of a group that the overrides or the defaults of the root file select."""
+    """Return the names of the files in the configuration group `group` that the overrides or the defaults of the root
+    file select."""
     files = files_of(overrides, config_dir)
     return tuple(file.path.stem for file in files if file.named and file.path.parent.name == group)
 
@@ -27,8 +29,8 @@ def own_file(group: str, name: str, config_dir: Path | None) -> Path:
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return a fault if a schedule or baseline called `name`, which would extend the files `taken_over`, must not be
-    written."""
+    """Return a list with a fault if `name` cannot be the name of a new file in the group `group`, otherwise an empty
+    list. The new file would include the files `taken_over`."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         return [Fault("--write", repr(name), f"must name a {group} with letters, digits, and . + - _ only")]
     path = own_file(group, name, config_dir)
@@ -44,11 +46,11 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a configuration file that extends the files `taken_over` with other values.
+    """Write a configuration file that includes the files `taken_over` of the same group and changes some values.
 
     Args:
-        values: values by dotted key.
-        remarks: lines of the comment at the top of the file.
+        values: changed values by dotted key.
+        remarks: additional lines of the comment at the top of the file.
         whole: True if the keys begin at the root of the configuration, as in a schedule; False if the keys begin at the
             group of the file.
     """

@@ -1,8 +1,8 @@
 """Parser of overrides as the user types them: `key=value` and `group=name`.
 
-For a key whose type is text, everything after the first `=` is the value, in which no character is special. The quotes
-around a quoted value are removed, and `null` is None where None is allowed. Values of all other keys are written in
-Hydra's grammar.
+If the type of a setting is text, everything after the first `=` is the value, and no character in the value is special.
+Quotes around the whole value are removed, and `null` means None if the setting allows None. The values of all other
+settings follow Hydra's grammar.
 """
 
 import re
@@ -18,7 +18,7 @@ from tfscale.config.keys import inner_type, is_single, short, type_of
 from tfscale.faults import Fault
 
 SEVERAL = ("baseline",)
-"""Groups whose files can be combined, as in baseline=[scratch,one_jump]."""
+"""Configuration groups from which several files can be combined, as in baseline=[scratch,one_jump]."""
 
 _OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
@@ -37,7 +37,7 @@ class Override:
     adds: bool
     """True if the override begins with `+`."""
     group: bool
-    """True if the override chooses files of a group."""
+    """True if the override chooses one or more files of a configuration group, such as schedule=progressive_tiny."""
 
     @property
     def typed(self) -> str:

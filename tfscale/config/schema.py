@@ -45,14 +45,15 @@ class ModelPart:
     context: Count
     """Number of tokens per sequence in training and in evaluation."""
     vocab_size: Count | None = None
-    """Number of rows of the embedding, at least the tokenizer's size. None: the tokenizer's size."""
+    """Number of rows of the embedding, at least the vocabulary size of the tokenizer. None: the vocabulary size of the
+    tokenizer."""
     rotary: Fraction = 0.25
     """Fraction of the head dimensions with rotary position embeddings; 0: no position embeddings."""
     norm_activation: NormActivation = "l2_norm_gelu"
     """Normalisation and activation of the scores in Pattention (`tfscale.models.parameter_tokens`)."""
     init: Init = "official"
-    """Initialisation of weights in every arm. `official`: as in the official configs. `scaled`: scaled with width and
-    depth, for small models."""
+    """Initialisation of weights in every arm. `official`: as in the official TokenFormer configs. `scaled`: scaled with
+    width and depth, for small models."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class DataPart:
     """File or folder to read (source=text, shards). With source=hub, folder that is read instead of the Hub, if the
     folder exists."""
     text_key: str = "text"
-    """Field of JSON lines, or column of Parquet files, that contains the document."""
+    """Field of JSON lines, or column of Parquet files, that contains the text of a document."""
     dataset: str | None = None
     """Repository of the dataset on the Hugging Face Hub (source=hub)."""
     subset: str | None = None
@@ -73,7 +74,8 @@ class DataPart:
     split: str = "train"
     """Split of the dataset from which both training and validation documents are taken (source=hub)."""
     revision: str = "main"
-    """Branch, tag or commit of the dataset, which is resolved once, at the download (source=hub)."""
+    """Branch, tag or commit of the dataset (source=hub). A branch or tag is resolved to a commit once, at the
+    download."""
     tokenizer: Literal["bpe", "file", "hub"] = "bpe"
     """Kind of tokenizer. `bpe`: a byte-level BPE trained on the training documents. `file`: a tokenizer.json of Hugging
     Face. `hub`: a tokenizer from the Hugging Face Hub."""
@@ -83,7 +85,7 @@ class DataPart:
     """Path of a tokenizer.json (tokenizer=file). With tokenizer=hub, path of a tokenizer.json that replaces the Hub's
     tokenizer, if the file exists."""
     vocab_size: Count = 4096
-    """Vocabulary size of the trained BPE (tokenizer=bpe); 257: only bytes and the end of text."""
+    """Vocabulary size of the trained BPE (tokenizer=bpe). 257: one token per byte value, and the end-of-text token."""
     validation: Share = 0.05
     """Fraction of the documents used for validation, which are never trained on."""
     split_seed: Whole = 0
@@ -91,8 +93,8 @@ class DataPart:
     validation_tokens: Amount = 65_536
     """Number of validation tokens in every evaluation; the tokens are always the same."""
     validation_start: Amount = 0
-    """Position of the first validation token in every evaluation. `tfscale tune` uses the validation tokens that follow
-    the tokens of these evaluations."""
+    """Position, in the validation split, of the first token that evaluations read. `tfscale tune` reads the validation
+    tokens that follow the tokens of these evaluations."""
     shuffle_seed: Whole = 0
     """Random seed of the order of the training text, which is the same in every arm."""
     workers: AutoCount = 0
@@ -147,7 +149,7 @@ class OptimPart:
 
 @dataclass(frozen=True)
 class ArmPart:
-    """Arm that the chain is compared with, which trains models of the same sizes by another method."""
+    """Settings of an arm that is compared with the chain. The arm trains models of the same sizes by another method."""
 
     kind: str
     """Kind of arm. `scratch`: models trained from scratch. `trained_on`: continued training of the chain's first model.
@@ -158,9 +160,9 @@ class ArmPart:
     family: str = "tokenformer"
     """Model family: tokenformer, transformer, or a family that an extension registers."""
     budget: Literal["cumulative_compute", "stage_tokens", "base_tokens"] = "cumulative_compute"
-    """Training budget at each size. `cumulative_compute`: the FLOPs of the chain up to that size, including the base.
-    `stage_tokens`: the tokens of the chain's stage of that size. `base_tokens`: the tokens of the chain's first stage.
-    `stage_tokens` and `base_tokens` are allowed only with kind=scratch."""
+    """Training budget at each size. `cumulative_compute`: the model FLOPs of the chain up to that size, including its
+    first stage. `stage_tokens`: the tokens of the chain's stage of that size. `base_tokens`: the tokens of the chain's
+    first stage. `stage_tokens` and `base_tokens` are allowed only with kind=scratch."""
     sizes: Literal["all", "last"] = "all"
     """Sizes of the schedule at which the arm trains a model. `all`: every size, without the first size if the arm
     starts from the chain's first model. `last`: only the last size. An arm of kind `chain` always has all sizes."""
@@ -173,10 +175,13 @@ class ArmPart:
     growth: AnyGrowth | None = None
     """Growth operator (kind=one_jump, chain). None: the operator of the main chain."""
     growth_tokens: Factor = 1.0
-    """Factor by which the training tokens of every grown stage are multiplied (kind=chain)."""
+    """Number of training tokens of each grown stage, as a multiple of the tokens of the main chain's stage of the same
+    size (kind=chain, family=tokenformer)."""
     transformer_growth: TransformerGrowth | None = None
-    """Growth of a `chain` with family=transformer. The chain begins with the Transformer of the first size and grows to
-    the shapes of the recipe (`tfscale.growth.transformer_recipe`), at the cumulative compute of the main chain."""
+    """Growth operator of a chain of Transformers (kind=chain, family=transformer; `tfscale.growth.transformer_recipe`).
+    The first model is the schedule's Transformer of the first size. Each later model has as nearly as possible the
+    number of parameters of the main chain's model of the same size, and is trained up to the same cumulative
+    compute."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of an arm whose kind an extension registers."""
 
@@ -214,15 +219,15 @@ class PrimaryPart:
 
 @dataclass(frozen=True)
 class AnalysisPart:
-    """Inputs of comparisons that the runs do not record."""
+    """Values that a comparison needs and that are not recorded when stages are trained."""
 
     noise_floor: NoiseFloor | None = None
-    """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so
-    every difference counts."""
+    """Difference of final losses, in nats per token, below which two runs with one seed each count as equal. None:
+    unknown, so every difference counts."""
     primary: PrimaryPart = field(default_factory=PrimaryPart)
     tuning_flops: NonNegative | None = None
-    """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
-    in comparisons. None: unknown."""
+    """FLOPs that were spent to tune the arms' learning rates, as `tfscale tune --write` records them. A comparison
+    states these FLOPs, but does not include them in any cost. None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +252,7 @@ class Experiment:
     device: DevicePart
     tracking: TrackingPart
     runs: PathText
-    """Folder for stages, data and the tracking store."""
+    """Runs folder, which contains the stages, the data and the tracking store."""
     seed: Whole
     """Random seed of initial weights and of rows that growth adds."""
     extensions: tuple[str, ...] = ()
@@ -258,8 +263,8 @@ class Experiment:
     """Number of replicates of the whole plan. The first replicate uses `seed` and `data.shuffle_seed` as set, and each
     further replicate increases both by one. A comparison treats runs that differ only in these seeds as replicates."""
     init_from: PathText | None = None
-    """Folder of an imported stage whose weights replace the training of the first stage, with the shape of the first
-    stage. None: the first stage is trained from scratch."""
+    """Folder of an imported stage whose weights are used instead of training the first stage. The imported model must
+    have the shape of the first stage. None: the first stage is trained from scratch."""
     store: StoreUri | None = None
     """URI of a store that machines share, such as s3://BUCKET/FOLDER or a folder. Finished stages and corpora are
     downloaded from the store instead of being computed. Finished stages, checkpoints of running stages, and corpora are

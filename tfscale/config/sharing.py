@@ -1,5 +1,5 @@
-"""Conversion of settings and overrides to a form that can be shared: without the folders of this machine, and without
-settings that only determine how an experiment is run, such as the launcher."""
+"""Conversion of settings and overrides to a form that can be shared. Paths outside of the working folder are shortened,
+and settings that only determine where or how an experiment is run, such as `runs` and `tracking`, are left out."""
 
 import os
 import re
@@ -9,18 +9,21 @@ from typing import Any
 
 from tfscale.stage import how
 
-# Patterns of a path that may be outside of the working folder: the whole text, or within a list or a dictionary.
+# Patterns of a path that may be outside of the working folder. `_PATH` matches a value that is a path, and
+# `_PATH_WITHIN` matches a path within a list or a dictionary.
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return composed settings that can be shared, with shortened paths (`shareable_path`) and lists for tuples."""
+    """Return the composed settings, except settings that must not be shared (`how.EXPERIMENT`). Paths are shortened by
+    `shareable_path`, and tuples become lists."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides that can be shared, with shortened paths (`shareable_path`)."""
+    """Return the overrides, except overrides of settings that must not be shared (`how.EXPERIMENT`). Paths are
+    shortened by `shareable_path`."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 

@@ -50,7 +50,7 @@ StoreUri = Annotated[str, AfterValidator(_without_secrets)]
 
 
 class ByKind:
-    """Annotation that makes pydantic validate a growth operator by the class that its `kind` selects."""
+    """Annotation with which pydantic validates the settings of a growth operator as the class that `kind` selects."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         def tag(values: Any) -> str:
@@ -63,7 +63,8 @@ class ByKind:
 
 
 def class_of(values: Any) -> type[Growth]:
-    """Return the growth class that composed settings name, or the default class if they name none."""
+    """Return the growth class that `kind` in composed settings selects, or the default class if `kind` is missing or
+    unknown."""
     kind = _kind(values)
     return GROWTHS.get(kind if kind in GROWTHS.names else DEFAULT)
 

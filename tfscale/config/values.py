@@ -14,7 +14,8 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
-"""Maximum number of rounds in which invalid values are replaced, because an invalid value can hide other faults."""
+"""Maximum number of times that the values of an experiment are checked. Invalid values are replaced after each check,
+because an invalid value can hide other faults."""
 
 _MUST = {
     "float": "must be a number",
@@ -92,8 +93,8 @@ def _must(entry: Any, message: str) -> str:
 
 
 def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
-    """Replace an invalid value with the shipped value or, if there is none, with the default. If a required value is
-    missing, remove the stage or the arm that requires it."""
+    """Replace an invalid value in place with the shipped value or, if there is none, with the default. If a required
+    value is missing, remove the stage or the arm that requires this value."""
     places = [values]
     for part in path[:-1]:
         inner = places[-1].get(part)

@@ -68,8 +68,8 @@ ARM_KINDS: Registry[type[ArmKind]] = Registry(
 
 
 def arm_kind(name: str) -> type[ArmKind]:
-    """Return the class of a recorded arm whose kind is `name`, or `ArmKind` if the extension that registers this class
-    is not loaded."""
+    """Return the class that is registered for the kind `name`, or `ArmKind` if there is none. A recorded arm can have a
+    kind from an extension that is not loaded."""
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 

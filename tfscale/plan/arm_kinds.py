@@ -83,7 +83,8 @@ class Scratch(ArmKind):
     def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
         """Return a trunk that trains the model of one size, with one stage for each compute budget. Each stage ends
         where the trunk, together with a branch that starts there, uses the budget. The warm-up is as long as in a run
-        with the budget of this size, but no longer than the first stage."""
+        with the budget of this size, but no longer than the first stage. Raise UserFault if
+        `schedule.branches.smaller_readings` leaves less than one step between two budgets."""
         spec = self._spec(chain, size, target)
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
         if any(later - end < spec.batch_tokens for end, later in pairwise(ends[: len(ends) - len(chain.sizes) + 1])):

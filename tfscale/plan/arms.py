@@ -25,26 +25,27 @@ class Arm:
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
     kind: str
-    """Name of the arm's kind in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from the
-    previous one."""
+    """Name of the arm's kind in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each size grows from the
+    previous size."""
     stages: tuple[Stage, ...]
     """Stages that end with the models of the arm, parents before children. Several stages of the same size are
     replicates, which differ in the random seed and in the order of the data."""
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches that end at budgets other than the budget of their size. Costs at equal perplexity are computed from
-    these branches."""
+    """Branches that end at budgets other than the budget of their size. They are not compared as models, but provide
+    losses from which costs at equal perplexity are computed."""
     detours: tuple[Stage, ...] = ()
-    """Stages whose growth was rejected. Each of them is followed by the stage that trains the parent further
-    (`tfscale.plan.rejection`)."""
+    """Stages of the detours that rejected growths cause (`tfscale.plan.rejection`). A detour consists of the stage
+    whose growth was rejected, followed by the stage that trains the parent further."""
     planned: tuple[Stage, ...] = ()
     """Stages in `identity` as they would be if no growth were rejected; empty without `schedule.reject_growth`."""
 
     @property
     def main_line(self) -> tuple[Stage, ...]:
-        """Stages of the trunk or, in an arm without a trunk, the stages that end with the models. A stage whose first
-        growth was rejected is preceded by the stages of the detour."""
+        """Stages of the trunk or, in an arm without a trunk, the stages that end with the models. If the first growth
+        to a size was rejected, the rejected stage and the stage that trains the parent further come before the stage of
+        this size."""
         return tuple(each for stage in self.trunk or self.stages for each in self._with_detour(stage))
 
     @property
@@ -82,13 +83,13 @@ class Arm:
         return lineage(stage, lambda each: stages.get(each.spec.parent or ""))
 
     def run_of(self, stage: Stage) -> list[Stage]:
-        """Return a stage and those of its ancestors in the arm that have the same size, without detours, the oldest
-        first."""
+        """Return a stage and those of its ancestors in the arm that have the same size, the oldest first. Stages in
+        `detours` are left out."""
         return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
 
     def detour_of(self, stage: Stage) -> list[Stage]:
-        """Return the detour before the growth to the size of a stage, or an empty list if no growth to this size was
-        rejected."""
+        """Return the stages of the detour that precedes the growth to the size of `stage`, the rejected stage first.
+        Return an empty list if no growth to this size was rejected."""
         return self._with_detour(self.run_of(stage)[0])[:-1]
 
     def _with_detour(self, stage: Stage) -> list[Stage]:
@@ -127,7 +128,7 @@ class Arm:
 
 
 def training_flops(stages: Iterable[Stage]) -> int:
-    """Return the model FLOPs of training stages, without the FLOPs of optimizer updates."""
+    """Return the total model FLOPs of training the given stages, without the FLOPs of optimizer updates."""
     return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
 
 
@@ -144,8 +145,8 @@ def over_seeds(replicates: Sequence[Arm]) -> Arm:
 
 
 def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """Undo `Arm.by_seed`: return arms with the stages of all seeds. If several of the given arms have the same name,
-    only the first of them is used."""
+    """Return arms with the stages of all seeds, joined from arms that `Arm.by_seed` has split. If several of the given
+    arms have the same name, only the first of them is used."""
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.name.partition(" seed ")[0], {}).setdefault(arm.name, arm)

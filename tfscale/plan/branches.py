@@ -28,9 +28,10 @@ def branched(arm: Arm, specs: Specs) -> Arm:
 
 
 def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
-    """Return a branch that continues `trunk`, a stage of a trunk, while the learning rate falls to 0. Its number of
-    tokens is the fraction `schedule.branches.fraction` of the tokens that the trunk has used at this size: those of
-    `trunk`, and the `before` tokens of earlier stages of this size. The number is rounded to whole steps."""
+    """Return a branch that continues `trunk`, a stage of a trunk, while the learning rate falls to 0. The number of
+    tokens of the branch is the fraction `schedule.branches.fraction` of the tokens that the trunk has used at this
+    size, rounded to whole steps. The trunk has used the tokens of the stage `trunk` and `before` tokens in earlier
+    stages."""
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
     batch = trunk.spec.batch_tokens
@@ -78,8 +79,8 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
 
 
 def settled(rates: RateSpec | None) -> RateSpec | None:
-    """Return the multiples of the learning rate for old and new rows at the end of a stage with `rates`, when all ramps
-    are over. Return None if `rates` is None or both multiples are 1."""
+    """Return the factors of the learning rate for old and new rows at the end of a stage with `rates`, when all ramps
+    are over. Return None if `rates` is None or both factors are 1."""
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old

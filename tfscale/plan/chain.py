@@ -12,7 +12,7 @@ from tfscale.stage.spec import StageSpec
 
 
 class Chain:
-    """The planned chain of an experiment with one seed, with which the other arms are compared.
+    """The chain of an experiment, planned for one seed. All other arms are compared with the chain.
 
     Attributes:
         sizes: pairs of a size in the schedule and the stage of the chain at this size, smallest size first. With
@@ -54,14 +54,15 @@ class Chain:
         return self.specs.ending(self.specs.grown(parent, target, self.specs.tokens(part), growth, rate), part)
 
     def rate(self, rate: float | None) -> float | None:
-        """Return the peak learning rate of a stage after the first. This is `rate`, which the schedule sets for the
-        stage or, with `schedule.branches`, the learning rate of the first stage. None means optim.lr."""
+        """Return the peak learning rate of a stage after the first. Without `schedule.branches`, this is `rate`, the
+        rate that the schedule sets for the stage. With `schedule.branches`, this is the rate of the first stage. None
+        stands for optim.lr."""
         schedule = self.experiment.schedule
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
     def spent(self, target: Stage) -> int:
         """Return the cumulative model FLOPs of the chain up to its model of the same size as `target`. With
-        `schedule.branches`, they include the branch that ends with the model."""
+        `schedule.branches`, the FLOPs of the branch that ends with this model are included."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 

@@ -1,5 +1,5 @@
-"""Rules that mostly involve several settings; `tfscale.config.schema` declares the allowed values of single
-settings."""
+"""Checks of the rules that relate several settings of an experiment to each other, and of a few rules for single
+settings. The ranges of single settings are declared in `tfscale.config.schema`."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tfscale.stage.layout import in_backward_faults, nested_dropout_faults
 
 
 def check_experiment(experiment: Experiment) -> list[Fault]:
-    """Return a fault for each setting, or combination of settings, that is not allowed, with a suggested fix."""
+    """Return a fault for each setting, or combination of settings, that is not allowed."""
     return [
         *_names(experiment),
         *_model(experiment),
@@ -161,8 +161,8 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Return a fault if the sequences of a batch cannot be divided evenly among the ranks, or otherwise an empty list.
-    The fault suggests the nearest suitable numbers of nodes or processes."""
+    """Return a list with a fault if the sequences of a batch cannot be divided evenly among the ranks, otherwise an
+    empty list. The fault suggests the nearest suitable numbers of nodes or processes."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []

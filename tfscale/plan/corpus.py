@@ -1,4 +1,4 @@
-"""Description of the corpus of an experiment for planning, and download and preparation of the corpus."""
+"""Functions that describe the corpus of an experiment for planning, download the corpus, and prepare it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Corpus:
     vocab_size: int
     """Number of rows in the model's embedding."""
     folder: str
-    """Folder of the tokens, absolute or relative to a stage's folder."""
+    """Folder of the prepared tokens, absolute or relative to the folder of a stage."""
     missing: tuple[str, ...]
     """Faults that prevent the corpus from being prepared, each with its fix."""
     prepared: bool
@@ -66,8 +66,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the fingerprint of the corpus, the manifest of a prepared corpus or None, and the faults that prevent the
-    preparation. If there are faults, the fingerprint is `UNKNOWN`."""
+    """Return the fingerprint of the corpus, the manifest of the corpus if it is prepared and otherwise None, and the
+    faults that prevent the preparation. If there are faults, the fingerprint is `UNKNOWN`."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -91,7 +91,7 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
 
 
 def check_corpus(experiment: Experiment) -> list[Fault]:
-    """Return the faults in the settings of the corpus, which the corpus source and the tokenizer check."""
+    """Return the faults that the corpus source and the tokenizer find in the settings of the corpus."""
     faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
@@ -121,8 +121,8 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Download the missing parts of the corpus, unless the corpus is prepared. Raise UserFault if the Hugging Face Hub
-    cannot be reached or does not have these parts. No other function of this module connects to the Hub."""
+    """Download the text and the tokenizer of the corpus if they are missing and the corpus is not prepared yet. Raise
+    UserFault if the download from the Hugging Face Hub fails. No other function of this module connects to the Hub."""
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return
@@ -131,7 +131,7 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
-    """Prepare the corpus, or open a corpus that is already prepared.
+    """Prepare the corpus, unless it is already prepared, and return the opened corpus.
 
     Raises:
         UserFault: the text is faulty or too short for the experiment, or the tokenizer has no entry for more of the
@@ -145,7 +145,7 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         raise UserFault([Fault("data.max_unknown", most, rule)])
     asked, start = experiment.data.validation_tokens, experiment.data.validation_start
     if len(data.heldout) <= start + asked:
-        after = f", of which data.validation_start={start} skips the first" if start else ""
+        after = f", and data.validation_start={start} skips the first {start:,} of them" if start else ""
         rule = f"must be smaller, because the validation documents have only {len(data.heldout):,} tokens{after}"
         raise UserFault([Fault("data.validation_tokens", asked, rule, "a smaller value, or a larger data.validation")])
     if len(data.train) <= experiment.model.context:
@@ -156,18 +156,18 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
     """Return the listing of the user's files from which a corpus is read. The listing is empty for sources that read no
-    such files."""
+    files of the user."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 
 def left_out_notes(listing: Listing) -> list[str]:
-    """Return a list with a note if files were skipped, or otherwise an empty list."""
+    """Return a list with a note if the listing contains files that are not read, otherwise an empty list."""
     words = left_out_words(listing)
     return [f"data.path: {words}. `tfscale data prepare` lists each file with the reason."] if words else []
 
 
 def unknown_notes(manifest: Manifest) -> list[str]:
-    """Return a list with a note if the tokenizer has no entry for some of the text, or otherwise an empty list."""
+    """Return a list with a note if the tokenizer has no entry for some of the text, otherwise an empty list."""
     return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 

@@ -9,28 +9,28 @@ TERA = 1e12
 
 
 def facts(name: str) -> DevicePart | None:
-    """Return the entry of conf/device for a device, or None if there is no such entry. `name` must be exactly the name
-    that torch.cuda.get_device_name returns."""
+    """Return the datasheet values of a device from conf/device, or None if no file there lists the device. `name` must
+    be exactly the name that torch.cuda.get_device_name returns."""
     return _table().get(name)
 
 
 def peak_of(device: DevicePart, precision: str) -> float | None:
-    """Return the peak of a device in FLOP/s for dense matrix products in `bf16`, `tf32` or `fp32`, or None if the
-    device does not support this precision."""
+    """Return the peak speed of a device for dense matrix products in FLOP/s, or None if the device does not support the
+    precision. `precision` is `bf16`, `tf32` or `fp32`."""
     rate = vars(device.peak).get(precision)
     return None if rate is None else rate * TERA
 
 
 def peak(name: str, precision: str) -> float | None:
-    """Return the peak FLOP/s of the device with this name in a precision, or None if the device is not in conf/device
-    or does not support the precision."""
+    """Return the peak speed of the device with the given name for dense matrix products in FLOP/s, or None if the
+    device is not in conf/device or does not support the precision."""
     known = facts(name)
     return None if known is None else peak_of(known, precision)
 
 
 def mfu(name: str, precision: str, flops_per_second: float, devices: int) -> float | None:
-    """Return the model FLOPs utilisation: the model FLOPs per second of all devices together as a fraction of the sum
-    of their peaks. Return None if the peak is unknown."""
+    """Return the model FLOPs utilisation, which is the model FLOPs per second of all devices together as a fraction of
+    the sum of their peak speeds. Return None if the peak speed is unknown."""
     top = peak(name, precision)
     return None if top is None else flops_per_second / (top * devices)
 

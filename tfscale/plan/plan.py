@@ -1,4 +1,5 @@
-"""The plan of an experiment: the stages to train, their parents and their keys. This module writes and runs nothing."""
+"""The plan of an experiment, which determines the stages to train, their parents and their keys. This module writes no
+files and trains no stages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,8 +37,8 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained before the plan must be made again: all stages or, if the end of a stage of the
-        chain is undecided, the stages of the chain up to and including this stage."""
+        """Stages that can be trained before the plan must be made again. These are all stages or, if a rule or a trial
+        may still end a stage of the chain early, the stages of the chain up to and including this stage."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
             if has_undecided_end(stage):
                 return self.chain.all_stages[:number]
@@ -93,8 +94,8 @@ class Plan:
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Plan the stages that an experiment trains, for all arms and seeds, or raise UserFault with all faults of the
-    settings."""
+    """Return the plan of an experiment for all arms and seeds. With `schedule.rehearse`, return the plan of its
+    rehearsal. Raise UserFault if the settings are invalid, or if no plan can be made with them."""
     if faults := check_experiment(experiment):
         raise UserFault(faults)
     if experiment.schedule.rehearse:
@@ -105,7 +106,8 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def corpus_faults(experiment: Experiment) -> list[Fault]:
-    """Return the faults in the UserFault that `corpus_of` raises for an experiment, or an empty list."""
+    """Return the faults with which `corpus_of` rejects the settings of an experiment, or an empty list if there are
+    none."""
     try:
         corpus_of(experiment)
     except UserFault as fault:

@@ -1,5 +1,5 @@
-"""Rehearsal: training of all planned stages at their real sizes for a few steps each, to test a cluster before spending
-GPU-hours."""
+"""Rehearsal of an experiment, in which all stages of the schedule are trained at their real sizes for a few steps each.
+It tests a cluster before GPU-hours are spent."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -18,7 +18,8 @@ STEPS = 3
 """Number of optimizer steps per stage. The first step allocates the optimizer state, so only the other steps are
 timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
-"""Data settings of a rehearsal: text that is installed with tfscale, with one token per byte."""
+"""Data settings of a rehearsal, which select text that is installed with tfscale and a tokenizer with one token per
+byte."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
@@ -61,7 +62,8 @@ class Rehearsed:
     """Mean seconds per step, without the first step."""
     tokens_per_second: float
     peak_memory: int
-    """Peak memory of the leading process in bytes: allocated on the device, or resident on the CPU."""
+    """Peak memory of the leading rank in bytes. On CUDA, this is the memory allocated for tensors; on a CPU, it is the
+    resident set size of the process."""
     checkpoint_bytes: int
     checkpoint_seconds: float
     """Time in seconds to write, hash and sync the last checkpoint."""
@@ -93,5 +95,5 @@ def rehearsed(stage: Stage) -> Rehearsed:
 
 
 def release(stage: Stage) -> None:
-    """Remove the checkpoints of a rehearsed stage. Its measurements are kept."""
+    """Remove the checkpoints of a rehearsed stage. The measurements of the stage are kept."""
     shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

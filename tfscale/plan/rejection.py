@@ -1,9 +1,9 @@
 """Rejected growths (`schedule.reject_growth`).
 
-A growth is tested after the first tokens of its stage. If the validation loss is then above a bound, the growth is
-rejected: the chain returns to the parent, trains the parent further for the planned tokens of the stage, and grows the
-parent again. The second growth is not tested. The rejected stage is recorded as the parent of the stage that trains
-further, so that all later costs include the rejected growth.
+A growth is tested after `after_tokens` tokens of its stage. The growth is rejected if the validation loss then exceeds
+the parent's last validation loss by more than a bound. In this case, the chain returns to the parent, trains the parent
+further for the planned tokens of the stage, and grows the parent again. The second growth is not tested. The rejected
+stage is recorded as the parent of the stage that trains further, so that all later costs include the rejected growth.
 """
 
 from collections.abc import Iterator
@@ -37,8 +37,9 @@ def kept(stage: Stage) -> Stage:
 
 
 def trained_on(parent: Stage, rejected: Stage, tokens: int, rate: float | None, specs: Specs) -> Stage:
-    """Return the stage that trains a parent further after a rejected growth. The stage starts with the optimizer state
-    and at the data position of the parent. Its peak learning rate is `rate` or, if `rate` is None, optim.lr."""
+    """Return the stage that trains `parent` for `tokens` further tokens after a rejected growth. The stage starts with
+    the optimizer state of the parent, at the position in the data at which the parent stopped. Its peak learning rate
+    is `rate` or, if `rate` is None, optim.lr."""
     growth = replace(CONTINUED, lr=specs.experiment.growth.lr)
     spec = replace(specs.scratch(parent.spec.model, tokens, rate), rates=settled(parent.spec.rates))
     spec = specs.child_of(parent, spec, growth)

@@ -118,8 +118,8 @@ class Specs:
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
-        """Return the spec of a model that is trained from scratch, with `tokens` rounded to at least one whole step and
-        the peak learning rate `rate` or, if `rate` is None, optim.lr."""
+        """Return the spec of a stage that trains `model` from scratch. `tokens` is rounded to whole steps, at least
+        one. The peak learning rate is `rate` or, if `rate` is None, optim.lr."""
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
@@ -151,8 +151,8 @@ class Specs:
 
 def _begin_from(spec: StageSpec, init_from: str) -> StageSpec:
     """Return the spec of a stage that imports the weights in the folder `init_from` instead of training the model of
-    `spec`. Raise UserFault if the folder is not an imported stage, or if the shape or the number of training tokens
-    differs. The error lists all differences."""
+    `spec`. Raise UserFault if the folder is not an imported stage, or if the imported model differs from `spec` in
+    shape or number of training tokens. The error lists all differences."""
     folder = Path(init_from).absolute()
     try:
         imported, result = read_spec(folder), read_result(folder)
@@ -209,7 +209,8 @@ def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """Return the config of an ungrown TokenFormer, with one token group per layer and the default tau."""
+    """Return the config of an ungrown TokenFormer of the size of a stage, with one token group per layer and the
+    default tau."""
     model = experiment.model
     qkv, out, ffn = ((TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts)
     return TokenFormerConfig(
@@ -236,10 +237,10 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
 
 
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
-    """Return the config of a compute-optimal Transformer, preceded by the index of the model in `models` from which it
-    is derived. A model is made wider or narrower until training on 20 tokens per parameter, including the embedding,
-    costs about `compute` model FLOPs. The numbers of layers and heads and the ratio of d_ff to d_model are kept. The
-    model in `models` whose number of parameters changes least is used."""
+    """Return the index of a model in `models` and the config of a compute-optimal Transformer that is derived from this
+    model. The model is made wider or narrower until training it on 20 tokens per parameter, including the embedding,
+    costs about `compute` model FLOPs. The numbers of layers and heads and the ratio of d_ff to d_model are kept. Of all
+    models in `models`, the one whose number of parameters changes least is used."""
     widened = [_widened(model, compute) for model in models]
     changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]
     least = changes.index(min(changes))
@@ -258,8 +259,8 @@ def _widened(model: TransformerConfig, compute: int) -> TransformerConfig:
 
 
 def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
-    """Return the config of a model in a family that an extension registers, or raise ValueError if the family is
-    unknown or the shape is invalid."""
+    """Return the config of the model that the schedule sets for a stage in `family`, a model family that an extension
+    registers. Raise ValueError if the family is unknown or the shape is invalid."""
     own = {name: value for name, value in part.shapes[family].items() if name != "lr"}
     try:
         config = FAMILIES.get(family).from_fields(_common(experiment, vocab_size) | own)
@@ -278,8 +279,8 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Return the number of batches that an evaluation may process at the same time, even if all parallel stages are
-    running."""
+    """Return the number of batches that an evaluation may process at the same time. With launcher.kind=local, the
+    parallel stages share the cores of the machine equally; with other launchers, the number is 1."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

@@ -22,8 +22,8 @@ MOST_FIELDS = 8
 _CLASSES = ("name", "family", "kind")
 """Fields that name the class to which the other fields of the same mapping belong."""
 _BY_THE_PARENT = (("data", "start"), ("schedule", "warmup_from"), ("parent",))
-"""Fields that follow from the parent, if a stage has one. A field is given by the names of the mappings that contain
-the field, and its own name."""
+"""Fields whose values follow from the parent, if a stage has a parent. Each field is a path that consists of the names
+of the enclosing mappings and the name of the field."""
 _LONGEST = 24
 """Maximum number of characters of a displayed value."""
 
@@ -35,8 +35,9 @@ class Difference:
     field: str
     """Name of the field in `stage.yaml`, such as optimizer.lr."""
     finished: Any
-    """Value of the field in the finished stage. Here and in `planned`, None if the stage does not have the field."""
+    """Value of the field in the finished stage, or None if the stage does not have the field."""
     planned: Any
+    """Value of the field in the stage of the plan, or None if the stage does not have the field."""
 
     def __str__(self) -> str:
         values = [_short(self.finished), _short(self.planned)]
@@ -83,8 +84,8 @@ def _count(pair: Unreached) -> int:
 
 
 def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator[tuple[Path, StageSpec]]:
-    """Yield the folder and the spec of each readable finished stage in the runs folder whose label is in `labels`, or
-    of all such stages if `labels` is None."""
+    """Yield the folder and the spec of each finished stage in the runs folder. Stages that cannot be read are skipped.
+    If `labels` is not None, only stages with one of these labels are included."""
     for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")):
         if labels is not None and done.parent.name.rpartition("-")[0] not in labels:
             continue
@@ -110,8 +111,8 @@ def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ..
 
 
 def _readable(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields of a stage's key by name, the optimizer first. They include fields that `stage.yaml` omits
-    because their values are the defaults."""
+    """Return the fields of a stage's key by name, the optimizer first. Fields that `stage.yaml` omits because they have
+    their default values are included."""
     values = {
         "optimizer": {"name": spec.optimizer.name} | asdict(spec.optimizer),
         "model": {"family": spec.model.family} | asdict(spec.model),

@@ -1,4 +1,5 @@
-"""Explanation of why a stage is trained: the most similar finished stages, and overrides that reuse them."""
+"""Comparison of a stage of the plan with the most similar finished stages, which explains why the stage is trained and
+with which overrides a finished stage would be reused."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ _SETTINGS = {
 Replan = Callable[[Iterable[str]], Plan]
 """Function that makes the plan again with further overrides."""
 Pair = tuple[Stage, StageSpec]
-"""Stage of the plan, and the spec of the finished stage that it is compared with."""
+"""Stage of the plan, and the spec of a finished stage with which the planned stage is compared."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Near:
     inherited: tuple[Difference, ...]
     """Fields in which the ancestors of the two stages differ."""
     overrides: tuple[str, ...] = ()
-    """Overrides with which the plan contains the finished stage; empty if such overrides are not known."""
+    """Overrides with which the plan would contain the finished stage; empty if no such overrides are known."""
 
 
 def planned_stages(plan: Plan, name: str) -> list[Stage]:
-    """Return the stages of a plan with a given size or folder name, or with a key that begins with `name`, or raise
-    UserFault if there are none."""
+    """Return the stages of a plan whose size or folder name is `name`, or whose key begins with `name`. Raise UserFault
+    if there are no such stages."""
     found = [stage for stage in plan.stages if name in (stage.size, stage.path.name) or stage.key.startswith(name)]
     if not found:
         choices = ", ".join(dict.fromkeys(stage.size for stage in plan.stages))

@@ -11,16 +11,17 @@ from collections.abc import Callable, Collection, Sequence
 from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Position, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
-"""Loss in nats per token of a candidate value in a rung: inf if training diverged, None if the loss is not known
-yet."""
+"""Function that returns the loss of a candidate value in a rung, in nats per token. The loss is inf if training
+diverged, and None if it is not known yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best candidate, or None if a loss that the search needs is not known yet. The search starts with the
-    candidates in `first`. It may add other values up to `most`."""
+    """Return the best value with its loss, or None if a loss that the search needs is not known yet. The search starts
+    with the candidates in `first`, and may add other values up to `most`. If training diverges with every candidate,
+    the returned loss is infinite."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
-    place: Position = "lowest"  # place of the best value in the last rung with several values
+    place: Position = "lowest"  # position of the best value in the last rung with several values
     for rung in range(sweep.rungs):
         found = _climb(kept, tried, rung, sweep, loss_of, most)
         if found is None:

@@ -1,4 +1,4 @@
-"""Record of a learning-rate tuning, with the trials, the chosen values and the cost."""
+"""Record of a finished tuning in JSON, with the trials, the chosen values and the cost."""
 
 import math
 from collections.abc import Sequence

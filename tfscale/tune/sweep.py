@@ -1,4 +1,4 @@
-"""Settings of a sweep, and the choice of the best of its candidate values."""
+"""Settings of a sweep over candidate values, and the choice of the best value."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -48,8 +48,8 @@ class Sweep:
         return f"1/{round(1 / self.fraction(rung))}"
 
     def kept(self, candidates: int, rung: int) -> int:
-        """Return how many of the `candidates` values in the first rung are kept for the rung `rung`: at least 1 in the
-        last rung, and at least 2 in any other rung."""
+        """Return the number of values with which the rung `rung` starts if the first rung starts with `candidates`
+        values. The number is at least 1 in the last rung and at least 2 in any other rung."""
         least = 1 if rung == self.rungs - 1 else 2
         return max(least, int(candidates // float(self.reduction) ** rung))
 
@@ -77,9 +77,9 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Parse the value of a command-line option, numbers separated by commas, such as `0.5,1,2`. Return the numbers that
-    are above 0 and at most `most`, in ascending order, and a message for each fault, which contains the name of the
-    option, `option`."""
+    """Parse the value of the command-line option `option`, which is a list of numbers separated by commas, such as
+    `0.5,1,2`. Return the valid numbers in ascending order, and a message for each fault. A number is valid if it is
+    above 0 and at most `most`."""
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -102,7 +102,8 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """Return a message for each integer setting of a sweep that is out of range."""
+    """Return a message for each integer setting of a sweep that is out of range. `most_seeds` is the maximum of
+    `seeds`."""
     ranges = {
         "further": Range(0, 1000, such_as="3"),
         "seeds": Range(1, most_seeds, such_as="1"),

@@ -16,8 +16,8 @@ MOST_RATIO = 1000.0
 
 @dataclass(frozen=True)
 class Tunable:
-    """Setting that can be tuned, a learning rate or optim.embedding_ratio, and the stages that are trained with this
-    setting."""
+    """Setting that can be tuned, which is a learning rate or optim.embedding_ratio, with the stages that are trained
+    with this setting."""
 
     key: str
     """Key of the setting, such as schedule.stages.stage2.lr."""
@@ -30,9 +30,9 @@ class Tunable:
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield each learning rate at which stages of the given arms are trained: first the rates in the schedule, then the
-    rates that only one baseline uses. The stages that depend on a rate are those that change in a plan with twice this
-    rate."""
+    """Yield each learning rate with which stages of the given arms are trained. The rates in the schedule come first,
+    then the rates that only one baseline uses. A stage depends on a rate if the stage changes when the plan is made
+    with twice this rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -54,8 +54,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates `rates`, for the stages of the
-    given arms and the stages of the chain from which they grow."""
+    """Return optim.embedding_ratio as a tunable setting, which is tuned after the learning rates `rates`. The setting
+    is tuned for the stages of the given arms and for the stages of the chain from which these stages grow."""
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in plan.lineage(stage)}
     trains = [
@@ -101,7 +101,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, float]) -> Experiment:
-    """Return a copy of the experiment with other values of settings, given by key."""
+    """Return a copy of the experiment in which the settings named by the keys of `values` have the given values."""
     for key, value in values.items():
         experiment = _with(experiment, key.split("."), value)
     return experiment

@@ -1,9 +1,9 @@
-"""Tuning of a plan's learning rates by training runs at several rates.
+"""Tuning of a plan's learning rates and, optionally, of optim.embedding_ratio, by training with several values.
 
-Every run is an ordinary stage with other learning rates than the stages of the plan and, except in the last rung, with
-fewer tokens. A run is evaluated on the validation tokens that follow those of the plan, and no replicate of the plan
-has the same seed and data order. Rates are therefore not chosen by losses that a comparison reports. The state of a
-tuning is read from the stages' folders, so a stopped tuning can be resumed.
+Every run is an ordinary stage, which is trained with a candidate value and, except in the last rung, with fewer tokens
+than the stage in the plan. A run is evaluated on the validation tokens that follow those of the plan, and no replicate
+of the plan has the same seed and data order. The values are therefore not chosen by losses that a comparison reports.
+The state of a tuning is read from the stages' folders, so a stopped tuning can be resumed.
 """
 
 import hashlib
@@ -38,7 +38,8 @@ class Trial:
 
     @property
     def loss(self) -> float | None:
-        """Mean of the final validation losses in nats per token: inf if a run diverged, None if a run is unfinished."""
+        """Mean of the final validation losses of the trial's stages in nats per token. The loss is inf if a stage
+        diverged, and None if no stage diverged but a stage is unfinished."""
         losses = [last_loss(stage) for stage in self.stages]
         if math.inf in losses:
             return math.inf
@@ -53,7 +54,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of the sweep over one setting: the trials and the chosen value."""
+    """Result of the sweep over one setting, with the trials and the chosen value."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]
@@ -95,7 +96,7 @@ class Tuning:
         return [*rates, ratio, *(replace(finding, again=True) for finding in again)]
 
     def plan_of(self, findings: Sequence[Finding]) -> Plan:
-        """Return a plan whose arms are the trials, for the display and tracking of training."""
+        """Return a plan in which each trial is an arm, for the display and tracking of training."""
         arms = list(self._arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
@@ -105,7 +106,8 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Hash of the tunables, the sweep settings, and the stages at the current rates (12 hexadecimal digits)."""
+        """Hash of the tunable settings, the sweep settings, and the stages with the current values (12 hexadecimal
+        digits)."""
         stages = [stage.key for stage in self.planned.stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
@@ -145,7 +147,8 @@ class Tuning:
         return self._trials[place]
 
     def _arms(self, findings: Iterable[Finding]) -> Iterator[Arm]:
-        """Yield each trial as an arm, such as `stage2.lr=0.0007 at 1/3`, with the stages to train for it."""
+        """Yield an arm for each trial, such as `stage2.lr=0.0007 at 1/3`, with the stages of the trial and their
+        unfinished ancestors."""
         for finding in findings:
             short = finding.tunable.key.removeprefix("schedule.").removeprefix("stages.")
             for trial in finding.trials:
@@ -175,7 +178,7 @@ def _shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[
     from the shorter version of its parent if the parent is among the stages.
 
     Warm-up and decay are shortened in proportion, so a shorter version is not the same as the beginning of the stage.
-    At the beginning of a stage, the learning rate has not decayed yet, and a comparison would favour lower rates.
+    At the beginning of a stage, the learning rate has not decayed yet, and a comparison there would favour lower rates.
     """
     if fraction == 1:
         return tuple(stages)
@@ -204,8 +207,8 @@ def _shorter(spec: StageSpec, fraction: float) -> StageSpec:
 
 
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the chosen values by key, without settings for which every run diverged. If a setting has two findings,
-    the last one is used."""
+    """Return the chosen values by key. Settings whose sweep is unfinished, or for which every run diverged, are left
+    out. If a setting has two findings, the last one is used."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
     return {key: choice.value for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 
@@ -225,7 +228,8 @@ def diverged(stage: Stage) -> bool:
 
 
 def last_loss(stage: Stage) -> float | None:
-    """Return the final validation loss in nats per token: inf if training diverged, None if the stage is unfinished."""
+    """Return the final validation loss of a stage in nats per token. Return inf if training diverged, and None if the
+    stage is unfinished."""
     if is_done(stage):
         loss = read_result(stage.path).evaluation.loss
         return loss if math.isfinite(loss) else math.inf
