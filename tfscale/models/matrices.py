@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
+    """Description of a weight of a block. The weight applies one or more linear maps of the same fan-in and fan-out."""
 
     fan_in: int
     """Number of inputs of each linear map, which is the number of terms in the sum for an output."""
