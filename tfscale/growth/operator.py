@@ -31,7 +31,7 @@ class Growth(ABC):
     kind: ClassVar[str]
     """Name under which the growth operator is registered in `GROWTHS`."""
     name: str
-    """Display name of the growth settings, which is not part of a stage's key."""
+    """Display name of the growth settings. The name is not part of a stage's key."""
     _: KW_ONLY
     lr: Literal["rewarm", "continue"] = "rewarm"
     """Learning rate at the start of the child's warm-up. `rewarm`: zero (official code). `continue`: the last learning
@@ -47,7 +47,7 @@ class Growth(ABC):
             raise InvalidInput(*faults)
 
     def faults(self) -> Iterator[Fault | str]:
-        """Yield a description of each invalid setting, which names the setting, such as `growth.noise`."""
+        """Yield a fault for each rule that the settings break. Each fault names a setting, such as `growth.noise`."""
         if not 0 < self.peak <= 100:
             yield Fault("growth.peak", self.peak, "must be above 0 and at most 100", "1")
 

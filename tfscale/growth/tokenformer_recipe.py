@@ -192,7 +192,7 @@ class GrowthRecipe(Growth):
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
         """Return the grown tensor. With a split, the old rows of each group are followed by their copies. New rows that
-        are not copies come last. If the weight does not grow, return `old` itself."""
+        are not copies come last. A tensor that does not grow is returned unchanged."""
         from torch import cat
 
         layer = layer_of(name)

@@ -24,9 +24,9 @@ class Foreign:
     format: str
     """Name of the format: `gpt-neox` or `hugging-face`."""
     files: tuple[Path, ...]
-    """Files of the model, whose hashes are recorded in import.json."""
+    """Files of the model. import.json records their hashes."""
     settings: Mapping[str, Any]
-    """Settings from the files of the model, such as the config, which are recorded in import.json."""
+    """Settings from the files of the model, such as the config. import.json records these settings."""
     totals: Totals | None = None
     """Cost of training the model, including the cost of its parents, or None if the cost is unknown."""
     tokenizer: bytes | None = None

@@ -105,8 +105,8 @@ class HarnessModel(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         """Return, for each request, the log-probability of the continuation in nats, and True if every token of the
-        continuation is the most probable token. Texts longer than the context of the model are truncated at the
-        beginning."""
+        continuation is the most probable token at its position. Texts longer than the context of the model are
+        truncated at the beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}

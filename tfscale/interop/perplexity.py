@@ -116,7 +116,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Loss in bits per UTF-8 byte of the text, which is comparable between models with different tokenizers."""
+        """Loss in bits per UTF-8 byte of the text. This loss is comparable between models with different tokenizers."""
         return self.loss * self.tokens / self.bytes / math.log(2)
 
 
