@@ -1,1 +1,1 @@
-"""Growth of a trained model: the training state of the model becomes the training state of a larger model."""
+"""Growth of trained models. A growth operator converts the training state of a model to that of a larger model."""

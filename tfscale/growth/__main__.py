@@ -1,6 +1,6 @@
-"""Write the first checkpoint of a grown stage.
+"""Write the first checkpoint of a grown stage, or the checkpoint of a stage with imported weights.
 
-Exit codes: 0 on success, 75 if another process is already working on the stage, 1 on failure. The reason of a failure
+Exit codes: 0 on success, 75 if another process is already working on the stage, 1 on failure. The reason for a failure
 is written to standard error.
 """
 
@@ -18,7 +18,7 @@ from tfscale.stage.lock import StageHeld
 
 
 def main() -> int:
-    """Grow the stage in the folder named on the command line and return the exit code."""
+    """Grow the stage in the folder that the command line names, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder of the stage, which contains stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="exit when standard input is closed")

@@ -1,4 +1,4 @@
-"""Conversion of the checkpoint of a parent stage to the initial checkpoint of its child stage by a growth operator.
+"""Use of a growth operator to convert the checkpoint of a parent stage to the initial checkpoint of its child stage.
 Tensors are converted one at a time on the CPU."""
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ from tfscale.totals import Totals
 class OptimizerState:
     """Initial optimizer state of a grown stage, stored as `optimizer` in growth.json.
 
-    All weights share one number of updates, which AdamW uses for its bias correction. If the optimizer changes between
-    a parent and its child, the parent's number would be wrong for every slot that starts empty. In this case no slots
-    are carried over, not even the slots of weights that both optimizers update in the same way.
+    All weights share one number of updates, which AdamW uses for its bias correction. If a child has another optimizer
+    than its parent, the parent's number would be wrong for every slot that starts empty. In this case, no slots are
+    carried over, not even the slots of weights that both optimizers update in the same way.
     """
 
     parent: str | None
@@ -36,12 +36,12 @@ class OptimizerState:
     carried: bool
     """True if all slots are grown from the parent's slots; False if all slots start empty."""
     slots: tuple[str, ...]
-    """Kinds of the slots of the grown stage's optimizer, such as `exp_avg`."""
+    """Names of the slots that the grown stage's optimizer has for its weights, such as `exp_avg`."""
     updates: int
     """Initial number of optimizer updates, which is 0 if the slots start empty."""
     note: str | None
-    """Message that explains why the slots start empty although the recipe carries them over, or None if this is not the
-    case."""
+    """Message that explains why the slots start empty although the growth settings carry them over. None if the slots
+    are carried over, or if the growth settings require empty slots."""
 
 
 def grow_checkpoint(
@@ -54,9 +54,10 @@ def grow_checkpoint(
     trained_with: Optimizer | None = None,
     spent: Totals | None = None,
 ) -> OptimizerState:
-    """Write the checkpoint at step 0 of a stage that grows from the checkpoint `parent`, and return the initial
-    optimizer state. The totals of the child start from the totals of the parent, and the step count of the child starts
-    at 0. Peak memory is a few times the size of the largest tensor.
+    """Grow the checkpoint in the folder `parent`, write the result to the folder `child` as the checkpoint at step 0 of
+    the child stage, and return a description of the initial optimizer state. The totals of the child start from the
+    totals of the parent, and the step count of the child starts at 0. Peak memory is a few times the size of the
+    largest tensor.
 
     Args:
         config: config of the child, from `growth.grown_config`.

@@ -29,11 +29,11 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Maximum number of validation tokens on which the logits of parent and child are compared. At least one sequence is
-compared, even if it is longer."""
+"""Maximum number of validation tokens on which the logits of parent and child are compared. One sequence is compared
+even if it has more tokens."""
 FLOAT64_PARAMETERS = 100_000_000
-"""Maximum number of parameters of a child whose logits are compared in float64. Larger models are compared in float32
-to save memory."""
+"""Maximum number of parameters of a child for a comparison of logits in float64. The logits of larger models are
+compared in float32 to save memory."""
 
 
 class NotPreserved(Exception):
@@ -61,7 +61,8 @@ class LogitsComparison:
 def grow_stage(stage_dir: Path) -> None:
     """Write growth.json and the checkpoint at step 0 of a grown stage. The weights come from the last checkpoint of the
     parent or, if the growth of the parent was rejected, from the last checkpoint of the parent's parent. For a stage
-    with imported weights, write import.json and the final checkpoint instead.
+    with imported weights, write import.json and the final checkpoint instead. If the stage has already been grown or
+    imported, do nothing.
 
     Raises:
         BrokenCheckpoint: the checkpoint from which the weights come is damaged.
@@ -119,7 +120,7 @@ def grow_finished_stage(
     stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int
 ) -> tuple[LogitsComparison, OptimizerState]:
     """Grow the checkpoint of a finished stage with the same optimizer, and write the new checkpoint to the folder `to`.
-    Return the comparison of the logits before and after the growth, and the initial optimizer state.
+    Return a comparison of the logits before and after the growth, and a description of the initial optimizer state.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is damaged, or `to` cannot be written.
@@ -147,8 +148,8 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
 def compare_logits(
     parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
 ) -> LogitsComparison:
-    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context]. If
-    `rounded` is True, weights of the child are rounded fractions of the parent's weights, so the tolerance is
+    """Return a comparison of the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
+    `rounded` is True if weights of the child are rounded fractions of the parent's weights; the tolerance is then
     larger."""
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32

@@ -1,5 +1,5 @@
-"""Import of weights for the first stage of a chain. The import replaces the training of the stage, whose cost is then
-computed from the number of training tokens in the schedule."""
+"""Import of weights for the first stage of a chain. The import replaces the training of the stage. The cost of the
+stage is then computed from its scheduled number of training tokens."""
 
 import hashlib
 import shutil
@@ -18,14 +18,14 @@ from tfscale.totals import Totals
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training an imported model on `tokens` tokens. The training time is unknown and counts as
-    0."""
+    """Return the cost of training an imported model on `tokens` tokens, in tokens and FLOPs. The training time is
+    unknown and counts as 0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
 def weights_digest(folder: Path) -> str:
-    """Return one SHA-256 hash, 64 hex digits, of all weights in an imported checkpoint. Each file contains one tensor
-    with its name and shape, so the hash depends only on the weights."""
+    """Return the SHA-256 hash of all weights in an imported checkpoint, as 64 hexadecimal digits. Each file of the
+    checkpoint contains one tensor with its name and shape, so the hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()

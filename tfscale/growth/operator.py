@@ -1,7 +1,7 @@
 """Base class and registry of growth operators, which turn a trained model into a larger model.
 
-`tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension registers its own operator
-with `@GROWTHS.register(kind)`. Planning also uses these classes, so torch is imported only where it is needed.
+`tfscale.growth.grow_checkpoint` applies an operator to one tensor after another. An extension registers its own
+operator with `@GROWTHS.register(kind)`. Planning also uses these classes, so torch is imported only where it is needed.
 """
 
 import json
@@ -31,7 +31,7 @@ class Growth(ABC):
     kind: ClassVar[str]
     """Name under which the growth operator is registered in `GROWTHS`."""
     name: str
-    """Display name of the growth settings, which is not part of a stage's key."""
+    """Display name of the growth settings. The name is not part of a stage's key."""
     _: KW_ONLY
     lr: Literal["rewarm", "continue"] = "rewarm"
     """Learning rate at the start of the child's warm-up. `rewarm`: zero (official code). `continue`: the last learning
@@ -40,14 +40,14 @@ class Growth(ABC):
     """Position in the data at which the child starts. `continue`: the position at which the parent stopped. `restart`:
     the first batch (official code)."""
     peak: float = 1.0
-    """Factor by which the schedule's peak learning rate for grown stages is multiplied."""
+    """Factor by which the peak learning rate of a stage is multiplied if the stage grows with these settings."""
 
     def __post_init__(self) -> None:
         if faults := list(self.faults()):
             raise InvalidInput(*faults)
 
     def faults(self) -> Iterator[Fault | str]:
-        """Yield the faults in the settings. Each fault names a setting, such as `growth.noise`."""
+        """Yield a fault for each rule that the settings break. Each fault names a setting, such as `growth.noise`."""
         if not 0 < self.peak <= 100:
             yield Fault("growth.peak", self.peak, "must be above 0 and at most 100", "1")
 
@@ -64,12 +64,12 @@ class Growth(ABC):
 
     @property
     def splits_rates(self) -> bool:
-        """True if old and new rows have separate learning rates, which `rates_of` returns."""
+        """True if old and new rows of weights have separate learning rates, which `rates_of` returns."""
         return False
 
     @property
     def nested_dropout(self) -> float:
-        """Probability with which a step of the child uses only the first groups of parameter tokens."""
+        """Probability with which a training step of the child uses only the first groups of parameter tokens."""
         return 0.0
 
     @property
@@ -79,10 +79,11 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config of the child: `target`, or the nearest size that the operator can produce.
+        """Return the config of the child. This is `target`, or the config nearest in size that the operator can
+        produce.
 
         Raises:
-            ValueError: the parent cannot grow to this size.
+            ValueError: the operator cannot grow the parent to `target` or a config near it.
         """
 
     @abstractmethod
@@ -98,12 +99,12 @@ class Growth(ABC):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return a tensor of the child, as a pure function of the arguments.
+        """Return a weight or an optimizer slot of the child, as a pure function of the arguments.
 
         Args:
             name: name of the child's weight.
             degree: 0 for a weight; for an optimizer slot, the power of the gradient that the slot averages.
-            old: tensor of the parent.
+            old: weight or slot of the parent from which the result is computed (see `source_of`).
             seed: seed of the stage, for use with `tfscale.models.init.stream(seed, name)`.
         """
 
@@ -113,13 +114,14 @@ class Growth(ABC):
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that the spec of a grown stage contains: by default, all settings except `peak`, which is
-        included in the learning rate of the stage. The key of the stage includes all returned settings except
-        `name`."""
+        """Return the settings that are stored in the spec of a grown stage. By default, these are all settings except
+        `peak`, which is already part of the stage's learning rate. The key of the stage depends on all returned
+        settings except `name`."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the config fields that differ between parent and child, for growth.json."""
+        """Return the config fields that differ between parent and child, with their values before and after the growth.
+        growth.json contains the result."""
         before, after = asdict(parent), asdict(child)
         differ = [name for name in before if before[name] != after[name]]
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
@@ -183,7 +185,7 @@ def from_dict(values: Mapping[str, Any], model: ModelConfig) -> Growth:
     """Return the growth settings described in the spec of a grown stage.
 
     Raises:
-        ValueError, TypeError: the values do not describe a growth of a model of this family.
+        ValueError, TypeError: the operator is unknown, or a setting is missing, unknown or invalid.
     """
     settings = dict(values)
     growth = GROWTHS.get(settings.pop("kind", None) or SHIPPED[model.family])(**settings)

@@ -20,8 +20,8 @@ LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Learning rates after a growth, as factors of the stage's learning rate. The old weights, which the parent
-    trained, and the new parameter tokens have separate factors."""
+    """Learning rates after a growth, as multiples of the stage's learning rate. There is one factor for the old
+    weights, which the parent trained, and another factor for the new parameter tokens."""
 
     old: float = 1.0
     """Learning-rate factor of the old weights at the beginning of the stage."""
@@ -35,9 +35,9 @@ class RateSettings:
     """Learning-rate factor of the new parameter tokens."""
     new_ramp: float = 0.0
     """Fraction of the stage during which the factor of the new parameter tokens rises linearly from 1 to `new`, before
-    it falls back to 1 over an equal fraction of the stage; 0 for a constant factor."""
+    it falls back to 1 over an equal fraction of the stage, or 0 for a constant factor."""
     per_row_bias: bool = False
-    """True if the bias correction of AdamW counts only the steps since the growth for new rows. False if new rows have
+    """True if the bias correction of AdamW for new rows counts only the steps since the growth. False if new rows have
     the step count of the old rows, which makes the first updates of the new rows small."""
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class RateSettings:
 
 @dataclass(frozen=True)
 class GrowthRecipe(Growth):
-    """Settings for growth by parameter tokens. `conf/growth/` contains named combinations of these settings."""
+    """Settings for growth by adding parameter tokens. `conf/growth/` contains named combinations of these settings."""
 
     kind: ClassVar[str] = "tokens"
 
@@ -79,8 +79,8 @@ class GrowthRecipe(Growth):
     tau: Literal["keep", "recompute", "group", "split"]
     """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: the default tau for the new number of
     tokens, which is the square root of this number for an L2 norm (official code). `group`: the new tokens form a group
-    with a separate norm and tau. `split`: tau is multiplied by a factor that depends on the number of copies: the
-    square root of this number for an L2 norm, and the number itself for an L1 norm."""
+    with a separate norm and tau. `split`: if each token is replaced by q copies, tau is multiplied by sqrt(q) for an L2
+    norm, and by q for an L1 norm."""
     noise: float = 0.0
     """Standard deviation of added noise, as a fraction of the standard deviation of the layer's weights. With a split,
     noise is added to the copies to break their symmetry; otherwise, noise is added to the old rows, as the authors of
@@ -97,8 +97,8 @@ class GrowthRecipe(Growth):
     Matrices that Muon updates have no second moment."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
-    """Probability with which a training step of the child uses only the first groups of parameter tokens. Their number
-    is drawn uniformly from 1 to the number of all groups minus 1. Nested dropout improves the smaller models that
+    """Probability with which a training step of the child uses only the first groups of parameter tokens. The number of
+    groups is drawn uniformly from 1 to the total number minus 1. Nested dropout improves the smaller models that
     consist of only the first groups (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
@@ -192,7 +192,7 @@ class GrowthRecipe(Growth):
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
         """Return the grown tensor. With a split, the old rows of each group are followed by their copies. New rows that
-        are not copies come last."""
+        are not copies come last. A tensor that does not grow is returned unchanged."""
         from torch import cat
 
         layer = layer_of(name)
@@ -216,9 +216,9 @@ class GrowthRecipe(Growth):
         return cat([*rows, self.new_rows(name, degree, old, missing, child, seed)]) if missing else cat(rows)
 
     def new_rows(self, name: str, degree: int, old: "Tensor", n: int, child: ModelConfig, seed: int) -> "Tensor":
-        """Return `n` new rows [n, d] that are not copies. With a split, the new rows belong to the remaining tokens,
-        which have zero keys and random values. New rows of optimizer slots are zero or, for a second moment with
-        `new_second_moment=mean`, the mean of the old rows."""
+        """Return `n` new rows [n, d] that are not copies. With a split, these rows belong to the tokens that remain
+        after copying, which have zero keys and random values. New rows of optimizer slots are zero or, for a second
+        moment with `new_second_moment=mean`, the mean of the old rows."""
         from tfscale.models.init import init_tensor
 
         shape = (n, old.shape[1])
@@ -265,17 +265,17 @@ class GrowthRecipe(Growth):
 
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
-    """Return a recipe that adds no tokens. Its `lr` and `data` are the settings of `growth`, and its `moments` are
-    `carry` if `growth` carries the optimizer state over, and `drop` otherwise. Operators that agree in these three
-    respects give equal recipes."""
+    """Return a recipe that adds no tokens, for an arm that continues the training of a model without growth. `lr` and
+    `data` are those of `growth`. `moments` is `carry` if `growth` carries the optimizer state over, and `drop`
+    otherwise. Operators that agree in these three settings give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
-    """Return the groups of a layer after a growth to `n` parameter tokens. With a split, every group first grows by the
-    copies of its tokens. New tokens that are not copies are added to the last group or, with `tau=group`, form a new
-    group. `kind` is the norm activation of the layer."""
+    """Return the groups of a layer after a growth to `n` parameter tokens. With a split, the copies of a token belong
+    to the group of the token. New tokens that are not copies are added to the last group or, with `tau=group`, form a
+    new group. `kind` is the norm activation of the layer."""
     added = n - sum(group.n for group in groups)
     if added == 0:
         return groups
@@ -292,7 +292,8 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
 
 
 def _share_of_copies(name: str, degree: int, copies: int) -> float:
-    """Return the factor that scales the row of a parameter token if `copies` copies of the token replace it.
+    """Return the factor that scales the row of a parameter token in a weight or optimizer slot if `copies` copies
+    replace the token.
 
     The value of each of q copies is 1/q of the old value. The gradient of each key is therefore 1/q of the old
     gradient, and the gradient of each value is unchanged. `degree` is defined in `Growth.grow_tensor`.
@@ -303,7 +304,7 @@ def _share_of_copies(name: str, degree: int, copies: int) -> float:
 
 def _noisy(rows: "Tensor", name: str, noise: float, seed: int) -> "Tensor":
     """Return the rows plus random noise, whose standard deviation is `noise` times the standard deviation of the rows.
-    The noise is a function of (seed, name) and the shape of the rows."""
+    The random numbers depend only on `seed`, `name` and the shape of the rows."""
     from torch import randn
 
     from tfscale.models.init import stream

@@ -1,4 +1,4 @@
-"""Growth operator that widens or deepens a Transformer. It is the baseline for growth by adding parameter tokens."""
+"""Growth operator that widens or deepens a Transformer, as a baseline for growth by adding parameter tokens."""
 
 import re
 from collections.abc import Iterator
@@ -37,8 +37,8 @@ class TransformerGrowth(Growth):
     0."""
     moments: Literal["carry", "drop"] = "drop"
     """Optimizer state of the child. `drop`: the state starts empty, as in the code of HyperCloning and G_stack.
-    `carry`: each copy gets the state of its original, which is scaled in the same way as the gradient (first moment) or
-    its square (second moment)."""
+    `carry`: each copy gets the optimizer state of its original. The growth scales first moments like gradients, and
+    second moments like squared gradients."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -71,10 +71,10 @@ class TransformerGrowth(Growth):
 
     def nearest_shape(self, parent: TransformerConfig, wanted: int) -> TransformerConfig:
         """Return the config whose number of parameters is nearest to `wanted` in ratio, among the parent's config and
-        all configs that the method can grow it to.
+        all configs that the method can produce from it.
 
-        The width grows by whole heads, and d_ff grows in proportion to d_model. The head size does not change, because
-        rotary position embeddings depend on it.
+        In width, a model grows by whole heads, and d_ff grows in proportion to d_model. The head size does not change,
+        because rotary position embeddings depend on it.
         """
         copied = len(self._copied(parent))
 

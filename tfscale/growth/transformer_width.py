@@ -1,9 +1,10 @@
 """Pure functions that widen the weights and optimizer slots of a Transformer.
 
-In the residual stream and in the hidden layer, dimension j of the wider model is a copy of dimension j mod d of the old
-model. Heads keep their size and are copied as a whole. Each layer therefore reads several copies of its input, and the
-weights of the layer are divided by the number of copies. The tied embedding is used for both the input and the logits,
-so for the logits the weights of the final norm are divided instead.
+In the residual stream and in the hidden layers of the feed-forward networks, dimension j of the wider model is a copy
+of dimension j mod d of the old model, where d is the old width. Heads keep their size and are copied as a whole. Each
+layer therefore reads several copies of its input, and the weights of the layer are divided by the number of copies. The
+tied embedding is used for both the input and the logits and cannot be divided, so the weights of the final norm are
+divided instead.
 """
 
 import math
@@ -40,7 +41,8 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""Dimensions of each weight, by the suffix of its name. None stands for a dimension that does not grow."""
+"""Dimensions of each weight. The keys are the ends of the names of weights. None stands for a dimension that does not
+grow."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
@@ -54,8 +56,8 @@ def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig,
 
 def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, cancels: bool) -> Tensor:
     """Return a widened weight plus random noise, whose standard deviation is `noise` times the standard deviation of
-    the weight. The noise is a function of the seed, and of the name and old and new shapes of the weight.
-    One-dimensional weights get no noise.
+    the weight. The random numbers depend only on the seed, and on the name and the old and new shapes of the weight.
+    One-dimensional weights and weights that were not widened get no noise.
 
     Args:
         cancels: True to add noise to all weights such that it sums to zero over the copies of an input; False to add
@@ -90,7 +92,7 @@ def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise, set to zero for the entries that produce original outputs instead of copies."""
+    """Return the noise, with zeros in the entries that compute the original outputs instead of copies."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)
@@ -98,7 +100,8 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise with a sum of zero over the copies of each input and an unchanged standard deviation."""
+    """Return the noise, changed so that it sums to zero over the copies of each input and keeps its standard deviation.
+    Return zeros if the weight has no input dimension that grows."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)

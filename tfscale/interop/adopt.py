@@ -41,7 +41,8 @@ NO_CORPUS = "none"
 
 
 def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
-    """Write a model to the folder of a finished stage. To save memory, tensors are converted and written one at a time.
+    """Write a model as the folder of a finished stage, and return the spec of the stage. To save memory, tensors are
+    converted and written one at a time.
 
     Args:
         to: folder to create.
@@ -50,8 +51,8 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
             a corpus is given, the stage uses the tokenizer of the corpus.
 
     Raises:
-        UserFault: `to` exists, the tokenizer or corpus has tokens that the model does not have, or the validation split
-            is shorter than the context.
+        UserFault: `to` exists, the tokenizer or the corpus cannot be read or has tokens that the model does not have,
+            or the validation split is shorter than the context.
         OSError: the folder cannot be written. No partial files are left.
     """
     if to.exists():
@@ -123,7 +124,7 @@ def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
 
 
 def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> str:
-    """Write the checkpoint and return a hash of the weights, which is the same for equal float32 values."""
+    """Write the checkpoint and return a hash of the weights. Weights with equal float32 values have equal hashes."""
     folder.parent.mkdir()
     checkpoint.check_room(folder, 4 * parameters(model))
     wide = ((f"model/{name}", tensors[name].detach().to(torch.float32)) for name in sorted(tensors))

@@ -38,7 +38,7 @@ from tfscale.stage.spec import key_fields
 SHARD_BYTES = 4 * 10**9
 """Maximum size of a weights file in bytes, unless one tensor is larger."""
 MODELING = "modeling_tfscale"
-"""Name of the module that transformers loads, which imports the other modules in the folder."""
+"""Name of the module that transformers loads. This module imports the other modules in the folder."""
 _ENTRY = "tfscale.interop.hf_model"
 _IMPORT = re.compile(r"^(\s*)from (tfscale(?:\.\w+)*) import\b", flags=re.MULTILINE)
 
@@ -50,8 +50,8 @@ def export(stage: FinishedStage, out: Path, shard_bytes: int = SHARD_BYTES) -> N
     The required memory is about the size of one weights file.
 
     Raises:
-        UserFault: `out` exists, an extension defines the model, the checkpoint is incomplete or contains the state of a
-            different optimizer than the stage's, or the tokenizer or an ancestor is missing.
+        UserFault: `out` exists, an extension defines the model, the checkpoint is incomplete, damaged or contains the
+            state of an optimizer that is not the stage's, or the tokenizer or an ancestor is missing.
         OSError: the folder cannot be written. No partial files are left.
     """
     if out.exists():
@@ -174,8 +174,8 @@ def _model_card(stages: Sequence[FinishedStage]) -> str:
 
 
 def sources() -> dict[str, str]:
-    """Return a mapping from file names to the source text of all modules that the exported model needs. Imports in the
-    source text are relative."""
+    """Return the source texts of all modules that an exported model needs, by file name. In these texts, imports from
+    tfscale are relative imports."""
     found: dict[str, str] = {}
     waiting = [_ENTRY]
     while waiting:

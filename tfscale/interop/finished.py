@@ -20,7 +20,8 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """Finished stage, with its folder, spec and result."""
+    """Folder, spec and result of a finished stage. If `groups` is set, the model has only its first groups of parameter
+    tokens."""
 
     folder: Path
     spec: StageSpec
@@ -46,8 +47,8 @@ class FinishedStage:
 
     @property
     def evaluation(self) -> FinalEvaluation | None:
-        """Final evaluation of the full model, or None if it was not evaluated or only the first groups of parameter
-        tokens are used."""
+        """Final evaluation of the full model. None if the model was not evaluated, or if only its first groups of
+        parameter tokens are used."""
         return None if self.groups else self.result.eval
 
     @property
@@ -57,13 +58,13 @@ class FinishedStage:
 
     @property
     def data(self) -> Path:
-        """Folder of the prepared corpus of the stage. If the stage was imported without a corpus, folder of its
-        tokenizer."""
+        """Folder of the prepared corpus of the stage, or folder of the tokenizer if the stage was imported without a
+        corpus."""
         return self.folder / self.spec.run.data_dir
 
 
 def open_finished(folder: Path) -> FinishedStage:
-    """Open the folder of a finished stage.
+    """Read the spec and the result of a finished stage from its folder.
 
     Raises:
         UserFault: the folder does not contain a stage, or the stage is not finished.
@@ -112,7 +113,7 @@ def tokenizer_of(stage: FinishedStage) -> Tokenizer:
     """Return the tokenizer of a stage.
 
     Raises:
-        UserFault: there is no tokenizer, or the tokenizer has more entries than the vocabulary of the model.
+        UserFault: the tokenizer is missing or damaged, or has more entries than the vocabulary of the model.
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():

@@ -1,4 +1,4 @@
-"""Models in the formats of other software, and a check that their tensors match a tfscale model."""
+"""Models that were read from the files of other software, and the matching of their tensors to a tfscale model."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ from tfscale.totals import Totals
 
 @dataclass(frozen=True)
 class Foreign:
-    """Model in the format of other software, whose tensors have been checked."""
+    """Model that was read from the files of other software. Its tensors match the config `model`."""
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
-    """Mapping from the name of each weight in the tfscale model to the weight, which has any floating-point type and
-    may be memory-mapped from a file."""
+    """Weights by their names in the tfscale model. The weights can have any floating-point type, and may be
+    memory-mapped from a file."""
     format: str
     """Name of the format: `gpt-neox` or `hugging-face`."""
     files: tuple[Path, ...]
-    """Files of the model, whose hashes are recorded in import.json."""
+    """Files of the model. import.json records their hashes."""
     settings: Mapping[str, Any]
-    """Settings from the files of the model, such as the config, which are recorded in import.json."""
+    """Settings from the files of the model, such as the config. import.json records these settings."""
     totals: Totals | None = None
     """Cost of training the model, including the cost of its parents, or None if the cost is unknown."""
     tokenizer: bytes | None = None

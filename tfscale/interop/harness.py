@@ -105,8 +105,8 @@ class HarnessModel(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         """Return, for each request, the log-probability of the continuation in nats, and True if every token of the
-        continuation is the token with the highest probability. Texts longer than the context of the model are truncated
-        at the beginning."""
+        continuation is the most probable token at its position. Texts longer than the context of the model are
+        truncated at the beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}
@@ -139,7 +139,8 @@ class HarnessModel(TemplateLM):
         return [-total_loss(self._model, text, context) for text in texts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return the generated continuation of each prompt, which ends before the first stop string."""
+        """Return a generated continuation of each prompt. A continuation ends before the first stop string or
+        end-of-text token, or after `max_gen_toks` tokens (256 by default)."""
         return [self._go_on(*request.args) for request in requests]
 
     def _go_on(self, prompt: str, settings: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""Hugging Face version of a model: a `PreTrainedModel` that contains the module which tfscale trains.
+"""Hugging Face version of a tfscale model. `TfscaleForCausalLM` is a `PreTrainedModel` that contains the module that
+tfscale trains.
 
 An exported folder contains this file as `modeling_tfscale.py`, next to the modules that it imports.
 """
@@ -24,13 +25,13 @@ from tfscale.models.language_model import LanguageModel
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 """Name of the cache in the arguments and outputs of models in the installed release of transformers."""
 _IMPLIED = ("cache_position",)
-"""Arguments that only older releases of transformers pass. These arguments are ignored, because the cache stores the
-positions."""
+"""Names of arguments that only older releases of transformers pass. The values of these arguments are ignored, because
+the cache stores the positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model. The field `tfscale` contains the config of the tfscale model. The sizes with Hugging
-    Face names, such as `hidden_size`, are set from this field."""
+    """Config of an exported model. The field `tfscale` contains the config of the tfscale model. The fields with
+    Hugging Face names for sizes, such as `hidden_size`, are set from this config."""
 
     model_type = "tfscale"
     keys_to_ignore_at_inference = (CACHE_NAME,)
@@ -104,8 +105,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         **others: Any,
     ) -> CausalLMOutputWithPast:
-        """Compute the logits [batch, time, vocab_size] and, if there are `labels`, the loss, in which the label -100 is
-        ignored.
+        """Return the logits [batch, time, vocab_size], the cache and, if requested, the hidden states. If there are
+        `labels`, also return the loss. Positions with the label -100 do not contribute to the loss.
 
         Args:
             input_ids: new tokens [batch, time].

@@ -1,8 +1,9 @@
 """Import of released TokenFormer checkpoints, which consist of weights and a YAML file of options as in GPT-NeoX.
 
-The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
-writes. The files are read with `torch.load(weights_only=True)`, which creates only tensors and plain containers and
-runs no code from the files. The files are memory-mapped, so that a model of any size is converted one tensor at a time.
+The weights are either one file `pytorch_model.bin`, or a folder of `layer_XX-model_00-model_states.pt` files that
+DeepSpeed wrote. The files are read with `torch.load(weights_only=True)`, which creates only tensors and plain
+containers and runs no code from the files. The files are memory-mapped, so that a model of any size is converted one
+tensor at a time.
 """
 
 import re
@@ -37,10 +38,11 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sliding_window_width": (None, (None,)),
     "model_parallel_size": (1, (1,)),
 }
-"""Options that affect the results of a model, with the default of GPT-NeoX and the values that tfscale supports."""
+"""Options that affect the output of a model. The values are the default of GPT-NeoX and a tuple of the values that
+tfscale supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Buffer of rotary frequencies in older checkpoints, which is checked but not imported."""
+"""End of the names of the rotary frequencies in older checkpoints. These buffers are checked but not imported."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
@@ -73,7 +75,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """Return the options of a GPT-NeoX YAML file, with dashes in their names replaced by underscores as in GPT-NeoX.
 
     Raises:
-        UserFault: the file is not a YAML mapping.
+        UserFault: the file cannot be read or is not a YAML mapping.
     """
     import yaml  # imported here, because other functions of this module do not need it
 
@@ -162,8 +164,8 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def official_name(name: str, model: ModelConfig) -> str:
-    """Convert the name of a weight of `LanguageModel` to its name in the official code, `sequential.N.*`, where N is 0
-    for the embedding, 2 for the first block, and the number of blocks plus 3 for the final norm."""
+    """Return the name that a weight of `LanguageModel` has in the official code. The name is `sequential.N.*`, where N
+    is 0 for the embedding, 2 for the first block, and the number of blocks plus 3 for the final norm."""
     if name == "embedding":
         return _EMBEDDING
     if name.startswith("final_norm."):

@@ -1,4 +1,5 @@
-"""Functions that read the texts on which a model is evaluated, and measure the loss of the model in sliding windows."""
+"""Functions that read texts for evaluation, and functions that measure the loss of a model on a text in sliding
+windows."""
 
 import math
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ class EncodedText:
 
     path: Path
     sha256: str
-    """One SHA-256 of the names and contents of all files."""
+    """SHA-256 hash of the names and contents of all files together."""
     tokens: NDArray[np.uint32]
     """Tokens of the documents in sequence, with an end-of-text token after each document and one before the first."""
     bytes: int
@@ -51,7 +52,7 @@ class EncodedText:
 
 
 def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> EncodedText:
-    """Read a text file or a folder of text files, and convert the text to tokens.
+    """Read a text file or a folder of text files, and return its text as tokens.
 
     Args:
         max_unknown: maximum fraction of unknown tokens (`Tokenizer.count_unknown`).
@@ -115,7 +116,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Loss in bits per UTF-8 byte of the text, which is comparable between models with different tokenizers."""
+        """Loss in bits per UTF-8 byte of the text. This loss is comparable between models with different tokenizers."""
         return self.loss * self.tokens / self.bytes / math.log(2)
 
 

@@ -17,7 +17,7 @@ class Block(nn.Module):
         qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
         output: projection of the attention output, [..., d_model] to [..., d_model].
         ffn: feed-forward network, [..., d_model] to [..., d_model].
-        norm_gains: True if the norms have gains. The norms never have biases.
+        norm_gains: True if the two norms have gains. The norms never have biases.
     """
 
     def __init__(
@@ -31,8 +31,9 @@ class Block(nn.Module):
         self.ffn = ffn
 
     def forward(self, x: Tensor, rotation: Rotation | None, extend: Extend | None = None) -> Tensor:
-        """Return the hidden states [batch, time, d_model] after the block, given the hidden states `x` before the
-        block. `extend` adds the keys and values of preceding positions from a cache."""
+        """Return the hidden states [batch, time, d_model] after the block. `x` contains the hidden states before the
+        block, in the same shape. If `extend` is given, the keys and values are appended to a cache, and attention
+        includes the preceding positions in the cache."""
         x = x + self.attention(self.attention_norm(x), rotation, extend)
         out: Tensor = x + self.ffn(self.ffn_norm(x))
         return out

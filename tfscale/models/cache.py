@@ -10,7 +10,8 @@ from torch import Tensor
 from tfscale.models.config import ModelConfig
 
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
-"""The function `Past.extend` for one layer, which attention calls with new keys and values."""
+"""Signature of `Past.extend` with a fixed layer. The attention of this layer calls the function with the keys and
+values of new positions."""
 
 
 class Past(Protocol):
@@ -22,9 +23,9 @@ class Past(Protocol):
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the keys and the values of new positions, both [batch, head, time, head_dim], to the cache of a layer.
-        Return the keys and the values of all positions, and the attention mask, [time, all] or [batch, 1, time, all].
-        The mask is True where a new position attends to a cached or new position. The mask is None if every new
-        position attends to all positions."""
+        Return the keys and the values of all positions, both cached and new, and the attention mask, [time, all] or
+        [batch, 1, time, all], where `all` is the number of all positions. The mask is True where a new position attends
+        to a cached or new position. The mask is None if every new position attends to all positions."""
 
 
 def causal_mask(time: int, total: int, device: torch.device) -> Tensor:
@@ -33,7 +34,8 @@ def causal_mask(time: int, total: int, device: torch.device) -> Tensor:
 
 
 class Cache:
-    """Key-value cache with a capacity of one context window."""
+    """Key-value cache with a capacity of one context window. The memory of a layer is allocated when its first keys and
+    values are added."""
 
     def __init__(self, config: ModelConfig) -> None:
         self._shape = (config.n_head, config.context, config.d_model // config.n_head)

@@ -1,4 +1,5 @@
-"""Base class for model configs. Planning also uses these classes, so torch is imported only to build a module."""
+"""Base class for the configs of all model families. Planning uses configs without building models, so torch is imported
+only in the methods that build modules."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
 
 Init = Literal["official", "scaled"]
 """Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: a variant for models whose shapes
-differ strongly from those configs (`residual_std`, `init_std`)."""
+differ strongly from those configs (see `residual_std` and `init_std`)."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass. The subclass defines
-    the block, and the numbers of parameters, FLOPs and bytes of a block. Tests compare these numbers with measurements
-    of built models."""
+    """Immutable config of a causal decoder with tied embeddings. Each model family has a subclass, which defines the
+    block and counts its parameters, FLOPs and bytes. Tests compare these counts with measurements of built models."""
 
     n_layer: int
     d_model: int
@@ -29,13 +29,13 @@ class ModelConfig(ABC):
     vocab_size: int
     context: int
     rotary: float = field(default=0.25, kw_only=True)
-    """Fraction of the head dimensions with rotary position embeddings. With 0 there are no position embeddings, as in
+    """Fraction of the head dimensions with rotary position embeddings. With 0, there are no position embeddings, as in
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. If set, the learning
-    rates and initial values of all matrices of the blocks depend on their fan-in (docs/optimizers.md). None: the
-    standard parametrization."""
+    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. If set, the learning rates and
+    initial values of all matrices of the blocks depend on their fan-in (docs/optimizers.md). None selects the standard
+    parametrization."""
 
     family: ClassVar[str]
     """Name of the model family in `tfscale.models.families.FAMILIES`."""
@@ -75,18 +75,20 @@ class ModelConfig(ABC):
     @property
     @abstractmethod
     def block_weights(self) -> Mapping[str, Matrix]:
-        """Matrices of a block, by their names in the module that `build_block` returns."""
+        """Descriptions of the matrices of a block. The keys are the names of the matrices in the module that
+        `build_block` returns."""
 
     @property
     def block_matrices(self) -> int:
-        """Number of weights in the matrices of a block; each weight costs two FLOPs per token."""
+        """Number of weights in the matrices of a block. Each weight costs two FLOPs per token in the forward pass."""
         return sum(matrix.size for matrix in self.block_weights.values())
 
     def matrix(self, name: str) -> Matrix:
-        """Return the description of the weight called `name`, such as `blocks.0.ffn.keys`, as a linear map.
+        """Return the description of a matrix in a block by the name of the matrix in the model, such as
+        `blocks.0.ffn.keys`.
 
         Raises:
-            KeyError: the blocks of the model have no matrix of this name.
+            KeyError: a block has no matrix of this name.
         """
         _, _, within = name.split(".", 2)
         return self.block_weights[within]
@@ -98,21 +100,24 @@ class ModelConfig(ABC):
 
     @property
     def block_norm_flops(self) -> int:
-        """Number of element-wise FLOPs per token in the norms inside the projections of a block."""
+        """Number of element-wise FLOPs per token in the norms inside the projections of a block, such as Pattention's
+        norm of the scores."""
         return 0
 
     @abstractmethod
     def block_activations(self, execution: Execution) -> int:
-        """Return the number of bytes per token that a block keeps for its backward pass."""
+        """Return the number of bytes per token that a block keeps for its backward pass if the block is not
+        recomputed."""
 
     def keeps_casts(self, execution: Execution) -> bool:
-        """Return True if the bf16 copies of a block's matrices that autocast makes are kept for the backward pass."""
+        """Return True if the backward pass reuses the bf16 copies that autocast makes of a block's matrices, so that
+        the copies stay in memory."""
         return True
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
         """Return the number of bytes that the backward pass of a block temporarily allocates for the block's largest
-        layer: for the gradients of the layer's weights, and for the gradients of the layer's scores or hidden
+        layer. These bytes hold the gradients of the layer's weights, and the gradients of the layer's scores or hidden
         activations."""
 
     @abstractmethod
@@ -132,16 +137,16 @@ class ModelConfig(ABC):
         """Standard deviation of the initial values of matrices that write into the residual stream.
 
         `official`: 2 / n_layer / sqrt(d_model) (`wang_init`, the `output_layer_init_method` of the official configs).
-        `scaled`: 1 / sqrt(2 n_layer d_model), as in GPT-2, which is smaller than `official` in models with fewer than 8
-        layers.
+        `scaled`: 1 / sqrt(2 n_layer d_model), which depends on the number of layers as in GPT-2. This value is smaller
+        than `official` in models with fewer than 8 layers.
         """
         depth = 1 / math.sqrt(2 * self.n_layer) if self.init == "scaled" else 2 / self.n_layer
         return depth / math.sqrt(self.d_model)
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Label and value, for a table, of the dimensions that distinguish models of this family, such as `layers x
-        width` and `12x768`."""
+        """Label and value of a table entry that shows the dimensions in which models of this family differ, such as
+        `layers x width` and `12x768`."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property

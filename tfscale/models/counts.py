@@ -2,7 +2,7 @@
 
 A multiplication and an addition count as two FLOPs. The FLOPs of attention are counted for the full context, without
 halving for the causal mask (as in the paper's Table 3 and in torch.utils.flop_counter). A backward pass counts as two
-forward passes. A test compares the FLOPs of matrix products with torch.utils.flop_counter.
+forward passes. A test compares the FLOPs of matrix products with those that torch.utils.flop_counter counts.
 """
 
 import math
@@ -21,8 +21,8 @@ def parameters(config: ModelConfig) -> int:
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
-    """Return the number of trainable parameters of the blocks and the final norm. For a TokenFormer this is
-    2 L d (n_q + n_k + n_v + n_o + n_ffn) + 2 d (paper, Table 3)."""
+    """Return the number of trainable parameters of the blocks and the final norm. For a TokenFormer, this number is 2 L
+    d (n_q + n_k + n_v + n_o + n_ffn) + 2 d (paper, Table 3)."""
     d = config.d_model
     return config.n_layer * (config.block_matrices + config.block_vectors) + 2 * d
 
@@ -41,7 +41,7 @@ class Flops:
     projections: int
     """FLOPs of the matrix products in Pattention or linear layers."""
     attention: int
-    """FLOPs of the attention scores and of the weighted sums of the values."""
+    """FLOPs of the attention scores and of the weighted sums of the attention values."""
     logits: int
     norm: int
     """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. `torch.utils.flop_counter` does
@@ -69,37 +69,39 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The rest is for memory that the estimate of
-`memory` does not include."""
+"""Fraction of a device's memory that a planned training step may use. The remaining memory is for allocations that the
+estimate of `memory` does not include."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of a training step on one device in bytes, with weights in float32 and accumulated gradients."""
+    """Estimate of the peak memory of a training step on one device, in bytes. The weights and the accumulated gradients
+    are in float32."""
 
     weights: int
     gradients: int
     """Bytes of the gradients of all weights, or of only the embedding if weights are updated during the backward pass.
-    Includes DDP's buckets if they exist in addition to the gradients."""
+    DDP's buckets are included if they are allocated in addition to the gradients."""
     moments: int
     """Bytes of the optimizer state."""
     activations: int
     """Bytes of the activations kept for the backward pass, without `logits`."""
     logits: int
-    """Bytes of the gradients that the loss computes along with the logits: the gradient of the final hidden states and,
-    unless weights are updated during the backward pass, a second gradient of the embedding."""
+    """Bytes of the gradients that the loss computes together with the logits. These are the gradient of the final
+    hidden states and, unless weights are updated during the backward pass, a gradient of the embedding that is separate
+    from the one in `gradients`."""
     temporary: int
-    """Bytes of the largest of three temporary allocations, which exist at different times: a tile of logits; the tiles
-    of a layer's scores, together with the gradients of the layer's weights and the recomputed activations of a block;
-    and the allocations of an update of the weights. `activations` and `logits` are subtracted from the last of these,
-    because their memory is free during the update."""
+    """Bytes of the largest of three temporary allocations, which exist at different times. The first is a tile of
+    logits. The second is the memory for the backward pass of a block (`ModelConfig.layer_temporaries` and recomputed
+    activations). The third is the memory that an update of the weights allocates, minus `activations` and `logits`,
+    which are free during the update."""
     gathered: int
     """Bytes of the weights gathered from shards (the embedding, the current block and the next block) and of the
     gradient of the current block before it is sharded."""
 
     @property
     def total(self) -> int:
-        """Peak memory of the training step in bytes, which is the sum of all fields."""
+        """Peak memory of the training step in bytes, computed as the sum of all fields."""
         return sum(astuple(self))
 
 
@@ -109,7 +111,7 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
-    # With activation checkpointing, only the input of each block is kept, and one block at a time is recomputed.
+    # If blocks are recomputed, only the input of each block is kept, and one block at a time is recomputed.
     kept, remade = tokens * 4 * config.d_model, _kept_by_block(config, execution)
     if execution.recompute != "blocks":
         kept, remade = remade, 0

@@ -1,12 +1,13 @@
-"""Memory-efficient cross-entropy loss for models with tied embeddings, which never stores all logits.
+"""Memory-efficient cross-entropy loss for models with tied embeddings. The loss never stores the logits of all tokens
+at once.
 
 The logits of one tile of tokens contribute to the loss and, if needed, to the gradients, before the logits of the next
 tile overwrite them. Logits are therefore computed only once. A buffer for the logits of one tile replaces tensors with
-a total of three values per token and vocabulary entry. On a CPU, where the buffer stays in the caches, this is faster
-than a loss that stores all logits.
+a total of three values per token and vocabulary entry. On a CPU, where the buffer stays in the caches, this loss is
+faster than a loss that stores all logits.
 
 torch 2.13 has a chunked `F.linear_cross_entropy`. It is not used here because torch 2.11 does not have it, and because
-it ignores autocast and keeps the embedding's gradient in the precision of the products.
+it ignores autocast and keeps the embedding's gradient in the precision of the matrix products.
 """
 
 import functools
@@ -26,12 +27,12 @@ Reduction = Literal["mean", "sum"]
 def cross_entropy(
     hidden: Tensor, embedding: Tensor, targets: Tensor, reduction: Reduction = "mean", fused: bool = False
 ) -> Tensor:
-    """Return -log softmax(hidden embedding^T)[target] in nats, summed or averaged over the tokens, as a scalar in at
-    least float32 that can be differentiated once.
+    """Return the cross-entropy -log softmax(hidden embedding^T)[target] in nats, summed or averaged over the tokens.
+    The result is a scalar in float32 or a wider dtype, and can be differentiated once.
 
     Matrix products are computed in the precision of `hidden`, or of autocast if autocast is enabled; exponentials, sums
     and the embedding's gradient are computed in at least float32. torch.compile does not compile the loop over the
-    tokens.
+    tiles of tokens.
 
     Args:
         hidden: [..., d_model].
@@ -46,7 +47,7 @@ def cross_entropy(
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
-    """Return the cross-entropy [...] of every token in nats, without gradients."""
+    """Return the cross-entropy of every token in nats, without gradients, in the shape of `targets`."""
     losses = hidden.new_empty(targets.numel(), dtype=wide(product_dtype(hidden)))
     tokens = torch.compiler.disable(_by_chunks) if torch.compiler.is_compiling() else _by_chunks
     tokens(hidden.flatten(0, -2), embedding, targets.flatten(), fused, None, losses)
@@ -61,7 +62,8 @@ def _summed(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy whose forward pass also computes the gradients, which the backward pass only scales."""
+    """Cross-entropy whose forward pass also computes the gradients. The backward pass only multiplies these gradients
+    by the gradient of the loss."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> Tensor:
@@ -117,8 +119,8 @@ _Softmax = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor]
 
 def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return three values: the losses [tokens, 1]; the gradient of the logits times `total`, or None if `gradient` is
-    False; and `total`. The logits may be overwritten. `total` [tokens, 1] is the denominator of the softmax, by which
-    the caller divides after reducing the gradient to d_model values per token, which takes fewer divisions."""
+    False; and `total`. The logits may be overwritten. `total` [tokens, 1] is the denominator of the softmax. The caller
+    divides by it only after the gradient is reduced to d_model values per token, because this takes fewer divisions."""
     scores = logits.to(wide(logits.dtype))
     scores -= scores.amax(-1, keepdim=True)
     at_target = scores.gather(1, target)

@@ -1,4 +1,4 @@
-"""Execution settings of a training step, which determine the memory that the step needs on one device."""
+"""Execution settings of a training step. The settings determine the memory that the step needs on one device."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ class Execution:
     device: str = "cpu"
     """Torch device type. Tiles are larger on a GPU than on a CPU."""
     state_bytes: float = 8.0
-    """Number of bytes of optimizer state per weight: 8 for the two moments of AdamW."""
+    """Number of bytes of optimizer state per weight, such as 8 for the two moments of AdamW."""
     update_bytes: int = 0
     """Number of bytes that an update of the weights allocates in addition to the optimizer state."""
     buckets: bool = False

@@ -27,7 +27,7 @@ def from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """Return the model config described by a dictionary from `to_dict`.
 
     Raises:
-        ValueError: the family is unknown.
+        ValueError: the family is unknown or a value is invalid.
         TypeError: a field is missing or unknown.
     """
     fields = dict(values)

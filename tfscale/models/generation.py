@@ -33,9 +33,9 @@ class Sampling:
 
 
 class Reader:
-    """Incremental reader of a text, which returns the logits of the next token. When the context window is full, the
-    reader keeps the second half of the window, or all new tokens if these are more, and reads the kept tokens again
-    with a new cache."""
+    """Reader of a growing text that computes the logits of the next token. If new tokens do not fit in the context
+    window, only the last tokens of the text are kept and are read again with a new cache. Their number is half of the
+    context length or, if larger, the number of new tokens, but at most the context length."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
@@ -57,8 +57,8 @@ class Reader:
 
 
 def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
-    """Yield `count` tokens sampled as the continuation of `tokens`, which must not be empty. The result depends only on
-    the arguments, including the seed."""
+    """Yield the ids of `count` tokens, sampled one by one as the continuation of the token ids `tokens`, which must not
+    be empty. The result depends only on the arguments, including the seed."""
     random = torch.Generator().manual_seed(sampling.seed)
     reader = Reader(model)
     new: Sequence[int] = tokens
@@ -69,7 +69,8 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return the id of a token sampled from the distribution of logits [vocab_size] with the sampling settings."""
+    """Return the id of a token that is sampled, with the given settings, from the distribution that the logits
+    [vocab_size] define."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:
@@ -80,6 +81,6 @@ def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # does not count the token itself, so one remains
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so at least one remains
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

@@ -1,5 +1,5 @@
-"""Initialisation of model weights. Each tensor has its own random stream, determined by the seed and the tensor's name,
-so initial values do not depend on the order of layers, the device or the number of ranks."""
+"""Initialisation of model weights. Each tensor has its own random stream, which depends only on the seed and the name
+of the tensor. Therefore initial values do not depend on the order of layers, the device or the number of ranks."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ from tfscale.models.tokenformer import with_first_groups
 
 
 def stream(seed: int, name: str) -> torch.Generator:
-    """Return a CPU generator whose state is a pure function of (seed, name)."""
+    """Return a new CPU generator whose initial state depends only on `seed` and `name`."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -45,8 +45,8 @@ def build_model(config: ModelConfig, seed: int | None = None, device: torch.devi
 
 def first_groups_model(model: LanguageModel, count: int) -> LanguageModel:
     """Return a model with only the first `count` groups of parameter tokens of each layer. The weights of the returned
-    model share memory with the weights of `model`. Immediately after a growth by groups, the groups that existed before
-    the growth form the parent model."""
+    model share memory with the weights of `model`. Immediately after a growth by groups without noise, the groups that
+    existed before the growth form the parent model."""
     smaller = build_model(with_first_groups(model.config, count), device="meta")
     rows = {name: model.get_parameter(name)[: len(weight)] for name, weight in smaller.named_parameters()}
     smaller.load_state_dict(rows, assign=True)

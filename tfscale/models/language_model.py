@@ -20,7 +20,8 @@ from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
-    """Causal language model with tied embeddings, which `tfscale.models.init.build_model` builds and initialises."""
+    """Causal language model with tied embeddings. The function `tfscale.models.init.build_model` builds and initialises
+    a model."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -52,8 +53,8 @@ class LanguageModel(nn.Module):
 
     @contextmanager
     def using_first_groups(self, count: int | None) -> Iterator[None]:
-        """Return a context manager in which every Pattention uses only its first `count` groups, or all groups if
-        `count` is None. The rows of other groups get gradients of zero."""
+        """Return a context manager within which every Pattention uses only its first `count` groups, or all groups if
+        `count` is None. The rows of the other groups get gradients of zero."""
         if count is None:  # setting an attribute would compile every block again
             yield
             return
@@ -66,20 +67,21 @@ class LanguageModel(nn.Module):
                 layer.first = None
 
     def compile_parts(self) -> None:
-        """Compile each block separately, so that all blocks share one compilation, and fuse the element-wise operations
-        of the loss. Each batch shape has its own compilation, because with symbolic shapes, kernels would be slower and
-        would depend on the order in which shapes occurred."""
+        """Compile each block instead of the whole model, so that all blocks share one compilation, and fuse the
+        element-wise operations of the loss. Each batch shape has its own compilation, because with symbolic shapes,
+        kernels would be slower and would depend on the order in which shapes occurred."""
         for block in self.blocks:
             block.compile(dynamic=False)
         self._fused_loss = True
 
     def hidden(self, tokens: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:
-        """Return the final hidden states [batch, time, d_model] of tokens [batch, time] after the final norm.
+        """Return the hidden states [batch, time, d_model] of tokens [batch, time] after the final norm.
 
         Args:
-            past: cache of the preceding positions, to which the positions of the tokens are added.
-            positions: positions of the tokens, [time] or [batch, time]. By default, these follow the positions in
-                `past`.
+            past: cache of the keys and values of preceding positions. The keys and values of the tokens are added to
+                the cache.
+            positions: positions of the tokens, [time] or [batch, time]. By default, the positions continue after those
+                in `past`, or begin at 0 without a cache.
         """
         return self._hidden(F.embedding(tokens, self.embedding), past, positions)
 

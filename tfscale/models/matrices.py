@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out."""
+    """Description of a weight of a block. The weight applies one or more linear maps of the same fan-in and fan-out."""
 
     fan_in: int
     """Number of inputs of each linear map, which is the number of terms in the sum for an output."""
@@ -16,7 +16,7 @@ class Matrix:
     inputs_are_rows: bool = False
     """True if the weight is stored as [fan_in, fan_out], as the values of a Pattention are."""
     groups: tuple[int, ...] = ()
-    """Number of rows of each group of parameter tokens; empty for a weight that has no parameter tokens."""
+    """Numbers of rows of the groups of parameter tokens, or an empty tuple for a weight without parameter tokens."""
 
     @property
     def size(self) -> int:

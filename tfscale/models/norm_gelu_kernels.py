@@ -1,9 +1,10 @@
-"""Triton kernels for norm and GELU, and a Pattention function that uses the kernels and stores at most one value per
-score for the backward pass.
+"""Triton kernels for the norm and GELU of Pattention, and a Pattention function that uses the kernels. For the backward
+pass, the function stores at most one value per score.
 
-The formulas are those of `tiled_pattention`. Each Triton program processes one row of scores. The program first
-computes a sum over the row, and then reads the row again, from a cache. The backward pass recomputes the weights of the
-values, because the forward pass does not keep them. All arithmetic is in at least float32.
+The formulas are those of `tiled_pattention`. Each Triton program processes the scores of one token, projection and
+group. The program first computes a sum over these scores, and then reads the scores again from a cache. The backward
+pass recomputes the weights of the values, because the forward pass does not keep them. All arithmetic of the kernels is
+in at least float32.
 
 The kernels have not been measured on CUDA yet. The tests run them in Triton's interpreter.
 """
@@ -31,8 +32,8 @@ _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
 def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
-    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for each projection. The result can be differentiated
-    once.
+    """Return GELU(norm(x K^T)) V [tokens, projections, d_out] for the keys K and values V of each projection. The
+    result can be differentiated once.
 
     Args:
         x: [tokens, d_in].
@@ -75,8 +76,9 @@ def _scores(x: Tensor, keys: Tensor) -> Tensor:
 
 @custom_op("tfscale::scores_again", mutates_args=())
 def scores_again(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
-    """Return the scores [tokens, projections, n]. The operator takes a gradient, which it does not read, so that the
-    compiler can neither move the operator into the forward pass nor reuse the scores of the forward pass."""
+    """Return the scores [tokens, projections, n]. The argument `gradient` is not used. It makes the operator depend on
+    the backward pass, so that the compiler can neither move the operator into the forward pass nor reuse the scores of
+    the forward pass."""
     return _scores(x, keys)
 
 
@@ -87,13 +89,13 @@ def _(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
 
 @triton_op("tfscale::norm_gelu", mutates_args=())
 def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Return the GELU of the scaled scores [tokens, projections, n], which are the weights of the values, and the
-    scales [tokens, projections, groups].
+    """Return the weights of the values [tokens, projections, n], which are the GELU of the scaled scores. Also return
+    the factors by which the scores of each group are scaled, [tokens, projections, groups].
 
     Args:
         scores: [tokens, projections, n], contiguous.
         ends: index of the first score after each group.
-        taus: scale `TokenGroup.tau` of each group.
+        taus: `TokenGroup.tau` of each group.
     """
     tokens, projections, n = scores.shape
     weights = torch.empty_like(scores)
@@ -112,7 +114,9 @@ def norm_gelu_backward(
     """Return the gradients of the scores, and the recomputed weights of the values, both [tokens, projections, n].
 
     Args:
-        d_weights: gradients of the weights, [tokens, projections, n], contiguous in n.
+        d_weights: gradients of the weights of the values, [tokens, projections, n], with a stride of 1 in the last
+            dimension.
+        scores, scales, ends, taus: arguments and results of `norm_gelu`.
     """
     tokens, projections, n = scores.shape
     d_scores, weights = torch.empty_like(scores), torch.empty_like(scores)
@@ -126,7 +130,8 @@ def norm_gelu_backward(
 
 
 def _launches(ends: Sequence[int], taus: Sequence[float]) -> Iterator[tuple[int, int, int, float, dict[str, int]]]:
-    """Yield the index, start, end and tau of each group, and the block size and number of warps of a program."""
+    """Yield the index, start, end and tau of each group, and the block size and number of warps for the Triton programs
+    of the group."""
     for group, (start, stop, tau) in enumerate(zip([0, *ends], ends, taus, strict=False)):
         block = min(LARGEST_BLOCK, triton.next_power_of_2(stop - start))
         yield group, start, stop, tau, {"BLOCK": block, "num_warps": max(1, min(8, block // 256))}

@@ -1,17 +1,18 @@
-"""Groups of parameter tokens in a Pattention layer, with the number of tokens and the norm of each group."""
+"""Groups of parameter tokens in a Pattention layer. The scores of each group are normalised separately."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
-"""Function Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
-(exp and L1) are the other rows of the paper's Table 4. `gelu_l2_norm` is the alternative order in the official code."""
+"""Function Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` (L1 norm, then
+GELU) and `softmax` (exp, then L1 norm) are the variants in the paper's Table 4. `gelu_l2_norm` (GELU, then L2 norm) is
+an option of the official code."""
 
 
 def default_tau(norm_activation: str, n: int) -> float:
-    """Return the scale with which normalised scores of `n` parameter tokens are of order one: sqrt(n) for an L2 norm
-    (Eq. 16) and n for an L1 norm (`softmax` branch of the official code)."""
+    """Return the factor that makes the normalised scores of `n` parameter tokens of order one. This factor is sqrt(n)
+    for an L2 norm (Eq. 16), and n for an L1 norm (as for `softmax` in the official code)."""
     return math.sqrt(n) if "l2" in norm_activation else float(n)
 
 
@@ -34,11 +35,12 @@ def total(groups: Groups) -> int:
 
 
 ALIGNMENT = 64
-"""Alignment for a GPU: weights are padded to a multiple of this number of parameter tokens (128 bytes in bf16)."""
+"""Alignment of weights for matrix products on a GPU. Weights are padded with zero rows until the number of rows is a
+multiple of this constant. A row of scores in bf16 then has a multiple of 128 bytes."""
 
 
 def aligned(n: int, norm_activation: NormActivation) -> int:
-    """Return the number of rows of the weights of `n` parameter tokens after padding with zero rows. With softmax,
+    """Return the number of rows of a weight with `n` parameter tokens after padding with zero rows. With softmax,
     weights are not padded, because the zero rows would change the output."""
     return n if norm_activation == "softmax" else -(-n // ALIGNMENT) * ALIGNMENT
 

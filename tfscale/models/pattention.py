@@ -27,7 +27,7 @@ def pattentions(
 
     Args:
         x: [..., d_in].
-        groups: groups of parameter tokens, whose sizes sum to n.
+        groups: groups of the n parameter tokens of each projection. The sizes of the groups sum to n.
         recompute: True to recompute the scores in the backward pass instead of storing them.
         kernels: True to use this package's Triton kernels.
 
@@ -45,13 +45,14 @@ def pattentions(
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the output of one projection, computed directly from the definition and differentiated by autograd."""
+    """Return the output [..., d_out] of one projection, computed directly from the definition and differentiated by
+    autograd."""
     return weigh(x @ keys.T, groups, kind) @ values
 
 
 def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the weights of the values for scores [..., n or more], in the same shape, with each group normalised
-    separately. Scores beyond n belong to padding and are included in the last group."""
+    """Return the weights of the values for scores [..., n or more], in the same shape. Each group of scores is
+    normalised separately. Scores beyond n belong to padding and are included in the last group."""
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind)
     ends = [*accumulate(group.n for group in groups)]
@@ -61,7 +62,8 @@ def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return Theta (the paper's Eq. 4) of the scores [..., n] of one group: the weights [..., n] of the values."""
+    """Return the weights [..., n] of the values of one group, which are Theta (the paper's Eq. 4) of the scores [...,
+    n]."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":
@@ -84,8 +86,8 @@ def _scale(scores: Tensor, tau: float) -> Tensor:
 def joined_pattention(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool, kernels: bool
 ) -> Tensor:
-    """Return the same outputs as `pattentions`, computed in a way that is fast on a GPU: with aligned weights, and with
-    one matrix product for the scores of all projections.
+    """Return the same outputs as `pattentions`, computed in a way that is fast on a GPU. The weights are aligned, and
+    one matrix product computes the scores of all projections.
 
     Matrix products on a GPU are fast if the length of a row is a multiple of 64. The numbers of parameter tokens in the
     paper (2,140, 4,850, 8,620) are not multiples of 64, so weights are padded with zero rows when they are cast.
@@ -135,7 +137,7 @@ class Pattention(nn.Module):
     kernels = False
     """True to use this package's Triton kernels for the norm and GELU."""
     first: int | None = None
-    """Number of leading groups that the forward pass uses; None: all groups."""
+    """Number of leading groups that the forward pass uses, or None for all groups."""
 
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -162,8 +164,8 @@ class Pattention(nn.Module):
 
 
 class QKVPattention(nn.Module):
-    """Query, key and value projections by parameter tokens, computed together because they share their input. The three
-    submodules only store the weights and are never called."""
+    """Query, key and value projections by parameter tokens. The three projections have the same input and are computed
+    together. The three submodules only store the weights and are never called."""
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()

@@ -30,13 +30,13 @@ def _is_autocast_enabled(kind: str) -> bool:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which to accumulate values of `dtype`, which is at least float32."""
+    """Return the dtype in which values of `dtype` are accumulated. This is float32, or `dtype` if it is wider."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
-    """Add the matrix product of `a` and `b` in place to `total`, which may have a wider dtype. With `first`, overwrite
-    `total` instead, so that it need not be filled with zeros."""
+    """Add the matrix product of `a` and `b` in place to `total`, which may have a wider dtype. If `first` is True,
+    overwrite `total` instead, so that the caller need not fill it with zeros."""
     if a.dtype == total.dtype:
         torch.mm(a, b, out=total) if first else torch.addmm(total, a, b, out=total)
     elif first:

@@ -13,7 +13,7 @@ ROTARY_BASE = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the rotation angles of the first r dimensions of a head, by position."""
+    """Cosines and sines of the angles by which the first r dimensions of each head are rotated at each position."""
 
     cos: Tensor
     """Cosines of the rotation angles, [time, 1, r] or [batch, time, 1, r]."""
@@ -22,8 +22,9 @@ class Rotation(NamedTuple):
 
 
 def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
-    """Return the rotation for `positions` [time] or [batch, time], or None if the model has no rotary dimensions. The
-    frequencies are 10000^(-2j/r) for the r rotary dimensions (`rotary_pct` of the official GPU configs)."""
+    """Return the rotation for `positions` [time] or [batch, time], or None if the model has no rotary dimensions.
+    Dimensions j and j + r/2 of the r rotary dimensions are rotated with the frequency 10000^(-2j/r), for 0 <= j < r/2.
+    The fraction of rotary dimensions is `rotary_pct` in the official GPU configs."""
     r = rotary_dims(config)
     if r == 0:
         return None

@@ -2,7 +2,7 @@
 
 The loss computes a gradient of the whole embedding [vocab_size, d_model]. For the lookup, autograd would allocate a
 second gradient of the same size, with zeros in all but a few rows, and add the two gradients. With 124M parameters and
-1,024 tokens, this took a tenth of the time of a training step on a CPU.
+1,024 tokens, the second gradient and the addition took a tenth of the time of a training step on a CPU.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Return the embeddings [..., d_model] of tokens [...], and the embedding matrix [vocab_size, d_model]. The loss
     must use the returned matrix instead of `embedding`, because the gradient of the lookup is added in place to the
     gradient of the returned matrix. Both outputs can be differentiated once. Under torch.compile, or if no gradient is
-    needed, the outputs are a plain lookup and `embedding` itself."""
+    needed, the outputs are the result of `F.embedding` and `embedding` itself."""
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and embedding.requires_grad):
         return F.embedding(tokens, embedding), embedding
     rows, weight = _LookUp.apply(tokens, embedding)  # type: ignore[no-untyped-call]
@@ -25,9 +25,8 @@ def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _LookUp(torch.autograd.Function):
-    """Embedding lookup whose backward pass adds the lookup's gradient in place to the gradient that the loss
-    computes [vocab_size, d_model]. Autograd would allocate a second gradient of this size, with zeros in all but a few
-    rows. With 124M parameters and 1,024 tokens, this took a tenth of the time of a training step on a CPU."""
+    """Embedding lookup whose backward pass adds the gradient of the lookup in place to the gradient [vocab_size,
+    d_model] that the loss computes."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:

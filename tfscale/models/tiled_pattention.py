@@ -5,11 +5,12 @@ backward pass, with the gradient g of the output and dz = GELU'(z) (g V^T), the 
 gradient of x K^T is s (dz - z <dz, z> / tau^2). Therefore only z and s are stored, whereas autograd stores three values
 per score. With recomputation, only s is stored, and z is recomputed, so that there are seven matrix products instead of
 six. The scores of a tile are processed while they are in the CPU caches, and their memory is reused, because on a CPU
-new memory costs more than the arithmetic.
+the allocation of new memory takes longer than the arithmetic.
 
-`make bench` compares the time and the memory with those of autograd and of a GELU network of equal size. Three
-alternatives were not faster: a single matrix product for all projections, which needs a copy of their weights;
-computing s before the scores, from the Gram matrix K^T K; and torch's private operator for the gradient of the norm.
+`make bench` compares the time and memory of this implementation with those of autograd and of a GELU network of equal
+size. Three alternatives were not faster: a single matrix product for all projections, which needs a copy of their
+weights; computing s before the scores, from the Gram matrix K^T K; and torch's private operator for the gradient of the
+norm.
 """
 
 import math
@@ -112,7 +113,8 @@ class _TiledPattention(torch.autograd.Function):
 def _through_values(
     w: Tensor, vs: Sequence[Tensor], d_out: Tensor, d_vs: Sequence[Tensor], d_w: Tensor, first: bool
 ) -> None:
-    """Write the gradient of the weights `w` to `d_w`, and add the gradients of the values to `d_vs`."""
+    """Write the gradient of the weights `w` to `d_w`, and add the gradients of the values `vs` to `d_vs`. If `first` is
+    True, overwrite `d_vs` instead."""
     for v, d_v, each, d_each, d_result in zip(vs, d_vs, w.unbind(1), d_w.unbind(1), d_out.unbind(1), strict=True):
         add_product(d_v, each.T, d_result, first)
         torch.mm(d_result, v.T, out=d_each)
@@ -121,7 +123,8 @@ def _through_values(
 def _through_keys(
     x: Tensor, ks: Sequence[Tensor], d_scores: Tensor, d_ks: Sequence[Tensor], d_x: Tensor, first: bool
 ) -> None:
-    """Write the gradient of `x` to `d_x`, and add the gradients of the keys to `d_ks`."""
+    """Write the gradient of `x` to `d_x`, and add the gradients of the keys `ks` to `d_ks`. If `first` is True,
+    overwrite `d_ks` instead."""
     last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # the order in which autograd adds them
     for number, (k, d_k, d_each) in enumerate(last_first):
         add_product(d_x, d_each, k, first=number == 0)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenFormerConfig(ModelConfig):
-    """Config of a TokenFormer language model, in which every projection is a Pattention.
+    """Config of a TokenFormer language model, in which Pattention layers replace all linear layers of the blocks.
 
-    `qkv` describes the parameter tokens of each of the query, key and value projections, `out` describes the parameter
-    tokens of the attention's output projection, and `ffn` those of the feed-forward layer. Most models have one group
-    per layer; growth by groups adds more groups.
+    `qkv` contains the groups of parameter tokens of each of the query, key and value projections, `out` contains the
+    groups of the attention's output projection, and `ffn` contains the groups of the feed-forward layer. Most models
+    have one group per layer; growth by groups adds more groups.
     """
 
     qkv: Groups
@@ -71,8 +71,8 @@ class TokenFormerConfig(ModelConfig):
         return total(self.qkv), total(self.out), total(self.ffn)
 
     def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
-        """Return this config with other numbers of parameter tokens, in the order of the property `tokens`. As in a
-        model that has not been grown, each layer has one group with the default tau for its size."""
+        """Return a copy of this config with other numbers of parameter tokens, in the order of the property `tokens`.
+        As in a model that has not been grown, each layer has one group with the default tau for its size."""
         qkv, out, ffn = ((TokenGroup(n, default_tau(self.norm_activation, n)),) for n in tokens)
         return replace(self, qkv=qkv, out=out, ffn=ffn)
 
@@ -134,8 +134,8 @@ class TokenFormerConfig(ModelConfig):
         return values * width * rows * n + per_weight * 2 * n * self.d_model
 
     def _scores(self, execution: Execution) -> tuple[int, int, int]:
-        """Return the numbers of scores per token, including padding: of the query, key and value projections together,
-        of the output projection, and of the feed-forward layer."""
+        """Return three numbers of scores per token, including padding. The first is for the query, key and value
+        projections together, the second for the output projection, and the third for the feed-forward layer."""
         joined = _joins(execution)
         qkv, out, ffn = (aligned(n, self.norm_activation) if joined else n for n in self.tokens)
         return 3 * qkv, out, ffn
@@ -147,10 +147,10 @@ class TokenFormerConfig(ModelConfig):
         return self.norm_activation == "l2_norm_gelu" and execution.kernels
 
     def init_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of a matrix: 0.02 for embeddings and keys (`init_method:
-        normal`) and `residual_std` for values, as in the official GPU configs. With `scaled`, the standard deviation of
-        keys is 0.02 at d_model = 768 and larger in narrower models, where 0.02 is small relative to the learning
-        rates."""
+        """Return the standard deviation of the initial values of a matrix. It is 0.02 for embeddings and keys
+        (`init_method: normal`), and `residual_std` for values, as in the official GPU configs. With `scaled`, the
+        standard deviation of keys is 0.02 at d_model = 768 and larger in narrower models, where 0.02 is small relative
+        to the learning rates."""
         if name.endswith(".values"):
             return self.residual_std
         if name.endswith(".keys") and self.init == "scaled":
@@ -168,7 +168,7 @@ class TokenFormerConfig(ModelConfig):
 
 
 def _joins(execution: Execution) -> bool:
-    """Return True if `joined_pattention` computes the Pattention layers."""
+    """Return True if the Pattention layers are computed by `joined_pattention`, which pads and joins their weights."""
     return execution.kernels or (execution.compiled and execution.activation_bytes == 2)
 
 

@@ -64,9 +64,9 @@ class TransformerConfig(ModelConfig):
         return 2 * execution.activation_bytes * tokens * self.d_ff + 4 * self.d_model * self.d_ff
 
     def init_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of a matrix: sqrt(2 / (5 d_model)) for embeddings and
-        input matrices (`small_init`, which is 0.02 at d_model = 1000), and `residual_std` for matrices that write into
-        the residual stream, as in the Pythia configs."""
+        """Return the standard deviation of the initial values of a matrix, as in the Pythia configs. It is
+        `residual_std` for matrices that write into the residual stream, and sqrt(2 / (5 d_model)) for all other
+        matrices (`small_init`, which is 0.02 at d_model = 1000)."""
         if name.endswith(("output.weight", "down.weight")):
             return self.residual_std
         return math.sqrt(2 / (5 * self.d_model))

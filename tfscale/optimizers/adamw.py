@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ELEMENTWISE_FLOPS = 14
-"""FLOPs of an update per weight: running means (3 and 4), bias correction and ratio (4), weight decay and step (3)."""
+"""Number of FLOPs per weight in an AdamW update. The two running means take 7, the bias correction and the ratio of the
+means take 4, and the weight decay and the step take 3."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
-"""Base class for optimizer settings and the registry of optimizers. Planning also uses these classes, so torch is
-imported only where it is needed."""
+"""Base class for the settings of an optimizer, and the registry of all optimizers. Planning also uses the settings, so
+torch is imported only where it is needed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,17 +21,19 @@ DEFAULT = "adamw"
 
 @dataclass(frozen=True)
 class Slot:
-    """Description of an optimizer state tensor of one weight. The tensor has the shape of the weight."""
+    """Description of one of the tensors in the optimizer state of a weight. The tensor has the shape of the weight."""
 
     name: str
     """Key of the slot in the state of the PyTorch optimizer, and prefix of the tensor's name in a checkpoint."""
     degree: int
-    """Power of the gradient that the slot averages (1: first moment, 2: second moment), for rescaling by growth."""
+    """Power of the gradient that the slot averages, which is 1 for a first moment and 2 for a second moment. Growth
+    operators rescale a slot according to this power."""
 
 
 @dataclass(frozen=True)
 class WholeUpdate:
-    """Cost of the update of a weight as a whole matrix, which one rank computes for all ranks."""
+    """Cost of an update that requires the whole matrix of a weight instead of a shard. One rank computes the update for
+    all ranks."""
 
     size: int
     """Number of values of the weight. If the weight is sharded, its values are gathered before the update. The rank
@@ -42,13 +44,13 @@ class WholeUpdate:
 
 HELD = 1 << 24
 """Minimum number of values in a chunk of weights that are updated together as whole matrices. Each chunk is updated
-before the next chunk is gathered, so the whole matrices of all weights are not in memory at the same time."""
+before the next chunk is gathered, so the whole matrices of all weights are never in memory at the same time."""
 
 
 def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:
-    """Yield slices that divide a list of weights into chunks, whose weights are updated together as whole matrices. All
-    chunks except the last have at least `HELD` values and at least one weight per rank. `sizes` contains the number of
-    values of each weight."""
+    """Yield slices that divide a list of weights into chunks. The weights of a chunk are updated together as whole
+    matrices. All chunks except the last have at least `HELD` values and at least one weight per rank. `sizes` contains
+    the number of values of each weight."""
     begin = 0
     for end in range(1, len(sizes) + 1):
         if end == len(sizes) or (end - begin >= ranks and sum(sizes[begin:end]) >= HELD):
@@ -82,7 +84,7 @@ class Optimizer(ABC):
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
         """Return PyTorch optimizers for the given weights. Each weight belongs to exactly one PyTorch optimizer. The
-        learning rate of a parameter group may be a multiple of `lr`, which the learning-rate schedule preserves.
+        learning rate of a parameter group may be a multiple of `lr`. The learning-rate schedule preserves this ratio.
 
         Args:
             weights: all weights of a model, or a single weight, by name. The weights may be sharded over ranks.
@@ -102,30 +104,33 @@ class Optimizer(ABC):
         """Return the FLOPs of one update of all weights of a model."""
 
     def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
-        """Return the costs of all updates of weights as whole matrices. These updates are assigned to the ranks in
-        round-robin order. `update_flops` includes the FLOPs of these updates. Every rank updates its own shards of all
-        other weights."""
+        """Return the cost of each update that requires the whole matrix of a weight instead of a shard. Each of these
+        updates is computed by one rank for all ranks; the updates are assigned to the ranks in round-robin order.
+        `update_flops` includes the FLOPs of these updates. The shards of all other weights are updated by the ranks
+        that hold them."""
         return ()
 
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:
-        """Return the number of bytes that an update allocates in addition to the slots."""
+        """Return the number of bytes that an update of all weights temporarily allocates on each rank, in addition to
+        the slots."""
         return 0
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
-        """Exclude the first `rows` rows of a weight from the computation of the next update of its other rows. `part`
-        is the PyTorch optimizer of the weight. The caller undoes the update of the first rows. The default does
-        nothing, because the update of a row usually depends on no other row."""
+        """Exclude the first `rows` rows of a weight from the computation of later updates of its other rows, until this
+        method is called again. With 0, no rows are excluded. `part` is the PyTorch optimizer of the weight. The caller
+        undoes the updates of the first rows. The default does nothing, because the update of a row usually depends on
+        no other row."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the state of a weight in its PyTorch optimizer after `step` updates, with zeros in the slots, which
-        the caller overwrites."""
+        """Return the state that the PyTorch optimizer of a weight needs to continue after `step` updates. The slots
+        contain zeros, which the caller overwrites."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
 
     def new_row_correction(self, steps: int, updates: int, empty: Sequence[int]) -> float:
-        """Return the factor that corrects the update of rows added by growth, which have had fewer updates than the
-        optimizer has counted.
+        """Return the factor by which the update of rows added by growth is multiplied, to correct its bias. These rows
+        have had fewer updates than the optimizer has counted. The factor does not apply to weight decay.
 
         Args:
             steps: number of updates of the new rows, including the current one.
@@ -164,8 +169,8 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     """Return an optimizer from a user's settings.
 
     Args:
-        shared: settings common to several optimizers; settings that this optimizer does not have are ignored.
-        own: settings that only this optimizer has.
+        shared: settings that several optimizers have in common. Those that this optimizer does not have are ignored.
+        own: settings of this optimizer, which override `shared`.
 
     Raises:
         ValueError: the name is unknown, or a setting is missing, unknown or of the wrong type.

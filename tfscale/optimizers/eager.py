@@ -13,6 +13,7 @@ class EagerOptimizer(torch.optim.Optimizer):
 
 
 class EagerAdamW(EagerOptimizer, torch.optim.AdamW):
-    """torch.optim.AdamW without the import of the PyTorch compiler. The option `differentiable` is not supported."""
+    """Variant of torch.optim.AdamW that does not import the PyTorch compiler. The option `differentiable` is not
+    supported."""
 
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))

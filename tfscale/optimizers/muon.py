@@ -30,8 +30,8 @@ class Muon(AdamW):
     ns_steps: Count = 5
     """Number of Newton-Schulz iterations."""
     orthogonalize: Literal["whole", "groups"] = "whole"
-    """Rows of the keys or values of a Pattention that are orthogonalised together. whole: all rows of a projection.
-    groups: the rows of each group of parameter tokens."""
+    """Rows of the keys or values of a Pattention that are orthogonalised together. `whole`: all rows of a projection.
+    `groups`: the rows of each group of parameter tokens."""
 
     name: ClassVar[str] = "muon"
     weight_wise: ClassVar[bool] = False
@@ -53,8 +53,7 @@ class Muon(AdamW):
         return [*built, *super().build(others, model)] if others else built
 
     def parts(self, matrix: Matrix) -> tuple[int, ...]:
-        """Return the numbers of rows of the matrices that are stacked in a weight. Each of these matrices is
-        orthogonalised separately."""
+        """Return the numbers of rows of the matrices that are stacked in a weight and orthogonalised separately."""
         if self.orthogonalize == "groups" and matrix.groups:
             return matrix.groups
         return (matrix.rows_of_a_map,) * matrix.maps
@@ -95,10 +94,11 @@ class Muon(AdamW):
 
 
 def update_scale(matrix: Matrix, model: ModelConfig) -> float:
-    """Return the spectral norm of an update of a matrix at a learning rate of one.
+    """Return the factor that multiplies the orthogonalised update of a matrix, which is the spectral norm of the update
+    at a learning rate of one.
 
-    With the standard parametrization, the norm is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for a matrix
-    [fan_out, fan_in]. With the parametrization by fan-in, the norm is sqrt(fan_out / fan_in), so that the RMS of the
+    With the standard parametrization, the factor is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for a matrix
+    [fan_out, fan_in]. With the parametrization by fan-in, the factor is sqrt(fan_out / fan_in), so that the RMS of the
     outputs changes by at most the RMS of the inputs (arXiv 2310.17813).
     """
     ratio = matrix.fan_out / matrix.fan_in
@@ -106,6 +106,7 @@ def update_scale(matrix: Matrix, model: ModelConfig) -> float:
 
 
 def newton_schulz_flops(rows: int, columns: int, steps: int) -> int:
-    """Return the FLOPs of the matrix products that orthogonalise one matrix [rows, columns]."""
+    """Return the FLOPs of the matrix products that orthogonalise one matrix [rows, columns] with `steps` Newton-Schulz
+    iterations."""
     short, long = min(rows, columns), max(rows, columns)
     return steps * (4 * short**2 * long + 2 * short**3)

@@ -1,8 +1,8 @@
-"""Muon's update of matrices, on one device or divided over ranks.
+"""Muon's update of matrices, computed on one device or divided over several ranks.
 
 torch.optim.Muon orthogonalises each weight as one matrix on every rank, and scales the update by the shape of this
 matrix. Here a weight may stack several matrices (fused queries, keys and values), the scale is a setting, rows that are
-frozen after a growth are excluded, and weights may be sharded.
+frozen after a growth are excluded from the orthogonalisation, and weights may be sharded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,8 +32,8 @@ class Update:
     scale: float
     """Factor by which the orthogonalised update is multiplied, in addition to the learning rate."""
     parts: tuple[int, ...]
-    """Number of rows of each matrix in the weight that is orthogonalised separately. The numbers sum to the number of
-    rows of the weight."""
+    """Numbers of rows of the matrices that are stacked in the weight and orthogonalised separately. The sum is the
+    number of rows of the weight."""
 
 
 class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
@@ -51,12 +51,12 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         super().__init__(groups, lr=lr, weight_decay=weight_decay, momentum=momentum, ns_steps=ns_steps)
         self._updates = list(updates)
         self.frozen: dict[Tensor, int] = {}
-        """Number of leading rows of each weight that are excluded from the orthogonalisation. Only weight decay changes
-        these rows."""
+        """Numbers of leading rows that are excluded from the orthogonalisation, by weight. In an update, only weight
+        decay changes these rows."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update the weights that have gradients. This is a collective call."""
+        """Update the weights that have gradients. All ranks must call this method together."""
         assert closure is None
         active = [(each, group) for each, group in zip(self._updates, self.param_groups, strict=True)
                   if each.weight.grad is not None]  # fmt: skip
@@ -74,7 +74,8 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
                 rows.add_(direction[first : first + len(rows)], alpha=-group["lr"] * each.scale)
 
     def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
-        """Update the momentum of a weight, and return Nesterov's momentum as a whole matrix, to be orthogonalised."""
+        """Update the momentum of a weight. Return Nesterov's momentum, which is the matrix to orthogonalise. If the
+        weight is sharded, the result is gathered from all ranks."""
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:
@@ -128,9 +129,9 @@ def _rank_and_number() -> tuple[int, int]:
 
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Return matrices [batch, rows, columns] with the singular vectors of the given matrices and singular values near
-    one. The matrices are computed by the quintic Newton-Schulz iteration of Muon, in bf16 on CUDA and in the precision
-    of the matrices on a CPU."""
+    """Return the given matrices [batch, rows, columns], orthogonalised by Muon's quintic Newton-Schulz iteration. The
+    returned matrices have the singular vectors of the given matrices, and singular values near one. They are computed
+    and returned in bf16 on CUDA, and in the dtype of the given matrices on a CPU."""
     a, b, c = coefficients
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[1] > x.shape[2]
@@ -144,7 +145,8 @@ def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], st
 
 
 def _batches(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield pairs of a matrix and its result in batches. All matrices of a batch have the same shape."""
+    """Yield batches of (matrix, result) pairs. All matrices of a batch have the same shape, and a batch of several
+    matrices has at most `STACKED` values."""
 
     def shape(part: tuple[Tensor, Tensor]) -> tuple[int, ...]:
         return tuple(part[0].shape)

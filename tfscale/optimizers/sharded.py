@@ -17,7 +17,8 @@ def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the full tensor, gathered from all ranks if the given tensor is sharded. This is a collective call."""
+    """Return the full tensor. If the given tensor is sharded, all ranks must call this function together to gather
+    it."""
     return tensor.full_tensor() if is_share(tensor) else tensor
 
 
@@ -27,7 +28,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def first_row(tensor: Tensor) -> int:
-    """Return the index, in the full tensor, of the first row of this rank's shard, or 0 if the tensor is not
+    """Return the index that the first row of this rank's shard has in the full tensor, or 0 if the tensor is not
     sharded."""
     if not is_share(tensor):
         return 0
