@@ -107,7 +107,7 @@ class MlflowSink(Sink):
             changed.pop(_COLOUR, None)  # users may choose another colour
         if changed:
             self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in changed.items()], synchronous=True)
-        # MLflow parameters can be written only once. The parameters of a run never change, so only missing ones are sent.
+        # MLflow parameters can be written only once. A run's parameters never change, so only missing ones are sent.
         missing = [Param(name, value[:_LONGEST_PARAM]) for name, value in params.items() if name not in run.data.params]
         for batch in _batches(missing, _PARAMS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=batch, synchronous=True)
