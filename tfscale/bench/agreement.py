@@ -81,7 +81,7 @@ class Errors:
     differs."""
 
     def within(self, precision: Precision) -> bool:
-        """Return whether the errors are within the bounds for a precision. NaN exceeds every bound."""
+        """Return True if the errors are within the bounds for a precision. NaN exceeds every bound."""
         return self.losses <= OUTPUTS[precision] and self.gradients <= GRADIENTS[precision]
 
 

@@ -50,9 +50,10 @@ def run(
     tell: Callable[[Found], None],
     variables: Mapping[str, str] | None = None,
 ) -> Result:
-    """Run the parts of a benchmark one after another, and return all rows and notes. After Ctrl-C or SIGTERM, those
-    found so far are returned. Each part runs in a separate process, to whose environment `variables` are added. `parts`
-    contains the modules of the parts by name, and `tell` is called with each row or note as soon as it is found."""
+    """Run the parts of a benchmark one after another, each in a separate process, and return all rows and notes. After
+    Ctrl-C or SIGTERM, only the rows and notes found until then are returned. `parts` maps the names of the parts to
+    their modules, and `variables` are added to the environment of the processes. `tell` is called with each row or note
+    as soon as it is found."""
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
     def take(found: Found) -> None:
