@@ -51,7 +51,7 @@ class Run:
 
     @property
     def tokens(self) -> int:
-        """Number of training tokens at the size of the model."""
+        """Number of training tokens of this run, without the runs from which it grew."""
         return sum(stage.spec.tokens for stage in self.stages)
 
     @property

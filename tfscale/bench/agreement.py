@@ -1,4 +1,4 @@
-"""Comparison of the losses and gradients of a device with float64 results of the CPU, and bounds on the errors."""
+"""Comparison between losses and gradients from a device and float64 results from the CPU, and bounds on the errors."""
 
 import contextlib
 import math

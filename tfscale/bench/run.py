@@ -39,7 +39,7 @@ class Result:
     """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as a dictionary for JSON."""
+        """Return the machine, the rows and the notes as a dictionary for JSON."""
         notes = [asdict(note) for note in self.notes]
         return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
@@ -110,7 +110,8 @@ def _measure_apart(
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Set up this process and yield the measurements of a part of a benchmark, or a note if a library is missing."""
+    """Apply the settings to this process, and yield the measurements of a part of a benchmark, or a note if a library
+    is missing."""
     settings.apply()
     try:
         part = import_module(module)

@@ -1,4 +1,4 @@
-"""Settings of a benchmark, and functions that apply them to this process."""
+"""Settings of a benchmark, with methods that apply them to this process."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,11 +22,11 @@ class Settings:
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """True to use small sizes and few rounds, which only tests the benchmark."""
+    """True to use small sizes and few rounds, which is enough to test that the benchmark runs."""
     threads: int
     case: str = ""
-    """Text that selects the cases to measure, which are those whose names contain it in upper or lower case. An empty
-    text selects all cases."""
+    """Text that selects the cases to measure. A case is measured if its name contains the text in upper or lower case.
+    An empty text selects all cases."""
 
     @property
     def on_cuda(self) -> bool:

@@ -81,8 +81,8 @@ def small_stage(run: RunSpec, steps: int) -> StageSpec:
 
 
 def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
-    """Return the spec of a stage that trains a model from scratch on the synthetic corpus, for a number of optimizer
-    steps with `sequences` sequences each, at the peak learning rate `lr`."""
+    """Return the spec of a stage that trains a model from scratch on the synthetic corpus. The stage has `steps`
+    optimizer steps with batches of `sequences` sequences, and the peak learning rate `lr`."""
     batch = sequences * model.context
     return StageSpec(
         label="check",

@@ -53,7 +53,7 @@ class Allowance:
 
     def stop_at(self, stage: Stage) -> int | None:
         """Return the step after which the process of a stage must stop, or None if the process may train to the end of
-        the stage. The cost of the stage must be reserved."""
+        the stage. `reserve` must have been called for the stage."""
         last = self._grants[stage.key].stop
         return last if last < stage.spec.steps else None
 

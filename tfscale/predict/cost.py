@@ -75,7 +75,7 @@ class Prediction:
 
     @property
     def optimizer_share(self) -> float:
-        """Fraction of all FLOPs of a step that the optimizer update takes."""
+        """FLOPs of the optimizer update as a fraction of all FLOPs of a step."""
         return self.update_flops / (self.spec.batch_tokens * self.flops_per_token + self.update_flops)
 
     @property
@@ -95,13 +95,14 @@ class Prediction:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Training speed of all devices together in tokens per second, or None if it is unknown."""
+        """Training speed of all devices together in tokens per second, or None if the speed of the device is
+        unknown."""
         return None if self.step is None else self.spec.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
-        """Predicted model FLOPs utilisation, or None if conf/device does not list the device or its speed is
-        unknown."""
+        """Predicted model FLOPs utilisation, or None if the speed of the device is unknown or conf/device does not list
+        the device."""
         speed, peak = self.tokens_per_second, self.machine.datasheet_peak
         if speed is None or peak is None:
             return None
@@ -126,8 +127,8 @@ class Prediction:
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """Predict the cost of a stage on a machine. If `speeds`, the speeds of finished stages, contains similar stages,
-    the prediction is based on their speed."""
+    """Predict the memory, time, energy and price of a stage on a machine. `speeds` are the speeds of finished stages.
+    If any of these stages are similar (`measured_rate`), the prediction is based on their speed."""
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
@@ -237,8 +238,8 @@ def _ring(count: float, members: int) -> float:
 
 def _bus(machine: Machine, hosts: int) -> float:
     """Return the bandwidth of a collective operation over `hosts` hosts in bytes per second. On one host, this is the
-    bandwidth of the link between two devices. On several hosts, it is at most the bandwidth of all network adapters of
-    a host together. A link or adapter with unknown bandwidth imposes no limit."""
+    bandwidth of the link between two devices. On several hosts, it is the smaller of this bandwidth and the total
+    bandwidth of the network adapters of a host. A link or adapter with unknown bandwidth imposes no limit."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

@@ -56,9 +56,9 @@ def _sum(values: list[float | None]) -> float | None:
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
     """Return groups of runs, whose costs `reckon` predicts, for a comparison of the total costs. The first group is the
-    chain. For each model family, two groups train all sizes from scratch, one with the tokens of the chain's first
-    model (300B in the paper) and one with the chain's cumulative compute. The last groups are all stages of the plan
-    and, if only some stages are finished, the unfinished stages."""
+    chain. For each model family, there are two groups of all sizes from scratch, one with the tokens of the chain's
+    first model (300B in the paper) and one with the chain's cumulative compute. The last groups are all stages of the
+    plan and, if only some stages are finished, the unfinished stages."""
     chain = plan.chain.stages
     base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]

@@ -171,7 +171,7 @@ class _Sent:
 class _Cursor:
     """Record of the runs of an experiment that a tracker has received completely, by identity (`About.identity`). The
     record is kept in a file in the runs folder, so that the tracker need not be queried. If the file is missing or
-    outdated, the next sync queries the tracker and is only slower."""
+    outdated, the next sync is slower, because it queries the tracker."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]

@@ -55,7 +55,7 @@ class Launcher(Protocol):
     """Interface of a launcher, which starts stages as processes or jobs."""
 
     max_parallel: int
-    """Number of stages that may run at the same time."""
+    """Maximum number of stages that may run at the same time."""
     is_detached: bool
     """True if attempts continue after this process has ended."""
     poll_seconds: float
