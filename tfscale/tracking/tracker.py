@@ -2,7 +2,8 @@
 selects the tracker. The default is MLflow.
 
 `tfscale.tracking.sync.Session` ensures that each value is stored exactly once in every kind of tracker. A tracker only
-needs to report which values it has stored, and to store new values (`docs/extending.md`)."""
+needs to report which values it has stored, and to store new values (`docs/extending.md`).
+"""
 
 from abc import ABC, abstractmethod
 from collections import Counter
