@@ -18,7 +18,7 @@ Decision = Literal["grow", "from scratch", "no difference"]
 SHARES = np.concatenate([np.geomspace(0.005, 0.3, 60), np.linspace(0.31, 0.98, 68)])
 """Shares of the budget that are tried for the base."""
 ROUNDING = 1.01
-"""Factor by which the growth factor of a target may be outside the range of the measured growth factors."""
+"""Maximum factor by which the growth factor of a target may be outside the range of the measured growth factors."""
 NEAR = 2.0
 """Maximum factor by which budgets may be outside the measured runs. Budgets further outside are considered only if
 there are no others."""

@@ -6,9 +6,9 @@ after growth, and the product of their z, the law is L(D1, D2) = E + A D1^-a1 D2
 2502.03009 for a model that starts from a trained model. The irreducible loss E may depend on a variable: E = E0 g^-e
 for a growth factor g, because larger models have a lower irreducible loss.
 
-A law is fitted to log L by least squares, and refitted to bootstrap samples: the fitted losses, plus residuals that are
-drawn with replacement and scaled to account for the degrees of freedom, plus a random shift for each seed if some runs
-differ only in their seed.
+A law is fitted to log L by least squares, and refitted to bootstrap samples. A bootstrap sample consists of the fitted
+values of log L, plus residuals that are drawn with replacement and scaled to account for the degrees of freedom. If
+some runs differ only in their seed, a random shift is also added for each seed.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,11 @@ LEVEL: Final = 0.9
 """Confidence level of all intervals in advice."""
 REFITS = 199
 FAR = 10.0
-"""Values more than this factor above the largest or below the smallest measured value are so far outside the measured
-runs that the form of a law is not trusted."""
+"""Maximum factor by which values may be above the largest or below the smallest measured value for the form of a law to
+be trusted."""
 SPARE = 2
-"""Minimum number of different combinations of values of the variables for a fit, minus the number of parameters."""
+"""Number that is added to the number of parameters of a law to give the minimum number of different combinations of
+values of the variables that a fit requires."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +98,15 @@ class Law:
 
     measured: Measured
     parameters: Array
-    """Fitted log E, the slope of log E over z if E depends on a variable, b0, b1, ... [parameters]. Log E is its value
-    at z = 0."""
+    """Fitted parameters of the law [parameters]: log E at z = 0, the slope of log E over z if E depends on a variable,
+    and b0, b1, ..."""
     refits: Array
     """Parameters of each refit [refits, parameters]."""
     scatter: Array
     """Residuals of log L [runs], scaled to account for the degrees of freedom."""
     seed_noise: float
-    """Standard deviation of the final loss between seeds that the residuals do not explain, as a fraction of the loss.
-    It is 0 if no runs differ only in their seed."""
+    """Standard deviation of the final loss between seeds as a fraction of the loss, after the variance of the residuals
+    has been subtracted. It is 0 if no runs differ only in their seed."""
 
     @property
     def irreducible(self) -> float:
@@ -209,13 +210,15 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
 
 
 def interval(draws: Array) -> Interval:
-    """Return the central interval that contains the fraction `LEVEL` of bootstrap samples. Samples may be infinite."""
+    """Return the central interval that contains the fraction `LEVEL` of the bootstrap samples `draws`, which may be
+    infinite."""
     return interval_of(draws, LEVEL)
 
 
 @dataclass(frozen=True, eq=False)
 class _Terms:
-    """Terms of the logarithms of the irreducible and the reducible loss at several points [points, parameters]."""
+    """Terms by which the parameters are multiplied to give the logarithms of the irreducible loss (`floor`) and of the
+    reducible loss, at several points [points, parameters]."""
 
     floor: Array
     reducible: Array
@@ -267,7 +270,7 @@ def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
 
 def _seed_noise(measured: Measured, of_points: float) -> float:
     """Return the standard deviation of log L between runs that differ only in their seed, after subtraction of the
-    variance `of_points`, or 0 if there are no such runs."""
+    variance of the residuals, `of_points`. Return 0 if there are no such runs."""
     cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)
@@ -278,7 +281,8 @@ def _seed_noise(measured: Measured, of_points: float) -> float:
 
 
 def _seed_shifts(measured: Measured, stream: np.random.Generator, noise: float, draws: int, seeds: int) -> Array:
-    """Return random shifts of log L [draws, seeds] with the standard deviation `noise`, estimated from the runs."""
+    """Return random shifts of log L [draws, seeds]. They have the standard deviation `noise`, and account for the
+    uncertainty of `noise`, which is estimated from few seeds."""
     if not noise:
         return np.zeros((draws, seeds))
     freedom = len(set(measured.seeds)) - 1

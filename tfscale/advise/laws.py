@@ -36,8 +36,8 @@ class Laws:
     """Fitted laws, and laws that cannot be fitted yet."""
 
     scratch: dict[Family, list[Law]]
-    """Laws L(C) of training from scratch, one per target. Only model families for which the laws of all targets could
-    be fitted are included."""
+    """Laws L(C) of training from scratch, one per target, by model family. Only model families for which the laws of
+    all targets could be fitted are included."""
     growth: dict[str, Law]
     """Mapping from the name of a base to its law L(D_base, D_stage, growth factor)."""
     lacking: tuple[MissingBudgets, ...]
@@ -85,8 +85,8 @@ def named_laws(question: Question, laws: Laws) -> dict[str, Law]:
 def scratch_runs(
     recipe: Recipe, runs: Sequence[Run], size: StagePart, family: Family, decayed: bool = True
 ) -> list[Run]:
-    """Return the runs that train a size from scratch. If `decayed` is True, only runs whose learning rate has decayed
-    are returned, otherwise only runs whose learning rate has not decayed."""
+    """Return the runs that train a model of the given size and family from scratch with a recipe. If `decayed` is True,
+    only runs whose learning rate has decayed are returned, otherwise only runs whose learning rate has not decayed."""
     planned = recipe.scratch(size, family)
     alike = recipe_of(planned)
     return [
@@ -100,8 +100,8 @@ def scratch_runs(
 
 
 def grown_runs(recipe: Recipe, runs: Sequence[Run], base: StagePart, decayed: bool = True) -> list[Run]:
-    """Return the runs that grew directly from a base that was trained from scratch. `decayed` has the same meaning as
-    in `scratch_runs`."""
+    """Return the runs that grew, with a recipe, directly from a base that was trained from scratch. `decayed` has the
+    same meaning as in `scratch_runs`."""
     start = recipe.scratch(base)
     later = recipe.sizes[recipe.sizes.index(base) + 1 :]
     alike = {recipe_of(recipe.grown(base, target)) for target in later}

@@ -32,7 +32,8 @@ class Multiplier:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Number of training tokens after a growth until the loss is that of a model from scratch (mixing time)."""
+    """Mixing time of a growth, which is the number of training tokens after the growth until the loss equals the loss
+    of a model trained from scratch."""
 
     base_tokens: int
     """Number of training tokens of the base before the growth."""
@@ -82,9 +83,10 @@ def _points(runs: Sequence[Run]) -> Array:
 
 
 def multipliers(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
-    """Return the compute multiplier at the final loss of each run on the frontier of the runs from scratch or on the
-    frontier of the grown runs, the highest loss first. Losses that only one of the two frontiers reaches are omitted.
-    Runs are given as points (log compute, log loss) [runs, 2]."""
+    """Return compute multipliers in decreasing order of the loss at which they are measured. The losses are those of
+    the runs on the frontiers (`_frontier`) of the runs from scratch and of the grown runs, except losses that only one
+    of the two frontiers reaches. `scratch` and `grown` contain a point (log compute, log loss) for each run [runs,
+    2]."""
     fronts = [_frontier(points) for points in (scratch, grown)]
     low, high = max(front[-1, 1] for front in fronts), min(front[0, 1] for front in fronts)
     losses = np.unique(np.concatenate([front[:, 1] for front in fronts]))[::-1]
@@ -138,8 +140,8 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
 
 
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return the longest of the trunks that begin with the same stage, for each such first stage. Runs whose learning
-    rate has decayed, or which grew from such a run, are not trunks."""
+    """Return one trunk for each first stage, which is the longest trunk that begins with this stage. Runs whose
+    learning rate has decayed, or that grew from such a run, are not trunks."""
     trunks: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: run.tokens):
         if not run.decayed and (run.origin is None or not run.origin.decayed):

@@ -1,4 +1,4 @@
-"""The question that `tfscale advise` answers. It consists of a recipe, target sizes and a budget."""
+"""Question that `tfscale advise` answers, which consists of a recipe, target sizes and a budget."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Question:
-    """Target sizes, the sizes from which they may grow, and the budget."""
+    """Question whether, for a given budget, models of the target sizes should be grown or trained from scratch."""
 
     recipe: Recipe
     targets: tuple[StagePart, ...]
@@ -113,11 +113,12 @@ def ask(
 
     Args:
         sizes: names of target sizes, or an empty sequence for the last size of the schedule.
-        amounts: values of the options `--flops`, `--hours` and `--dollars`, by the name of the option. Exactly one
-            value must not be None.
+        amounts: values of the options `--flops`, `--hours` and `--dollars`, by the name of the option, or None for
+            options that the user has not set. Exactly one option must be set.
 
     Raises:
-        UserFault: a size is unknown or cannot be grown, or there is not exactly one budget. The error lists all faults.
+        UserFault: a target size is unknown or no size can grow to it, or the number of budgets is not one, or the
+            budget is not a finite positive number. The error lists all faults.
     """
     faults = [*_size_faults(recipe, sizes), *_budget_faults(amounts)]
     if faults:

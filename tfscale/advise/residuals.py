@@ -22,9 +22,9 @@ number."""
 
 
 def residual_figure(laws: Mapping[str, Law]) -> Any:
-    """Draw the residuals of laws and return a `matplotlib.figure.Figure`. It has one panel for each variable that is a
-    term of a law. `laws` maps the name of each law to the law. A residual is the logarithm of the measured loss minus
-    the logarithm of the fitted loss, in percent. Runs with the same seed have the same marker."""
+    """Draw the residuals of laws and return a `matplotlib.figure.Figure`. The figure has one panel for each law and
+    each variable that is a term of this law. `laws` maps names to laws. A residual is the logarithm of the measured
+    loss minus the logarithm of the fitted loss, in percent. Runs with the same seed have the same marker."""
     drawn = [(name, law, int(place)) for name, law in laws.items() for place in np.flatnonzero(law.measured.varied)]
     most = LIMIT * max(np.abs(_residuals(law)).max() for law in laws.values())
     rows = -(-len(drawn) // COLUMNS)

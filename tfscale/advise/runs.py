@@ -19,8 +19,8 @@ from tfscale.stage.spec import StageSpec, key_fields, read_spec
 
 @dataclass(frozen=True)
 class Run:
-    """Training of one model to the end of a finished stage. A run with several stages consists of stages of a trunk,
-    which a branch may follow."""
+    """Training of one model to the end of a finished stage. If a run has several stages, each continues the training of
+    the previous one, such as the stages of a trunk and a branch at the end."""
 
     stages: tuple[Stage, ...]
     """Stages that train the model at its size, in order. The last stage ends the run."""
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def tokens(self) -> int:
-        """Number of training tokens at the size of the model."""
+        """Number of training tokens of this run, without the runs from which it grew."""
         return sum(stage.spec.tokens for stage in self.stages)
 
     @property
@@ -86,8 +86,8 @@ class Found:
 
 
 def read_runs(runs: Path) -> Found:
-    """Return all runs that end at a finished stage of a runs folder. Runs are omitted if a stage of their lineage
-    diverged, cannot be read, has imported weights, or is part of a rejected growth."""
+    """Return all runs that end with a finished stage of a runs folder. A run is omitted if it or a run from which it
+    grew contains a stage that diverged, cannot be read, has imported weights, or belongs to a rejected growth."""
     stages: dict[str, Stage] = {}
     unused = []
     for done in sorted((runs / "stages").glob(f"[!.]*/{DONE_FILE}")):
@@ -120,7 +120,8 @@ def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:
 
 
 def is_continued(spec: StageSpec) -> bool:
-    """Return whether a stage continues the training of its parent as if the parent had not ended."""
+    """Return True if a stage continues the training of its parent without a change of the model or the optimizer
+    state."""
     return spec.growth is not None and spec.growth.get("kind") == Continued.kind
 
 

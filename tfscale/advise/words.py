@@ -60,7 +60,7 @@ def _saving(question: Question, advice: Advice, saved: float) -> str:
         return "Training from scratch is not expected to reach this loss at any cost."
     if saved >= 0:
         spread = _spread(advice.saving, "{:.0%}")
-        return f"It needs {spread} less {unit} than training from scratch to this loss."
+        return f"This run needs {spread} fewer {unit} than training from scratch to this loss."
     with np.errstate(divide="ignore"):
         costs = 1 / (1 - advice.saving)  # infinite in samples that never reach the loss from scratch
     return f"Training from scratch to this loss needs {_spread(costs, '{:.0%}')} of the {unit}."

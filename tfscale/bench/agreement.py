@@ -1,4 +1,4 @@
-"""Comparison of the losses and gradients of a device with float64 results of the CPU, and bounds on the errors."""
+"""Comparison between losses and gradients from a device and float64 results from the CPU, and bounds on the errors."""
 
 import contextlib
 import math
@@ -81,7 +81,7 @@ class Errors:
     differs."""
 
     def within(self, precision: Precision) -> bool:
-        """Return whether the errors are within the bounds for a precision. NaN exceeds every bound."""
+        """Return True if the errors are within the bounds for a precision. NaN exceeds every bound."""
         return self.losses <= OUTPUTS[precision] and self.gradients <= GRADIENTS[precision]
 
 

@@ -28,7 +28,8 @@ def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
     """Call `run` and return its peak memory in bytes: the largest resident memory of this process during the call,
     minus the resident memory before the call. `warm_up`, if given, is called first, so that persistent buffers are not
-    counted. The process should not be used for other work, because glibc is set to return freed memory immediately."""
+    counted. The process should not be used for other work, because this function sets glibc to return large freed
+    allocations immediately."""
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:
         warm_up()

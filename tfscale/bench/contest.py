@@ -1,5 +1,5 @@
-"""Measurement of the contestants of a benchmark, which are the implementations that it compares. Contestants take turns
-in rounds. A matrix product takes part in all rounds, and its speed is taken as the peak of the device."""
+"""Measurement of contestants, which are the implementations that a benchmark compares. Contestants take turns in
+rounds. A matrix product takes part in all rounds, and its speed is used as the peak of the device."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of matrix products per run. Other load on the machine would affect a single, short product differently than a
-training step."""
+"""Number of matrix products per run. A single product would be so short that other load on the machine would not affect
+it in the same way as a training step."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Contestant:
 
     name: str
     turn: Callable[[], float]
-    """Function that runs the contestant for one turn and returns the time per run in seconds."""
+    """Function that runs the contestant for one turn, and returns the mean time per run in seconds."""
     flops: float
     tokens: int
     figures: Callable[[], dict[str, float]] = dict
@@ -36,8 +36,9 @@ class Contestant:
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case for at least `seconds` seconds and at least `least` rounds, or for two rounds
-    with `settings.quick` (`take_turns`). Yield one row per contestant, and one row for the matrix product."""
+    """Measure the contestants of a case in rounds (`take_turns`), for at least `seconds` seconds and at least `least`
+    rounds, or for only two rounds if `settings.quick` is True. Close the contestants. Yield one row per contestant, and
+    one row for the matrix product."""
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)

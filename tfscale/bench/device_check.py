@@ -1,5 +1,5 @@
-"""Checks of a device: its results must agree with float64, a stopped stage must resume correctly, and the peak memory
-must agree with the planned memory."""
+"""Checks that training works correctly on a device. Losses and gradients must agree with results in float64, a stopped
+stage must resume correctly, and the peak memory must agree with the planned memory."""
 
 import shutil
 import signal
@@ -56,7 +56,7 @@ def _agreement(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
                 continue
             try:
                 found = measure_errors(reference, way, device)
-            except Exception as error:  # of a compiler or driver, of any type; later checks still run
+            except Exception as error:  # a compiler or driver may raise any type of error; later checks still run
                 yield Outcome(name, False, f"{way}: {type(error).__name__}: {str(error)[:300]}")
                 continue
             bits = "repeats bit for bit" if not found.unequal else "repeats up to rounding"
@@ -76,7 +76,7 @@ def _resume(device: Literal["cpu", "cuda"]) -> Outcome:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Comparison of a stage that was stopped and resumed with an uninterrupted stage."""
+    """Comparison between an uninterrupted stage and a stage with the same spec that was stopped and resumed."""
 
     stopped_at_step: int
     bit_equal: bool

@@ -39,7 +39,7 @@ class Result:
     """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as a dictionary for JSON."""
+        """Return the machine, the rows and the notes as a dictionary for JSON."""
         notes = [asdict(note) for note in self.notes]
         return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
@@ -50,9 +50,10 @@ def run(
     tell: Callable[[Found], None],
     variables: Mapping[str, str] | None = None,
 ) -> Result:
-    """Run the parts of a benchmark one after another, and return all rows and notes. After Ctrl-C or SIGTERM, those
-    found so far are returned. Each part runs in a separate process, to whose environment `variables` are added. `parts`
-    contains the modules of the parts by name, and `tell` is called with each row or note as soon as it is found."""
+    """Run the parts of a benchmark one after another, each in a separate process, and return all rows and notes. After
+    Ctrl-C or SIGTERM, only the rows and notes found until then are returned. `parts` maps the names of the parts to
+    their modules, and `variables` are added to the environment of the processes. `tell` is called with each row or note
+    as soon as it is found."""
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
     def take(found: Found) -> None:
@@ -109,7 +110,8 @@ def _measure_apart(
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Set up this process and yield the measurements of a part of a benchmark, or a note if a library is missing."""
+    """Apply the settings to this process, and yield the measurements of a part of a benchmark, or a note if a library
+    is missing."""
     settings.apply()
     try:
         part = import_module(module)

@@ -1,4 +1,4 @@
-"""Settings of a benchmark, and functions that apply them to this process."""
+"""Settings of a benchmark, with methods that apply them to this process."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,10 +22,11 @@ class Settings:
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """True to use small sizes and few rounds, which only tests the benchmark."""
+    """True to use small sizes and few rounds, which is enough to test that the benchmark runs."""
     threads: int
     case: str = ""
-    """Text that the names of the cases to measure contain, in upper or lower case. An empty text selects all cases."""
+    """Text that selects the cases to measure. A case is measured if its name contains the text in upper or lower case.
+    An empty text selects all cases."""
 
     @property
     def on_cuda(self) -> bool:
@@ -38,11 +39,12 @@ class Settings:
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Return whether a case is to be measured, given its name."""
+        """Return True if the case with the name `case` is to be measured."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Set the threads and the matrix-product precision of this process as in training, and the random seed to 0."""
+        """Set the number of threads and the precision of matrix products of this process as in training, and set the
+        random seed of torch to 0."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:
@@ -74,8 +76,9 @@ class Settings:
 
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
-    """Return the settings for command-line options. The device `auto` is CUDA if a CUDA device is available, and 0
-    threads are one thread per core. Raise ValueError if the device is `cuda` and none is available."""
+    """Return the settings for command-line options. With `device="auto"`, the device is CUDA if a CUDA device is
+    available, and otherwise the CPU. With `threads=0`, there is one thread per core. Raise ValueError if the device is
+    `cuda` and no CUDA device is available."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ValueError("--device=cuda: must be auto or cpu, because torch finds no CUDA device")

@@ -28,7 +28,8 @@ def transformer(
 
 @dataclass(frozen=True)
 class Size:
-    """Configs of two models of about the same size, and the shape [sequences, time] of their batches."""
+    """Configs of a TokenFormer and a Transformer of about the same size, and the shape [sequences, time] of their
+    batches."""
 
     name: str
     tokenformer: TokenFormerConfig

@@ -1,5 +1,5 @@
-"""Small stages on a synthetic corpus, and processes that train and grow them. Their files and commands are those of
-`tfscale data prepare` and `tfscale run`, but they need only the libraries that training needs."""
+"""Small stages on a synthetic corpus, and processes that train and grow these stages. The files and processes are like
+those of `tfscale data prepare` and `tfscale run`, but only the libraries that training needs must be installed."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -81,8 +81,8 @@ def small_stage(run: RunSpec, steps: int) -> StageSpec:
 
 
 def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
-    """Return the spec of a stage that trains a model from scratch on the synthetic corpus, for a number of optimizer
-    steps with `sequences` sequences each, at the peak learning rate `lr`."""
+    """Return the spec of a stage that trains a model from scratch on the synthetic corpus. The stage has `steps`
+    optimizer steps with batches of `sequences` sequences, and the peak learning rate `lr`."""
     batch = sequences * model.context
     return StageSpec(
         label="check",
@@ -117,7 +117,7 @@ class StageProcess:
 
 
 def start_training(folder: Path, module: str = "tfscale.training") -> StageProcess:
-    """Start the training of a stage, or its growth if `module` is `tfscale.growth`."""
+    """Start a process that trains a stage, or that grows it if `module` is `tfscale.growth`."""
     command = children.python(module, str(folder), "--supervised")
     environment = children.environment(defaults=allocator())
     with _log(folder).open("ab") as output:

@@ -40,8 +40,8 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Yield measurements of training steps, for each model size of the device that `settings.case` selects. Contestants
-    for which `start` raises ImportError or torch.OutOfMemoryError are skipped with a note."""
+    """Yield measurements of training steps for each model size that is measured on the device and that `settings.case`
+    selects. Contestants for which `start` raises ImportError or torch.OutOfMemoryError are skipped with a note."""
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
             its = replace(settings, threads=size.threads or settings.threads)

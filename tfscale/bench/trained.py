@@ -69,7 +69,7 @@ class Entry:
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """Return the config of the model in a size of the benchmark."""
+        """Return the config of the model for a size of the benchmark."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:

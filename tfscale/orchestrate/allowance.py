@@ -22,13 +22,13 @@ class Allowance:
 
     def __init__(self, budget: Budget) -> None:
         self.trained = 0.0
-        """Model FLOPs of the steps that stages have trained with this allowance, without stages that are still
-        running."""
+        """Model FLOPs of the steps that were trained with this allowance. Steps of stages that are still running are
+        not included."""
         self._flops, self._seconds = budget.flops, budget.seconds
         self._ends_at: float | None = None
         self._grants: dict[str, range] = {}
-        """Steps of each running stage, by key, for which the cost is reserved: the steps after `start`, up to and
-        including `stop`."""
+        """Ranges of the steps whose cost is reserved, by the key of the running stage. A range contains the steps after
+        `start`, up to and including `stop`."""
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
     def start_clock(self) -> None:
@@ -40,8 +40,8 @@ class Allowance:
         return self._flops >= step_flops(stage)
 
     def reserve(self, stage: Stage) -> bool:
-        """Reserve the cost of the remaining steps of a stage. If the budget does not cover all of these steps, reserve
-        the whole rest of the budget. If it does not cover a single step, reserve nothing and return False."""
+        """Reserve the cost of the remaining steps of a stage, or the whole remaining budget if it does not cover all of
+        these steps. Return True if at least one step is covered. Otherwise, reserve nothing and return False."""
         if not self.allows(stage):
             return False
         done, cost = reached_step(stage.path), step_flops(stage)
@@ -53,12 +53,13 @@ class Allowance:
 
     def stop_at(self, stage: Stage) -> int | None:
         """Return the step after which the process of a stage must stop, or None if the process may train to the end of
-        the stage."""
+        the stage. `reserve` must have been called for the stage."""
         last = self._grants[stage.key].stop
         return last if last < stage.spec.steps else None
 
     def release(self, stage: Stage) -> None:
-        """Add the cost of reserved but untrained steps back to the budget, after the process of a stage has ended."""
+        """Return the cost of the reserved but untrained steps of a stage to the budget, after the process of the stage
+        has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None:
             reached = min(max(reached_step(stage.path), grant.start), grant.stop)

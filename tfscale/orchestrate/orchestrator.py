@@ -20,12 +20,14 @@ LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
 """Delay in seconds before the first restart of a stage whose process died. The delay doubles with each restart."""
 PATIENCE_SECONDS = 30.0
-"""Maximum time in seconds between a request to stop a stage that hangs and the end of its process by force."""
+"""Maximum time in seconds that the process of a hanging stage has to end after a request to stop. After this time, the
+process is killed."""
 
 
 class View(Protocol):
-    """Interface of a display of a run. `queued` is called if the job of a stage waits in the queue of a cluster or
-    already runs, `waiting` if another process works on the stage, and `tick` after every poll."""
+    """Interface of a display that shows the progress of a run. `queued` is called if the job of a stage waits in the
+    queue of a cluster or already runs, `waiting` if another process or machine works on the stage, and `tick` after
+    every poll of all running stages."""
 
     def started(self, stage: Stage, phase: Phase) -> None: ...
     def queued(self, stage: Stage, job: str) -> None: ...
@@ -37,11 +39,11 @@ class View(Protocol):
 
 
 class Claims(Protocol):
-    """Interface of leases, with which machines that share a store avoid training the same stage."""
+    """Interface of the leases with which machines that share a store avoid training the same stage at the same time."""
 
     def claim(self, stage: Stage) -> str | None:
-        """Return a description of the machine that holds the lease of a stage, or None if the stage can be started here
-        or is finished."""
+        """Take the lease of a stage, unless another machine holds the lease or the stage is finished. Return a
+        description of the other machine that holds the lease, or None if there is no such machine."""
 
 
 class StageFailed(Exception):
@@ -55,7 +57,7 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """Event `end` of the stage's last process, or None if this process has not recorded an `end`."""
+    """Event `end` of the stage's last process, or None if this process has not recorded this event."""
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0
@@ -72,7 +74,8 @@ class _Trouble:
     deaths: int = 0
     not_before: float = 0.0
     micro_batch: int | None = None
-    """Micro-batch in sequences after the stage ran out of memory, or None for the micro-batch of the spec."""
+    """Number of sequences per micro-batch, which is reduced if the stage runs out of memory, or None for the
+    micro-batch of the spec."""
 
 
 class Orchestrator:
@@ -80,7 +83,7 @@ class Orchestrator:
 
     Args:
         allowance: remaining budget, or None for no limit.
-        claims: leases that stages need, or None if no other machine trains them.
+        claims: leases that must be taken before stages are started, or None if no other machine trains these stages.
     """
 
     def __init__(
@@ -133,8 +136,8 @@ class Orchestrator:
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
-        """Return True if the budget ends the run. Unfinished stages are left, and either the time is over, or no stage
-        is running and the rest of the budget covers no step of any stage that could start."""
+        """Return True if the budget ends the run before all stages are done. Either the time of the budget is over, or
+        no stage is running and the remaining compute covers no step of any stage that could start."""
         if self._allowance.out_of_time:
             return bool(self._pending)
         startable = self._startable()
@@ -225,8 +228,8 @@ class Orchestrator:
             running.attempt.stop()
 
     def _handle_ending(self, running: _Running, ending: Ending) -> None:
-        """Finish a stage whose attempt has ended, leave it pending, or schedule another attempt. Raise StageFailed if
-        another attempt would not help or no retries are left."""
+        """Handle the end of an attempt: mark the stage as finished, leave the stage pending, or schedule another
+        attempt. Raise StageFailed if another attempt would not help or no retries are left."""
         stage, attempt = running.stage, running.attempt
         if is_done(stage):
             self._finish(stage)

@@ -21,7 +21,7 @@ from tfscale.stage.result import read_result
 from tfscale.stage.status import StageStatus, status_from
 
 WINDOW = 5
-"""Number of training events over which the speed is averaged."""
+"""Number of `train` events over which the speed is averaged."""
 
 
 class Sample(NamedTuple):
@@ -47,11 +47,12 @@ class Progress:
     been timed."""
     memory: int | None = None
     """Memory in bytes, or None if it is unknown. For a stage that is running on a CPU of this host, this is the current
-    memory of the process. Otherwise, it is the peak memory of a device, or of a process on a CPU."""
+    resident memory of the process. For all other stages, it is the peak memory of the leading rank."""
 
     @property
     def phase(self) -> str:
-        """State of the stage. If the stage is running but has no training loss yet, `growing` or `starting`."""
+        """State of the stage. A running stage without a training loss is `growing` until the weights that it inherits
+        are in its first checkpoint, and `starting` after that or if it inherits no weights."""
         if self.status.state != "running" or self.losses:
             return self.status.state
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
@@ -81,7 +82,7 @@ class Watch:
         self._events: dict[str, list[Event]] = {key: [] for key in self._stages}
 
     def look(self) -> dict[str, Progress]:
-        """Return the progress of each stage, by key."""
+        """Return the current progress of each stage, by stage key."""
         return {key: self._look(stage) for key, stage in self._stages.items()}
 
     def _look(self, stage: Stage) -> Progress:
@@ -138,9 +139,9 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Return an estimate of the seconds until stages are done if `parallel` stages run at the same time, or None if the
-    speed of a stage cannot be estimated. A stage without a measured speed is assumed to be as fast as the running or
-    finished stage of the same family with the most similar size.
+    """Return an estimate of the seconds until all stages are done if `parallel` stages run at the same time, or None if
+    the speed of a stage cannot be estimated. A stage without a measured speed is assumed to have the same FLOP/s as the
+    running or finished stage of its model family with the most similar number of parameters.
 
     Args:
         looks: progress of the stages, parents before children.

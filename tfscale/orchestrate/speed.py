@@ -23,7 +23,7 @@ class Speed:
     flops_per_second: float
     """Model FLOP/s of all devices together."""
     optimizer_ratio: float = 0.0
-    """FLOPs of optimizer updates per model FLOP; 0 if they were not recorded."""
+    """FLOPs of optimizer updates per model FLOP, or 0 if the FLOPs of optimizer updates were not recorded."""
 
     @property
     def mfu(self) -> float | None:
@@ -32,7 +32,7 @@ class Speed:
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """Return the training speed of a stage, or None if the stage is not finished or was recorded without a speed."""
+    """Return the training speed of a stage, or None if the stage is not finished or its speed was not recorded."""
     try:
         environment, result = read_environment(stage_dir), read_result(stage_dir)
     except ValueError:

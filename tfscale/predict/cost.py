@@ -28,7 +28,8 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Duration of an optimizer step in seconds, divided into arithmetic, communication and weight update."""
+    """Duration of an optimizer step in seconds, divided into arithmetic (`compute`), communication and weight
+    update."""
 
     compute: float
     communication: float
@@ -74,7 +75,7 @@ class Prediction:
 
     @property
     def optimizer_share(self) -> float:
-        """Fraction of all FLOPs of a step that the optimizer update takes."""
+        """FLOPs of the optimizer update as a fraction of all FLOPs of a step."""
         return self.update_flops / (self.spec.batch_tokens * self.flops_per_token + self.update_flops)
 
     @property
@@ -88,17 +89,20 @@ class Prediction:
 
     @property
     def seconds(self) -> float | None:
-        """Training time of the stage in seconds, 0 if the weights are imported, or None if it is unknown."""
+        """Training time of the stage in seconds, or None if the speed of the device is unknown. It is 0 if the weights
+        are imported."""
         return None if self.step is None else self.spec.steps * self.step.seconds * (self.spec.init_from is None)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Training speed of all devices together, in tokens per second."""
+        """Training speed of all devices together in tokens per second, or None if the speed of the device is
+        unknown."""
         return None if self.step is None else self.spec.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
-        """Predicted model FLOPs utilisation; None if conf/device does not list the device."""
+        """Predicted model FLOPs utilisation, or None if the speed of the device is unknown or conf/device does not list
+        the device."""
         speed, peak = self.tokens_per_second, self.machine.datasheet_peak
         if speed is None or peak is None:
             return None
@@ -123,8 +127,8 @@ class Prediction:
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """Predict the cost of a stage on a machine. If `speeds`, the speeds of finished stages, contains similar stages,
-    the prediction is based on their speed."""
+    """Predict the memory, time, energy and price of a stage on a machine. `speeds` are the speeds of finished stages.
+    If any of these stages are similar (`measured_rate`), the prediction is based on their speed."""
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
@@ -139,8 +143,8 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
     """Return the median FLOP/s per device of similar finished stages, or None if there are none. Similar stages have
-    the same model family and precision, half to twice as many parameters, and the same device (on a CPU: also the same
-    host). The optimizer's FLOPs are included, because the measured time includes the updates."""
+    the same model family and precision, half to twice as many parameters, and the same device. On a CPU, they also have
+    the same host. The optimizer's FLOPs are included, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = [
         speed.flops_per_second * (1 + speed.optimizer_ratio) / speed.devices
@@ -227,14 +231,15 @@ def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
 
 
 def _ring(count: float, members: int) -> float:
-    """Return the number of bytes that each device sends in a ring all-gather or reduce-scatter of `count` bytes."""
+    """Return the number of bytes that each of `members` devices sends in a ring all-gather or reduce-scatter of `count`
+    bytes."""
     return count * (members - 1) / members
 
 
 def _bus(machine: Machine, hosts: int) -> float:
     """Return the bandwidth of a collective operation over `hosts` hosts in bytes per second. On one host, this is the
-    bandwidth of the link between two devices. On several hosts, it is at most the bandwidth of all network adapters of
-    a host together. A link or adapter with unknown bandwidth imposes no limit."""
+    bandwidth of the link between two devices. On several hosts, it is the smaller of this bandwidth and the total
+    bandwidth of the network adapters of a host. A link or adapter with unknown bandwidth imposes no limit."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

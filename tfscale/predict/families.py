@@ -21,9 +21,10 @@ class Family:
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Training budget of each run, or set of runs. `chain`: the tokens of the chain's stage. `base_tokens`: the tokens
-    of the chain's first model. `cumulative_compute`: the compute that the chain spends to reach the size of the run.
-    `plan`: all planned stages, with their own budgets. `left`: all unfinished stages, with their own budgets."""
+    """Training budget of the runs. `chain`: each run is a stage of the chain with its planned tokens. `base_tokens`:
+    each run has the tokens of the chain's first model. `cumulative_compute`: each run has the compute that the chain
+    spends to reach the same size. `plan`: each run is a stage of the plan with its planned tokens. `left`: each run is
+    an unfinished stage of the plan with its planned tokens."""
     runs: tuple[Prediction, ...]
 
     @property
@@ -54,9 +55,10 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
-    """Return the groups of runs whose costs, predicted by `reckon`, are compared: the chain; every size of each model
-    family from scratch, with the tokens of the chain's first model (300B in the paper) or with the chain's cumulative
-    compute; all stages of the plan; and its unfinished stages, if other stages are finished."""
+    """Return groups of runs, whose costs `reckon` predicts, for a comparison of the total costs. The first group is the
+    chain. For each model family, there are two groups of all sizes from scratch, one with the tokens of the chain's
+    first model (300B in the paper) and one with the chain's cumulative compute. The last groups are all stages of the
+    plan and, if only some stages are finished, the unfinished stages."""
     chain = plan.chain.stages
     base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]
@@ -76,7 +78,8 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
 
 
 def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
-    """Yield the title of each model family for which the schedule sets a model at every size, with these models."""
+    """Yield the title of each model family for which the schedule defines a model of every size, and these models in
+    the order of the schedule."""
     experiment, corpus = plan.experiment, plan.corpus
     parts = list(experiment.schedule.stages.values())
     shapes = [part.transformer for part in parts if part.transformer is not None]

@@ -1,5 +1,5 @@
-"""Checks of memory, corpus and folders before a plan is run, settings with which a stage fits into memory, and notes on
-predictions."""
+"""Checks of the memory, the corpus and the runs folder before a plan is run. For stages that do not fit into memory,
+this module also finds settings with which they would fit."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ from tfscale.stage.spec import StageSpec
 from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400
-"""Maximum time in seconds that a plan may take on a CPU without launcher.device=cpu."""
+"""Maximum time in seconds that a plan may take on a CPU unless launcher.device=cpu is set."""
 SLOWEST_CPU = 1e9
 """Lower bound of a CPU's training speed in FLOP/s. If a plan is short enough at this speed, the CPU is not timed."""
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
-    """Return the faults that prevent a plan from running on this machine, with fixes."""
+    """Return the faults that prevent a plan from running on this machine, each with a fix."""
     found: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
@@ -76,7 +76,8 @@ def _too_long(plan: Plan, predictions: Sequence[Prediction], speeds: list[Speed]
 
 
 def shortage(prediction: Prediction) -> str:
-    """Return a message that a stage does not fit into memory, with settings with which the stage would fit, if any."""
+    """Return a message that a stage does not fit into memory. The message names settings with which the stage would fit
+    or, if there are none, advises a larger device."""
     spec, machine, layout = prediction.spec, prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"
@@ -114,7 +115,7 @@ def _unwritable(runs: Path) -> list[Fault]:
 
 
 Try = tuple[list[str], StageSpec, Machine]
-"""Overrides, with the stage spec and the machine that result from the overrides."""
+"""Overrides of settings, and the stage spec and the machine that result from these overrides."""
 
 
 def cheapest_fix(spec: StageSpec, machine: Machine) -> list[str] | None:

@@ -1,5 +1,5 @@
-"""Tracker runs of an experiment: one run per arm, one run per stage of each arm, and one run for the comparison of the
-arms."""
+"""Tracker runs of an experiment: one run for each replicate (seed) of an arm, one child run for each stage of a
+replicate, and one run for the comparison of the arms."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,9 +136,9 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ArmRun:
-    """Tracker run of an arm, with the final measurements of the arm's stages as metrics whose x-axis is the number of
-    model FLOPs. If each stage of the main line (`Arm.main_line`) continues the previous stage, the run also contains
-    the validation perplexity during the training of these stages."""
+    """Tracker run of a replicate of an arm. The metrics are the final measurements of the finished stages, with the
+    cumulative number of model FLOPs as x-axis. If each stage of the main line (`Arm.main_line`) starts from the
+    previous stage, the run also contains the validation perplexity during the training of these stages."""
 
     arm: Arm
     colour: str

@@ -11,12 +11,12 @@ _LONGEST_WAIT = 300.0
 
 
 class Mirror:
-    """Background thread that mirrors arms to a tracker every `seconds` seconds, or at increasing intervals while the
-    tracker is unreachable, until `stop` is called. If a sync fails, a later sync sends the missing data."""
+    """Background thread that mirrors arms to a tracker every `seconds` seconds until `stop` is called. While syncs
+    fail, the interval is doubled after each sync, up to 5 minutes. The next successful sync sends the missing data."""
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
         self.fault: str | None = None
-        """Reason why the last sync failed, or None if it succeeded."""
+        """Reason why the last sync failed, or None if the last sync succeeded or no sync has ended yet."""
         self._tracker = tracker
         self._session = Session(tracker, experiment)
         self._arms = tuple(arms)

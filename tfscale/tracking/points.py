@@ -19,8 +19,8 @@ Over = Literal["tokens", "flops"]
 
 
 class Point(NamedTuple):
-    """Value of a metric at one position on the x-axis. `over` states whether the x-axis is the number of tokens or
-    FLOPs."""
+    """Value of a metric at one position on the x-axis. `over` states whether the x-axis is the number of training
+    tokens or the number of model FLOPs."""
 
     name: str
     over: Over
@@ -73,8 +73,8 @@ def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -
 
 def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
     """Yield the final measurements of a finished stage as metrics whose x-axis is the number of training tokens. The
-    results of the last evaluation and the total cost, which includes the cost of the parents, are named final/*. The
-    results of `tfscale eval` are named eval/NAME/MEASURE."""
+    results of the last validation during training and the total costs, which include the costs of the parent stages,
+    are named final/*. The results of `tfscale eval` are named eval/NAME/MEASURE."""
     for event in _last(events):
         for name, value in event.items():
             if (name in MEASURES or name.startswith("total_")) and value is not None:
@@ -83,7 +83,7 @@ def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]])
 
 
 def milliseconds(seconds: float) -> int:
-    """Convert a time in seconds to whole milliseconds, rounded down."""
+    """Return a time in seconds as whole milliseconds, rounded down."""
     return int(seconds * 1000)
 
 
@@ -104,8 +104,8 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield the tokens per second of all devices together, and for one device the peak memory in GB, the average speed
-    in TFLOP/s and the average power in watts. Speed and power are averages between consecutive `train` events."""
+    """Yield the tokens per second of all devices together, the peak memory of the leading rank in GB, and the speed in
+    TFLOP/s and the power in watts per device. Speed and power are averages between consecutive `train` events."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

@@ -1,5 +1,5 @@
-"""Data model of tracker runs: one run per arm, with a child run per stage, and one run for the comparison of all
-arms."""
+"""Data model of tracker runs. An experiment has one run for each replicate (seed) of an arm, with a child run for each
+stage, and one run for the comparison of all arms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,8 @@ ROLE, ARM, ARM_KEY, KEY = "tfscale.role", "tfscale.arm", "tfscale.arm_key", "tfs
 
 
 def identity(tags: Mapping[str, str]) -> str:
-    """Return the string that identifies a run within its experiment, which joins the values of the identifying tags."""
+    """Return the values of the identifying tags of a run, joined by spaces. The result identifies the run within its
+    experiment."""
     return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
 
 

@@ -43,8 +43,8 @@ class Session:
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-        """Send all data of the arms and their stages that the tracker does not have, and return the number of values
-        sent.
+        """Send all data of the arms, their stages and their comparison that the tracker does not have. Return the
+        number of metric values sent.
 
         Args:
             arms: arms of the experiment, starting with the chain.
@@ -85,7 +85,7 @@ class Session:
         return sink
 
     def _candidates(self, families: Sequence[Family]) -> Iterator["_Candidate"]:
-        """Yield the runs to send. A parent precedes its children, which need its ID."""
+        """Yield a candidate for each run. Each parent run precedes its child runs, which need its ID."""
         for parent, children in families:
             candidate = _candidate(parent, None)
             yield candidate
@@ -98,8 +98,8 @@ class Session:
         return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
     def _send(self, sink: Sink, candidate: "_Candidate", faults: list[TrackingError]) -> int:
-        """Send a run and return the number of values sent. Errors in the contents or files of the run are added to
-        `faults`, so that other runs are still sent."""
+        """Send the data of a run that the tracker does not have, and return the number of metric values sent. Errors in
+        the contents or files of the run are added to `faults`, so that other runs are still sent."""
         if candidate.mark is None or self._has_arrived(candidate):
             return 0
         try:
@@ -169,9 +169,9 @@ class _Sent:
 
 
 class _Cursor:
-    """Record of the runs of one experiment that one tracker has received completely, by the identity of the run. The
-    record is kept in a file in the runs folder, so that the tracker need not be queried. The tracker is authoritative:
-    a missing or outdated file only makes the next sync slower."""
+    """Record of the runs of an experiment that a tracker has received completely, by identity (`About.identity`). The
+    record is kept in a file in the runs folder, so that the tracker need not be queried. If the file is missing or
+    outdated, the next sync is slower, because it queries the tracker."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
@@ -181,7 +181,8 @@ class _Cursor:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the experiment, so that no other process syncs it, and read the cursor file if it is readable."""
+        """Lock the experiment, so that no other process syncs it, and read the cursor file. A file that is missing or
+        cannot be read counts as empty."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_suffix(".lock")):
             try:

@@ -1,8 +1,8 @@
-"""Base classes and registry of trackers, the stores to which runs are mirrored. `tracking.kind` selects the tracker,
-which is MLflow by default.
+"""Base classes and registry of trackers, which are the stores that runs are mirrored to. The setting `tracking.kind`
+selects the tracker. The default is MLflow.
 
 `tfscale.tracking.sync.Session` ensures that each value is stored exactly once in every kind of tracker. A tracker only
-reports which values it has stored and stores new values (`docs/extending.md`).
+needs to report which values it has stored, and to store new values (`docs/extending.md`).
 """
 
 from abc import ABC, abstractmethod
@@ -115,7 +115,7 @@ class Tracker(ABC):
         library in this method."""
 
     def exists(self) -> bool:
-        """Return False if the store is known not to exist, for example before the first run."""
+        """Return False if the store is known not to exist, for example before the first run. Otherwise, return True."""
         return True
 
     def lacks(self, run_ids: set[str]) -> bool:

@@ -19,7 +19,8 @@ def missing(part: LauncherPart) -> list[str]:
 
 
 def left_over() -> str | None:
-    """Return a message if there are rank variables of a shell or another launcher, which are ignored."""
+    """Return a message that rank variables in the environment, such as RANK and WORLD_SIZE, have no effect. Return None
+    if there are no such variables or WORLD_SIZE is 1."""
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys() or os.environ.get("WORLD_SIZE") == "1":
         return None
     names = ", ".join(name for name in RANK_VARIABLES if name in os.environ)
@@ -27,7 +28,7 @@ def left_over() -> str | None:
 
 
 def _started_as_ranks() -> list[str]:
-    """Return a fault if torchrun has started several tfscale processes."""
+    """Return a list that contains a fault if torchrun has started several tfscale processes, and is empty otherwise."""
     size = os.environ.get("WORLD_SIZE", "")
     if "TORCHELASTIC_RUN_ID" not in os.environ or not size.isdecimal() or int(size) < 2:
         return []

@@ -1,4 +1,4 @@
-"""The interface between the orchestrator and the launchers."""
+"""Interface between the orchestrator and the launchers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ class Ending:
     """Result of an attempt to run a stage."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """Kind of result. `stopped`: on request, or because another process works on the stage. `refused`: because of the
-    settings or an action of the user, so that another attempt would not help."""
+    """Kind of result. `finished`: the attempt ended without an error. `stopped`: the attempt ended on request, or
+    because another process works on the stage. `died`: the attempt failed, but another attempt may succeed. `refused`:
+    the attempt ended because of the settings or an action of the user, so another attempt would not help."""
     how: str
     """Description of the result, such as `exit code 1`."""
 
@@ -43,28 +44,31 @@ class Attempt(Protocol):
         """Return the result of the attempt, or None while it is running."""
 
     def is_running(self) -> bool:
-        """Return False if the attempt is a job that waits in a queue and does not update the heartbeat file."""
+        """Return True if the attempt should update the heartbeat file of the stage, and False if it is a job that still
+        waits in a queue."""
 
     def stop(self) -> None:
         """Ask the attempt to save a checkpoint and end. A second call ends the attempt immediately."""
 
 
 class Launcher(Protocol):
-    """Interface of a launcher, which runs stages."""
+    """Interface of a launcher, which starts stages as processes or jobs."""
 
     max_parallel: int
-    """Number of stages that may run at the same time."""
+    """Maximum number of stages that may run at the same time."""
     is_detached: bool
-    """True if attempts continue when this process ends."""
+    """True if attempts continue after this process has ended."""
     poll_seconds: float
-    """Time between two polls of the attempts."""
+    """Time in seconds between two polls of the attempts."""
 
     def start(self, stages: Sequence[Stage], limits: Mapping[str, int]) -> list[Attempt]:
-        """Start an attempt to run each stage, whose folder is prepared, or raise LaunchFailed. `limits` are steps after
-        which stages must stop with a checkpoint, by key."""
+        """Start an attempt to run each stage, and return the attempts in the order of the stages. The folder of each
+        stage must already contain its spec. `limits` maps the keys of stages to the steps after which these stages must
+        save a checkpoint and stop. Raise LaunchFailed if the stages cannot be started."""
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return the running attempt of another tfscale process, or None."""
+        """Return the attempt to run a stage that another tfscale process has started and that has not ended, or None if
+        there is no such attempt."""
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:
-        """Return a message on what happens to the running attempts after a request to stop."""
+        """Return a message that tells the user how a request to stop affects the running attempts."""

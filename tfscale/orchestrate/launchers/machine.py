@@ -59,7 +59,7 @@ class ThisMachine:
 
 @dataclass
 class ProcessAttempt:
-    """An attempt to run a stage as a process on this machine, which may have child processes."""
+    """An attempt to run a stage on this machine, as a process that may have child processes."""
 
     process: Popen[bytes]
     phase: Phase
@@ -104,7 +104,8 @@ def phase_of(stage: Stage) -> Phase:
 
 
 def visible_devices(part: LauncherPart) -> tuple[str, ...]:
-    """Return the CUDA devices that stages may use, in the notation of CUDA_VISIBLE_DEVICES."""
+    """Return the CUDA devices that stages may use, named as in CUDA_VISIBLE_DEVICES. The result is empty if stages run
+    on the CPU."""
     if part.device == "cpu" or not built_for_devices():
         return ()
     import torch
@@ -115,22 +116,23 @@ def visible_devices(part: LauncherPart) -> tuple[str, ...]:
 
 
 def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
-    """Return the number of processes per stage. `launcher.processes=auto` divides the devices among parallel stages."""
+    """Return the number of processes per stage. It is 1 for launcher=local. `launcher.processes=auto` divides the
+    devices among the stages that run in parallel."""
     if part.kind == "local":
         return 1
     return part.processes or max(1, len(devices) // part.parallel)
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the CUDA devices for one of the stages that run in parallel. `slot` is the number of this stage. Stages
-    share devices if there are too few."""
+    """Return the CUDA devices for one of the stages that run in parallel. `slot` is the index of this stage among them,
+    and `processes` the number of its processes. If there are too few devices, stages share devices."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))
 
 
 def missing_devices(part: LauncherPart) -> list[str]:
-    """Return a fault if several processes would share a device."""
+    """Return a list that contains a fault if several processes would share a device, and is empty otherwise."""
     devices = visible_devices(part)
     processes = processes_of(part, devices)
     if part.kind == "local" or not devices or part.parallel * processes <= len(devices):

@@ -143,11 +143,13 @@ class Queue:
         self._asked, self._since = float("-inf"), time.monotonic()
 
     def expire(self) -> None:
-        """Discard the known states, after jobs have been submitted."""
+        """Discard the known states, so that the next call of `state` queries Slurm. This method must be called after
+        jobs have been submitted."""
         self._states, self._asked, self._since = None, float("-inf"), time.monotonic()
 
     def state(self, job: str) -> str | None:
-        """Return the state of a job, such as PENDING or RUNNING, or None if the job is no longer in the queue."""
+        """Return the state of a job, such as PENDING or RUNNING, or None if the job is not in the queue. The state is
+        UNKNOWN if Slurm has not answered yet."""
         now = time.monotonic()
         pause = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._since) / 4))
         if now - self._asked >= pause:
@@ -189,7 +191,8 @@ def _job_of(stage: Stage) -> str | None:
 
 
 def _last_state(job: str) -> str:
-    """Return the state that sacct reports for a job that has left the queue. Some clusters do not record this state."""
+    """Return the state that sacct reports for a job that has left the queue, or UNKNOWN on clusters that do not record
+    it."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
     return SlurmInfoWatcher().get_state(job, mode="force")

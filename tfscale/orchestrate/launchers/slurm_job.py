@@ -29,7 +29,8 @@ class StageJob:
         self.stage_dir, self.extensions = stage_dir, tuple(extensions)
 
     def __call__(self) -> None:
-        """Grow the stage if necessary, and train it. Raise SystemExit if the stage has not finished."""
+        """Grow the stage if necessary, and train it. Raise SystemExit if a process of the stage fails. In the task of
+        rank 0, also raise SystemExit if the stage is preempted."""
         from submitit.helpers import TorchDistributedEnvironment
 
         load_extensions(self.extensions)

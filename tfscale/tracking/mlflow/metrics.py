@@ -1,4 +1,5 @@
-"""Conversion of points to MLflow metrics, which have restricted names and integer steps.
+"""Conversion of metric values (`tfscale.tracking.points.Point`) to MLflow metrics, which have restricted names and
+integer steps.
 
 The step of an MLflow metric is its position on the x-axis. For metrics whose x-axis is the number of training tokens,
 the step is the cumulative number of tokens. For metrics whose x-axis is compute, the step is the cumulative number of
@@ -25,7 +26,7 @@ def key_and_step(point: Point) -> tuple[str, int]:
 
 
 def metrics(points: Sequence[Point], model_id: str | None = None) -> "list[Metric]":
-    """Return the MLflow metrics for points of a run or, with `model_id`, of a model of the run."""
+    """Return points as MLflow metrics of a run or, if `model_id` is given, of the model with this ID."""
     from mlflow.entities import Metric
 
     named = [(point, *key_and_step(point)) for point in points]

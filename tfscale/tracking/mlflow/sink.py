@@ -107,7 +107,7 @@ class MlflowSink(Sink):
             changed.pop(_COLOUR, None)  # users may choose another colour
         if changed:
             self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in changed.items()], synchronous=True)
-        # MLflow parameters can be written only once. Those of a run never change, so only missing ones are sent.
+        # MLflow parameters can be written only once. A run's parameters never change, so only missing ones are sent.
         missing = [Param(name, value[:_LONGEST_PARAM]) for name, value in params.items() if name not in run.data.params]
         for batch in _batches(missing, _PARAMS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=batch, synchronous=True)
@@ -135,9 +135,9 @@ def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> 
 
 
 def _send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
-    """Send the data of a run's model that the store does not have, and link the model to the run. A model names its
-    checkpoint but contains no weights. If several arms share a stage, they share one model, whose measurements are sent
-    with the first run.
+    """Send the data of a run's model that the store does not have yet, and link the model to the run. The store
+    receives the path of the checkpoint, but no weights. Arms that share a stage also share its model. The measurements
+    of a shared model are sent only with the run that created the model in the store.
 
     Args:
         points: measurements of the model, which have already been sent for the run.
@@ -164,8 +164,8 @@ def _send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequen
 
 
 def _find_model(client: "MlflowClient", run: "Run", model: Model) -> "LoggedModel | None":
-    """Return the stored model of the same stage as `model`, or None if no such model is stored. If several models are
-    stored, return the model with the smallest ID."""
+    """Return the stored model of the same stage as `model`, or None if there is no such model. If there are several,
+    return the one with the smallest ID."""
     found = client.search_logged_models([run.info.experiment_id], f"tags.`{KEY}` = '{model.tags[KEY]}'")
     return min(found, key=lambda each: each.model_id, default=None)
 

@@ -21,8 +21,8 @@ REACH_SECONDS = 5.0
 
 
 class MlflowTracker(Tracker):
-    """MLflow tracking store. By default, the store is `mlflow.db` in the runs folder, and artifacts are in
-    `mlartifacts`.
+    """MLflow tracking store. By default, the store is the SQLite file `mlflow.db` in the runs folder, and artifacts are
+    in `mlartifacts` in the same folder.
 
     Args:
         uri: any MLflow tracking URI except the URI of a file store. A relative SQLite path is relative to the current
@@ -38,7 +38,7 @@ class MlflowTracker(Tracker):
     def __init__(self, runs: Path, uri: str | None = None) -> None:
         runs = runs.resolve()
         self.database: Path | None = None
-        """File of a SQLite store, or None for other stores."""
+        """Path of the file of a SQLite store, or None for other stores."""
         self.artifacts: str | None = None
         """URI for the artifacts of new experiments, or None for an MLflow server, which chooses the URI itself."""
         if uri is None or uri.partition(":")[0] in ("sqlite", "sqlite+pysqlite"):
@@ -119,7 +119,8 @@ def quiet_environment() -> dict[str, str]:
 
 
 def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
-    """Return the command that serves MLflow's web interface for a store, to be run with `ui_environment`.
+    """Return the command that serves MLflow's web interface for a store. The command must run in the environment that
+    `ui_environment` returns.
 
     Raises:
         ValueError: the store is an MLflow server, which has a web interface of its own.
@@ -135,8 +136,8 @@ def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the environment for the command of `ui_command`: the environment of this process, with variables that
-    disable the telemetry and background jobs of MLflow unless these variables are already set."""
+    """Return the environment for the command that `ui_command` returns. Variables that disable the telemetry and
+    background jobs of MLflow are added to the environment of this process, unless they are already set."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 
@@ -176,13 +177,14 @@ def _create_schema(database: Path, artifacts: str | None) -> None:
 
 
 def _try_sqlite(database: Path) -> None:
-    """Raise sqlite3.Error if a SQLite file cannot be read, because MLflow would retry for minutes."""
+    """Raise sqlite3.Error if a SQLite file cannot be read. Without this check, MLflow would retry for minutes."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _try_server(uri: str) -> None:
-    """Raise sqlalchemy.exc.SQLAlchemyError if a database server does not respond; MLflow would retry for hours."""
+    """Raise sqlalchemy.exc.SQLAlchemyError if a database server does not respond. Without this check, MLflow would
+    retry for hours."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

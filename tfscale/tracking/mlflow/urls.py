@@ -15,11 +15,12 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
 """Pattern of paths that need no quoting, so that all three libraries read them in the same way."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Mapping from the module name of a database driver to the name of its package, for packages whose names differ."""
+"""Mapping from the module of a database driver to the package to install, for drivers whose package has another
+name."""
 
 
 def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
-    """Return the tracking URI of a SQLite file with an absolute path, which may contain any characters.
+    """Return the tracking URI of a SQLite file. The path of the file must be absolute and may contain any characters.
 
     Args:
         query: connection settings for SQLAlchemy, such as a timeout.
@@ -39,7 +40,7 @@ def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
 
 
 def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
-    """Return the absolute path and the query of a SQLite URI.
+    """Return the absolute path of the file that a SQLite URI names, and the query parameters of the URI by name.
 
     Raises:
         ValueError: the URI does not name a file.
@@ -61,10 +62,11 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
 
 def is_server(uri: str) -> bool:
     """Return True for the URI of an MLflow server, which decides where artifacts are stored, and False for the URI of a
-    database.
+    database server.
 
     Raises:
-        ValueError: the URI names neither an MLflow server nor a database, or the port in the URI is not a number.
+        ValueError: the URI names neither an MLflow server nor a database server, or the URI of an MLflow server is
+            malformed.
     """
     scheme = uri.partition(":")[0]
     if scheme in ("http", "https"):
@@ -77,8 +79,8 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Raise ValueError for a malformed URI. Otherwise, a part of the password could be read as the host, which messages
-    show."""
+    """Raise ValueError if the URI of an MLflow server is malformed, for example because its password contains an
+    unquoted `/` or `@`. Part of such a password could be taken for the host, which messages show."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
@@ -92,7 +94,7 @@ def check_driver(uri: str) -> None:
     """Check that the database driver for a URI is installed.
 
     Raises:
-        ValueError: the driver is not installed; the message names the package to install.
+        ValueError: the URI is invalid, or the driver is not installed. The message names the package to install.
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError

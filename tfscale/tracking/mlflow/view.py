@@ -19,9 +19,10 @@ _COLUMNS = ("tags.`tfscale.growth`", "metrics.`final/perplexity`", "metrics.`fin
 
 
 def experiment_tags() -> dict[str, str]:
-    """Return the MLflow tags of an experiment, which are the same for all experiments."""
+    """Return the MLflow tags that contain the description and the shared view of an experiment. They are the same for
+    all experiments."""
     note = (
-        "This experiment has one run per arm, with a child run for each stage of the arm. In the charts "
+        "This experiment has one run for each seed of an arm, with a child run for each stage. In the charts "
         f"`{ENDPOINTS}` and `{CURVE}`, the step is the cumulative model GFLOPs, including those of parent stages. "
         "Lower and further left is better. The run of the comparison contains the figure, the tables and the verdicts."
     )
@@ -29,7 +30,8 @@ def experiment_tags() -> dict[str, str]:
 
 
 def view_url(page: str, experiment_id: str) -> str:
-    """Return the URL of the shared view of an experiment on a web interface such as http://127.0.0.1:5000."""
+    """Return the URL of the shared view of an experiment. `page` is the URL of the web interface, such as
+    http://127.0.0.1:5000."""
     return f"{page}/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARED}&compareRunsMode=CHART"
 
 

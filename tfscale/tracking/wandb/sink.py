@@ -24,7 +24,8 @@ _PARTS = ("train", "heldout", "total", "system", "final", "eval")
 _FLUSH_SECONDS = 0.05
 _LONGEST_WAIT = 30.0
 _OPEN: dict[str, tuple[Path, "wandb.Run"]] = {}
-"""Folder and open W&B run by run ID. A process can open a run ID only once, so all connections share the open runs."""
+"""Open W&B runs by run ID, each with the folder of the connection that opened the run. A process can open a run ID only
+once, so all connections share the open runs."""
 
 
 class WandbSink(Sink):

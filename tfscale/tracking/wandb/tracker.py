@@ -13,7 +13,7 @@ class WandbTracker(Tracker):
     user runs `wandb sync`.
 
     Args:
-        uri: folder that contains the folder `wandb`. `~` is the home folder.
+        uri: folder that contains the folder `wandb`, or None for the runs folder. `~` is the home folder.
 
     Raises:
         ValueError: the URI is not a path, or the wandb package is not installed.
