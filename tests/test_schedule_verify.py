@@ -188,7 +188,7 @@ def test_status_verify_tells_how_much_is_well_or_what_is_wrong(ledger: Ledger, c
     command = ["status", "--verify", *overrides(corpus, ledger.plan.runs)]
     well = CliRunner().invoke(app, command)
     assert well.exit_code == 0, well.output
-    assert "no problems found in 5 of 5 stages" in well.stdout
+    assert "no problems found: 5 of 5 stages have begun" in well.stdout
     assert len(well.stdout.splitlines()) == 1
     flip_bit(weights(final(ledger.child)))
     wrong = CliRunner().invoke(app, command)

@@ -175,7 +175,8 @@ class _Family:
 
 
 class _CostReader:
-    """Reader of the costs at which a family reached the final perplexities of another family, the setter."""
+    """Cost at which the models of `family` reached the final perplexities of the models of `setter`, size by size. Both
+    may be the same family."""
 
     def __init__(self, family: _Family, setter: _Family) -> None:
         self.family, self.setter = family, setter

@@ -109,7 +109,8 @@ def _verify(plan: Plan, as_json: bool) -> int:
         read = amount(plan)
         say(
             *set_aside(plan),
-            f"no problems found in {read.stages} of {len(plan.stages)} stages: {read.checkpoints} checkpoints, "
-            f"{read.events:,} events, {read.bytes / 1e6:,.1f} MB of checkpoints and tokens",
+            f"no problems found: {read.stages} of {len(plan.stages)} stages have begun and were verified, with "
+            f"{read.checkpoints} checkpoints, {read.events:,} events and {read.bytes / 1e6:,.1f} MB of checkpoints and "
+            "tokens",
         )
     return 1 if findings else 0

@@ -187,8 +187,8 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 
 def _for_whole_texts(tokenizer: Any) -> Any:
-    """Configure a tokenizer of the library to encode whole documents, and return it. Truncation and padding are
-    disabled, and the name of a special token within a document is encoded as ordinary text."""
+    """Disable truncation and padding in a tokenizer of the `tokenizers` library, and return the same tokenizer. The
+    name of a special token within a document is then encoded as ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

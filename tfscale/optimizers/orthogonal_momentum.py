@@ -145,8 +145,8 @@ def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], st
 
 
 def _batches(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield batches of (matrix, result) pairs. All matrices of a batch have the same shape, and a batch of several
-    matrices has at most `STACKED` values."""
+    """Group pairs of a matrix and the output tensor for its orthogonalised form into batches, and yield each batch as a
+    list. All matrices of a batch have the same shape, and a batch of several matrices has at most `STACKED` values."""
 
     def shape(part: tuple[Tensor, Tensor]) -> tuple[int, ...]:
         return tuple(part[0].shape)
