@@ -1,8 +1,8 @@
 """Train one stage, in a single process or as one of the ranks that torchrun starts.
 
 Exit codes: 0 on success; 75 if training was stopped on request or another process works on the stage (run the command
-again to continue); 2 if the stage or a setting is invalid; 1 on another failure. The reason of a failure is written to
-standard error and, if training had started, to metrics.jsonl.
+again to continue); 2 if the stage or a setting is invalid; 1 on another failure. The reason for a failure is written to
+standard error and, in most cases, also to metrics.jsonl.
 """
 
 import argparse

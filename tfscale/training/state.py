@@ -35,7 +35,8 @@ class StageState:
         self.counters = Counters()
 
     def reset(self) -> None:
-        """Reset the weights, optimizer state and counters to the beginning of a stage that starts from scratch."""
+        """Initialise the weights, optimizer state, counters and random generators of a stage that starts from
+        scratch."""
         torch.manual_seed(self._spec.seed)
         (initialise_shards if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
