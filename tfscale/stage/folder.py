@@ -35,8 +35,8 @@ def has_undecided_end(stage: Stage) -> bool:
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec of a stage. If the stage is finished, `tokens` is the actual number of training tokens, even if a
-    rule or a trial has ended it early."""
+    """Return the spec of a stage with the actual number of training tokens as `tokens`, even if a rule or a trial has
+    ended the stage early. If the stage is not finished or its result is damaged, return `spec` unchanged."""
     if not spec.may_end_early or not has_result(stage_dir):
         return spec
     try:
