@@ -17,7 +17,8 @@ class Stage:
     """Stage of an arm: its size, key, folder and spec."""
 
     size: str
-    """Size of the stage in the schedule, such as 354M. Stages of the same size are compared with each other."""
+    """Name of the stage's model size in the schedule, such as 354M. Stages of the same size are compared with each
+    other."""
     key: str
     path: Path
     """Folder of the stage, `runs/stages/<label>-<key>`, which may not exist yet."""

@@ -42,8 +42,8 @@ class Calendar:
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss
         self.steps = spec.steps
-        """Number of steps after which the stage ends: the number in the spec, until a rule or a trial has decided the
-        end."""
+        """Number of steps after which the stage ends. This is the number in the spec until a stopping rule or a trial
+        has decided on another end."""
 
     def logs(self, step: int) -> bool:
         """Return whether the measurements of a completed step are logged."""

@@ -12,8 +12,8 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""If the gradient norm is below the clipping limit by at least this margin, clipping is omitted, because torch would
-clamp its factor, limit / (norm + 1e-6), to 1."""
+"""Margin below the clipping limit. If the gradient norm is below the limit by at least this margin, clipping is
+omitted, because torch would clamp its factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:

@@ -63,7 +63,7 @@ class StageState:
             raise BrokenCheckpoint(f"{folder}: the model differs from the model in stage.yaml")
         if counters.step > self._spec.steps:
             raise BrokenCheckpoint(
-                f"{folder}: the checkpoint is of step {counters.step}, but the stage has {self._spec.steps} steps"
+                f"{folder}: the checkpoint is from step {counters.step}, but the stage has {self._spec.steps} steps"
             )
         stored = Stored(folder)
         there = stored.shapes()

@@ -1,4 +1,5 @@
-"""Code that the checks of a stage share: findings, the content of the stage's folder, and the check of costs."""
+"""Types and functions that the checks of a stage share: findings, the data read from the stage's folder, and the check
+of costs."""
 
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
