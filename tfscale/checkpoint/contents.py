@@ -12,7 +12,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 class BrokenCheckpoint(Exception):
-    """Error raised for a checkpoint that is damaged or incomplete. The message names the file and the fault."""
+    """Error raised for a checkpoint that is damaged or incomplete, or that does not match the spec of its stage."""
 
 
 @dataclass(frozen=True)

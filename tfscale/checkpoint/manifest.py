@@ -17,7 +17,7 @@ Entries = dict[str, Entry]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file of a checkpoint. Raise BrokenCheckpoint if the file is not valid."""
+    """Return the object in a JSON file of a checkpoint. Raise BrokenCheckpoint if the file is missing or not valid."""
     try:
         return read_object(path)
     except ValueError as error:
@@ -25,7 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> Entries:
-    """Return the entries of a checkpoint's manifest. Raise BrokenCheckpoint if the manifest is not valid."""
+    """Return the entries of a checkpoint's manifest. Raise BrokenCheckpoint if the manifest is missing or not valid."""
     path = folder / MANIFEST_FILE
     manifest = read_json(path)
     for name, entry in manifest.items():
@@ -39,7 +39,7 @@ def read_manifest(folder: Path) -> Entries:
 
 
 class Described:
-    """Collector of the entries of a manifest, which syncs and hashes files in threads."""
+    """Collector of manifest entries. The collector syncs and hashes files in threads."""
 
     def __enter__(self) -> "Described":
         self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))

@@ -23,8 +23,8 @@ from tfscale.untrusted import check_fields
 
 
 def verify(folder: Path) -> None:
-    """Compare every file of a checkpoint with the manifest. Raise BrokenCheckpoint if a file is missing, differs from
-    the manifest in size or content, or is not in the manifest."""
+    """Compare the files of a checkpoint with its manifest. Raise BrokenCheckpoint if a file in the manifest is missing
+    or differs in size or content, or if state.json or a safetensors file is not in the manifest."""
     manifest = read_manifest(folder)
     for name in (STATE_FILE, *(file.name for file in folder.glob("*.safetensors"))):
         if name not in manifest:
@@ -43,8 +43,8 @@ def verify(folder: Path) -> None:
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest complete checkpoint in a folder, or None if there is none. Rename newer, broken
-    checkpoints to `broken-*`, and call `report` with a message for each of them."""
+    """Return the newest complete checkpoint in a folder, or None if there is none. Rename each newer checkpoint that is
+    broken to `broken-*`, and call `report` with a message that names the fault."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)

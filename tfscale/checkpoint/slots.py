@@ -1,4 +1,5 @@
-"""Comparison of the optimizer state in a checkpoint with the slots of an optimizer.
+"""Comparison of the optimizer state in a checkpoint with the slots of an optimizer. A slot is a tensor of the optimizer
+state of one weight, such as `exp_avg`.
 
 A checkpoint contains exactly the slots of its stage's optimizer, or no slots before the first update. A checkpoint from
 an older version of tfscale does not contain the name of the optimizer. The optimizer is then identified by its slots.
@@ -37,14 +38,14 @@ def kinds(slots: frozenset[str]) -> tuple[str, ...]:
 
 
 def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Counters) -> None:
-    """Raise BrokenCheckpoint if a checkpoint does not contain the slots that are expected (`slots_fault`)."""
+    """Raise BrokenCheckpoint if the optimizer slots in a checkpoint are not those of an optimizer (`slots_fault`)."""
     if fault := slots_fault(shapes, optimizer, counters):
         raise BrokenCheckpoint(f"{folder}: {fault}")
 
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
-    """Return a message that describes how the slots in a checkpoint differ from those of an optimizer and how to fix
-    this. Return None if the slots are equal or, before the first update, if there are no slots."""
+    """Return a message that describes how the slots in a checkpoint differ from those of an optimizer, and how to fix
+    this. Return None if the slots are correct. Before the first update, a checkpoint must contain no slots."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None

@@ -37,7 +37,8 @@ def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
     """Write a checkpoint, to which each rank adds its own tensors and shards. Return the size in bytes of the tensors
-    of all ranks together. Raise OSError if the checkpoint could not be written; existing files are then unchanged."""
+    of all ranks together. Raise OSError if the checkpoint could not be written; existing files are then unchanged. This
+    is a collective call."""
     parts = {
         name: value if isinstance(value, Part) else Part(value, (0,) * value.dim()) for name, value in tensors.items()
     }
@@ -54,7 +55,7 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Write a checkpoint in a temporary folder, and rename the folder last.
+    """Write a checkpoint in a temporary folder, and rename the folder last. This is a collective call.
 
     Args:
         fill: function that writes and syncs the safetensors files of a rank in the given folder, and returns their

@@ -1,8 +1,9 @@
 """Early end of a stage by a stopping rule or a trial. The end is a pure function of the validation losses.
 
-The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
-stopping rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction
-`decay` of the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
+With a stopping rule, the learning rate is constant after the warm-up, and the validation loss is checked at regular
+intervals. As soon as the stopping rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays
+over the last fraction `decay` of the stage; with `constant` the stage ends immediately. A stage never exceeds its
+budget.
 
 A trial rejects a growth if, after a given number of tokens, the validation loss exceeds the last validation loss of the
 parent by more than a bound. The stage then ends immediately, without a decay of the learning rate. The stopping rule is
@@ -68,7 +69,7 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     """Return whether a stopping rule is met. The rule `plateau` is met if the loss has fallen by less than
     `ending.least` over the last `ending.looks` evaluations. The rule `predicted_gain` is met if the remaining budget is
-    predicted to lower the loss by less than `ending.least`.
+    predicted to lower the loss by less than `ending.least`. If there are too few evaluations, no rule is met.
 
     Args:
         looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.

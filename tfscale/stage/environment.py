@@ -1,4 +1,4 @@
-"""environment.json: the machine and the software versions with which a stage was last trained."""
+"""environment.json: the machine and the software versions of the process that last trained a stage."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -57,8 +57,9 @@ def measured(entry: dict[str, Any]) -> dict[str, float]:
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation with the current time to evaluations.json in `folder`, and remove an earlier evaluation of the
-    same measurement.
+    """Add an evaluation with the current time to evaluations.json in `folder`, and set the training cost of the model
+    to `totals`. An earlier evaluation on the same text with the same stride, or on the same task with the same version
+    and number of samples, is removed.
 
     Raises:
         UserFault: the existing file is damaged, another version of tfscale wrote it, or the file cannot be written.

@@ -6,12 +6,13 @@ Each line is one event:
                                      a process has compiled its training step, before the first step is timed
     {"event": "start", "step": 0, "host": ..., "pid": ..., "device": ..., "processes": ..., "sharding": ...,
      "recompute": ..., "micro_batch": ..., "evaluation_batch": ..., "micro_batch_by": ..., "lanes": ...}
-                                     training begins or resumes at this step; `pid` is the leading process,
-                                     and the fields from `sharding` on are the layout (`tfscale.stage.layout`)
+                                     training begins or resumes at this step; `pid` is the process id of the
+                                     leading rank, and the fields from `sharding` on are the layout
+                                     (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., + totals, "loss": ..., "lr": ..., "grad_norm": ..., "spike": ...,
      "tokens_per_second": ..., "peak_memory": ...}
-                                     peak memory of the leading process in bytes: allocated on the device, or
-                                     resident on the CPU
+                                     `peak_memory` is the peak memory of the leading rank in bytes. On CUDA, this
+                                     is the memory allocated for tensors; on a CPU, it is the resident set size
     {"event": "eval", "step": ..., "tokens": ..., + totals, "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., "heldout_bytes": ...}
     {"event": "ending", "step": ..., "ends_at": ...}
@@ -23,12 +24,13 @@ Each line is one event:
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
-Every event also has a `time` in seconds since 1970. `step` and `tokens` count within the stage. The totals are the
-fields of `tfscale.totals.Totals` with the prefix `total_`; unknown totals are missing. Losses are in nats per token.
+Every event also has a `time` in seconds since 1970. `step` and `tokens` are counted from the beginning of the stage.
+The totals are the fields of `tfscale.totals.Totals` with the prefix `total_`; unknown totals are missing. Losses are in
+nats per token.
 
-If there are several processes, the leading process writes the events. It writes the `end` event before any process
-exits, regardless of which process has failed. There is no `end` event if a process is killed or stops because of an
-error in tfscale.
+If there are several ranks, the leading rank writes the events. It writes the `end` event before any rank exits,
+regardless of which rank has failed. There is no `end` event if a process is killed or stops because of an error in
+tfscale, or if a single process finds an invalid setting.
 
 Existing lines are never changed. A process that resumes from an older checkpoint writes a `start` event, and
 `read_events` drops the earlier measurements of the steps that are then repeated.

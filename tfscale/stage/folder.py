@@ -17,7 +17,8 @@ class Stage:
     """Stage of an arm: its size, key, folder and spec."""
 
     size: str
-    """Size of the stage in the schedule, such as 354M. Stages of the same size are compared with each other."""
+    """Name of the stage's model size in the schedule, such as 354M. Stages of the same size are compared with each
+    other."""
     key: str
     path: Path
     """Folder of the stage, `runs/stages/<label>-<key>`, which may not exist yet."""
@@ -35,8 +36,8 @@ def has_undecided_end(stage: Stage) -> bool:
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec of a stage. If the stage is finished, `tokens` is the actual number of training tokens, even if a
-    rule or a trial has ended it early."""
+    """Return the spec of a stage with the actual number of training tokens as `tokens`, even if a rule or a trial has
+    ended the stage early. If the stage is not finished or its result is damaged, return `spec` unchanged."""
     if not spec.may_end_early or not has_result(stage_dir):
         return spec
     try:

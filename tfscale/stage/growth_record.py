@@ -1,8 +1,8 @@
 """growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
 growth.json contains the parent, the recipe, the sizes (`tfscale.growth.operator.Growth.facts`), the initial optimizer
-state, the comparison of the logits, and the time and peak memory of the growth. import.json contains the names and
-hashes of the files from which the weights were imported.
+state, the comparison of the logits before and after the growth, and the time and peak memory of the growth. import.json
+contains the names and hashes of the files from which the weights were imported.
 """
 
 from pathlib import Path

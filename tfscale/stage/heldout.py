@@ -1,4 +1,5 @@
-"""heldout.json: the final validation loss by blocks of the validation text, for confidence intervals over documents.
+"""heldout.json: the final validation loss of each block of the validation text, for confidence intervals over
+documents.
 
     {"step": ..., "tokens": [...], "losses": [...]}
 
@@ -25,7 +26,7 @@ evaluation."""
 
 @dataclass(frozen=True, eq=False)
 class BlockLosses:
-    """Losses of the final evaluation of a stage, by blocks of the validation text."""
+    """Losses of the final evaluation of a stage, separately for each block of the validation text."""
 
     tokens: NDArray[np.float64]
     """Number of tokens of each block, [blocks]."""
@@ -40,7 +41,7 @@ def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequ
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
     """Return the block losses of a stage, or None if heldout.json does not exist. Raise ValueError if the file cannot
-    be read or does not agree with `step` and `loss`, in nats per token, of the final evaluation."""
+    be read, or if it does not agree with the step and the loss (in nats per token) of the final evaluation."""
     path = stage_dir / HELDOUT_FILE
     if not path.exists():
         return None

@@ -18,8 +18,9 @@ Sharding = Literal["none", "full", "hybrid"]
 (FSDP2). hybrid: sharding over the devices of each host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
-"""Number of tokens per forward pass of an evaluation, by device, if memory allows. On a CPU, more tokens would exceed
-the caches. On CUDA, with fewer tokens, most of the time would be spent on launching kernels."""
+"""Number of tokens per forward pass of an evaluation, by device type. If the memory is insufficient, the number is
+smaller. On a CPU, more tokens would exceed the caches. On CUDA, with fewer tokens, most of the time would be spent on
+launching kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Hardware:
 
     device: Literal["cpu", "cuda"]
     memory: int | None
-    """Memory in bytes that a device has for the stage, or None if unknown."""
+    """Memory in bytes that each device can use for the stage, or None if unknown."""
     precision: Precision = "fp32"
     devices: int = 1
     """Number of devices of all hosts together."""
@@ -49,14 +50,15 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return whether a training step that needs the memory `needed` fits on a device. If the memory of the device
-        is unknown, return True."""
+        """Return whether a training step that needs the memory `needed` fits in the fraction `MEMORY_SHARE` of the
+        memory of a device. If the memory of the device is unknown, return True."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of a stage on its devices. Settings that are `auto` have been replaced by a choice."""
+    """Layout of a stage on its devices: sharding, activation checkpointing, and the batch sizes of each device.
+    Settings that are `auto` have been replaced by a choice."""
 
     sharding: Sharding
     recompute: Recompute
@@ -85,15 +87,15 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
 
     1. all sequences of the device's batch, if `update=in_backward`;
     2. `micro_batch` if it is set;
-    3. the micro-batch of the previous layout;
+    3. the micro-batch of the previous layout, if there is one;
     4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
        `tfscale.training.probe` then tests this micro-batch.
 
     After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
     Args:
-        previous: layout that the stage last used with the same number of devices. For settings that are `auto`, its
-            choices are kept, so that a resumed stage sums the same numbers in the same order.
+        previous: layout that the stage last used with the same number of devices. Its choices are kept for settings
+            that are `auto`, so that a resumed stage sums the same numbers in the same order.
         lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
@@ -147,8 +149,8 @@ def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield a fault for each setting that conflicts with `update=in_backward`, if this is set. `rows` is the number of
-    sequences of a batch on each device."""
+    """Yield a fault for each setting that conflicts with `update=in_backward`, or nothing if `update` has another
+    value. `rows` is the number of sequences of a batch on each device."""
     if run.update != "in_backward":
         return
     why = "launcher.update=in_backward"

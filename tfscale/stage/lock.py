@@ -52,8 +52,8 @@ def _acquire(file: IO[str]) -> bool:
 
 
 def read_holder(path: Path) -> str:
-    """Return a description of the process that holds a lock file: its id, its host, and since when it holds the
-    lock."""
+    """Return a description of the process that holds a lock file, with its id, its host, and the time at which it took
+    the lock. If the file cannot be read, return `another process`."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -20,7 +20,8 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Final validation loss of a stage, in several units. All values are non-finite if the model diverged."""
+    """Validation loss of a model in several units. The loss, perplexity and bits per byte are non-finite if the model
+    has diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -51,9 +52,9 @@ class Result:
     step: int
     tokens: int
     before: Totals
-    """Cost of the lineage when the stage began."""
+    """Total cost of the lineage (the stage and its ancestors) when the stage began."""
     totals: Totals
-    """Cost of the lineage when the stage ended."""
+    """Total cost of the lineage (the stage and its ancestors) when the stage ended."""
     eval: FinalEvaluation | None
     """Final evaluation, or None for a model that was imported without a corpus."""
     checkpoint: str
@@ -61,9 +62,10 @@ class Result:
     non_finite: int = 0
     """Number of steps with a non-finite loss or gradient."""
     peak_memory: int | None = None
-    """Peak memory of the leading process in bytes: allocated on the device, or resident on the CPU."""
+    """Peak memory of the leading rank in bytes. On CUDA, this is the memory allocated for tensors; on a CPU, it is the
+    resident set size of the process."""
     reserved_memory: int | None = None
-    """Peak memory that the allocator of the leading process has reserved, in bytes, or None on the CPU."""
+    """Peak memory in bytes that the CUDA allocator of the leading rank has reserved, or None on a CPU."""
     speed: StageSpeed | None = None
 
     @property

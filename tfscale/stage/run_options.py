@@ -12,8 +12,8 @@ autocast."""
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that do not change what a stage computes, apart from rounding. The options may change when a stage is
-    resumed."""
+    """Options that do not change what a stage computes, apart from rounding and the handling of non-finite steps. The
+    options may change when a stage is resumed."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device that the stage is trained on. auto: CUDA if available, otherwise the CPU."""
@@ -32,13 +32,15 @@ class RunOptions:
     Triton kernels of tfscale, which keep one value per score for the backward pass instead of two. The Triton kernels
     apply to norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
     threads: Natural = 0
-    """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
+    """Number of CPU threads of each process. 0: slurm.cpus with Slurm, otherwise an equal share of the cores of the
+    machine."""
     micro_batch: AutoCount = 0
     """Number of sequences that a device processes at once; auto: the whole batch of the device, halved until it fits in
     memory. Gradients accumulate over the micro-batches of a batch."""
     activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """Activation checkpointing: the part of the model whose activations are recomputed in the backward pass instead of
-    being stored. auto: none, unless one sequence would not fit in memory otherwise."""
+    """Part of the model whose activations are recomputed in the backward pass instead of being stored. none: no part.
+    pattention: the scores of every Pattention. blocks: all activations inside each block. auto: none, unless one
+    sequence would not fit in memory otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """Sharding of the model over several processes. none: each process has the whole model (DDP). full: the model is
     sharded over all processes (FSDP2). hybrid: the model is sharded over the processes of each host (HSDP). auto: none
@@ -60,11 +62,11 @@ class RunOptions:
     keep: Count = 2
     """Number of checkpoints that are kept while a stage runs. The last checkpoint is kept permanently."""
     keep_tokens: Amount = 0
-    """Checkpoints at multiples of this number of tokens are kept permanently; 0: only the last checkpoint is kept
+    """Number of tokens between two checkpoints that are kept permanently; 0: only the last checkpoint is kept
     permanently."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
-    """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
-    to the last checkpoint and skip the batch."""
+    """Policy for a non-finite loss or gradient. raise: stop the stage with an error. skip: skip the update. rollback:
+    return to the last checkpoint and skip the batch."""
     non_finite_cap: Count = 10
     """Maximum number of steps with a non-finite loss or gradient. If there are more, the stage fails under any
     policy."""

@@ -92,7 +92,8 @@ class EndingSpec:
     least: Positive
     """Minimum improvement of the validation loss in nats per token. A smaller improvement ends the stage."""
     looks: Count
-    """plateau: number of checks over which the improvement is measured. predicted_gain: minimum number of checks."""
+    """With `plateau`, the number of checks over which the improvement is measured. With `predicted_gain`, the minimum
+    number of checks."""
     most_tokens: Count
     """Budget of the stage in tokens, which is never exceeded."""
 
@@ -138,14 +139,14 @@ class StageSpec:
     optimizer: Optimizer
     lr_schedule: LearningRateSchedule
     seed: int
-    """Random seed of the initial weights, or of the rows that growth adds."""
+    """Random seed of the stage, for example for the initial weights or the rows that growth adds."""
     run: RunSpec
     parent: str | None = None
     """Key of the parent, which is the previous stage of the lineage, or None for a stage without a parent."""
     parent_dir: str | None = None
     """Folder of the parent, absolute or relative to the folder of this stage. The folder is not part of the key."""
     growth: dict[str, Any] | None = None
-    """Settings of the growth (`tfscale.growth.operator.Growth`) of a stage with a parent, otherwise None."""
+    """Settings of the growth (`tfscale.growth.operator.Growth`), or None for a stage without a parent."""
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     nested_dropout: Probability = 0.0
@@ -159,11 +160,12 @@ class StageSpec:
     """True if the stage starts from the weights of its parent's parent, because the growth of its parent was rejected.
     The cost of the stage's lineage includes the parent."""
     parent_ending: bool = False
-    """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The parent's last
-    data position and learning rate then follow from the parent's key and are not part of the key of this stage."""
+    """True if a stopping rule or a trial decided the end of the parent or, for a branch, the end of an earlier
+    ancestor. The parent's last data position and learning rate then follow from the parent's key and are not part of
+    the key of this stage."""
     init_from: str | None = None
-    """SHA-256 hash of imported weights, which were trained elsewhere, or None. `tokens` is then the number of tokens
-    that the weights were trained on, or 0 if this number is unknown."""
+    """SHA-256 hash of the imported weights, which were trained elsewhere; None: no weights are imported. With imported
+    weights, `tokens` is the number of tokens that they were trained on, or 0 if this number is unknown."""
     init_dir: str | None = None
     """Folder of the imported stage from which the weights are copied, which is not part of the key. None for the
     imported stage itself, and if no weights are imported."""
@@ -183,7 +185,7 @@ class StageSpec:
 
     @property
     def inherits(self) -> bool:
-        """True if the stage starts from existing weights, either of a parent or imported."""
+        """True if the stage starts from existing weights, which are either those of a parent or imported."""
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
@@ -205,8 +207,8 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Fields that have another name in `stage.yaml`, and therefore in the key of a stage, than in Python: the name in the
-file by the name in Python."""
+"""Names in `stage.yaml` of the fields that have another name in Python, by the name in Python. The key of a stage is
+computed with the names in the file."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
@@ -236,8 +238,8 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def key_fields(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields of a spec that determine what the stage computes (`tfscale.stage.how`), with values for
-    JSON."""
+    """Return the fields of a spec that determine what the stage computes, as a dictionary for JSON. The fields in
+    `how.STAGE` are omitted."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
@@ -307,7 +309,8 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """Yield the faults in a `stage.yaml` that was edited."""
+    """Yield a message for each invalid combination of fields, which can only occur in a `stage.yaml` that was
+    edited."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"

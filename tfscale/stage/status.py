@@ -25,7 +25,7 @@ class StageStatus:
 
 
 def status_of(stage: Stage) -> StageStatus:
-    """Return the status of a stage."""
+    """Return the status of a stage, as determined from the files in its folder."""
     return status_from(stage, read_events(stage.path))
 
 

@@ -1,8 +1,8 @@
 """Train one stage, in a single process or as one of the ranks that torchrun starts.
 
 Exit codes: 0 on success; 75 if training was stopped on request or another process works on the stage (run the command
-again to continue); 2 if the stage or a setting is invalid; 1 on another failure. The reason of a failure is written to
-standard error and, if training had started, to metrics.jsonl.
+again to continue); 2 if the stage or a setting is invalid; 1 on another failure. The reason for a failure is written to
+standard error and, in most cases, also to metrics.jsonl.
 """
 
 import argparse
@@ -30,8 +30,12 @@ def main() -> int:
     """Train the stage in the folder named on the command line, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.training", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder of the stage, which contains stage.yaml")
-    parser.add_argument("--supervised", action="store_true", help="save and stop when standard input is closed")
-    parser.add_argument("--stop-at", type=int, metavar="STEP", help="save and stop after this step")
+    parser.add_argument(
+        "--supervised",
+        action="store_true",
+        help="save a checkpoint and stop when standard input is closed or the parent process ends",
+    )
+    parser.add_argument("--stop-at", type=int, metavar="STEP", help="save a checkpoint and stop after this step")
     add_extension_argument(parser)
     arguments = parser.parse_args()
     try:

@@ -1,8 +1,9 @@
-"""Reports of failures on any rank, which are recorded before any process exits.
+"""Recording of failures. The failure of any rank is recorded as an `end` event before any process exits.
 
-If a rank fails, the other ranks wait in a collective call, so collective calls cannot deliver the report. Instead, the
-failing rank writes the report to the key-value store through which all ranks have connected. A thread of the leading
-rank polls the store, writes the stage's `end` event, and ends the process; torchrun then ends the other ranks.
+If a rank fails, the other ranks wait in a collective call, so the failure cannot be reported through a collective call.
+Instead, the failing rank writes a report to the key-value store through which all ranks have connected. A thread of the
+leading rank polls the store, writes the `end` event of the stage, and ends its process; torchrun then ends the other
+ranks.
 """
 
 import json
@@ -20,12 +21,13 @@ from tfscale.checkpoint import Ranks
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
-"""Maximum time in seconds that a failing rank waits for the leading rank to record its failure."""
+"""Maximum time in seconds that a failing rank waits for the leading rank to record the failure."""
 FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
-    """Reporter of failures, which exists on every rank. The leading rank records a reported failure as an `end` event.
+    """Reporter of failures. Every rank has a reporter, and the leading rank records a reported failure as an `end`
+    event.
 
     Args:
         record: function that writes an `end` event, given a reason and a message. Only the leading rank calls it.
@@ -44,7 +46,8 @@ class Alarm:
                 threading.Thread(target=self._watch, daemon=True).start()
 
     def ring(self, reason: str, message: str) -> None:
-        """Report a failure, and wait up to `PATIENCE_SECONDS` until the leading rank has recorded the failure."""
+        """Report a failure. The leading rank records the failure itself. Any other rank waits up to `PATIENCE_SECONDS`
+        until the leading rank has recorded the failure."""
         if self._world.leads:
             self._write(reason, message)
             return
@@ -56,8 +59,9 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether any rank has reported a failure, which may have caused a later error on this rank. Return
-        False if there is only one rank or if the process with the store has ended."""
+        """Return whether any rank has reported a failure, or the leading rank has called `leave`. An error on this rank
+        may then be only a consequence. Return False if there is only one rank or if the process with the store has
+        ended."""
         if self._world.size == 1:
             return False
         try:
@@ -67,7 +71,7 @@ class Alarm:
 
     def leave(self) -> None:
         """End the wait of all ranks in `ring` without recording an event. The leading rank calls this method if another
-        process works on the stage."""
+        process holds the lock of the stage."""
         if self._world.size > 1:
             self._store.set(RECORDED, "")
 

@@ -1,4 +1,4 @@
-"""Environment variables with which processes for training and growth are started, to set their memory allocators."""
+"""Environment variables that configure the memory allocators of the processes for training and growth."""
 
 import os
 import platform
@@ -9,7 +9,8 @@ LARGE_THRESHOLD_SINCE = (2, 36)
 32 MiB."""
 
 FORMER_NAMES = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
-"""Former names of the environment variable PYTORCH_ALLOC_CONF, which is not set if the user has set one of these."""
+"""Former names of the environment variable PYTORCH_ALLOC_CONF. If the user has set one of these variables,
+PYTORCH_ALLOC_CONF is not set."""
 
 
 def allocator() -> dict[str, str]:
@@ -17,8 +18,9 @@ def allocator() -> dict[str, str]:
     that let segments of CUDA memory grow, so that batches of different sizes do not fragment the memory.
 
     If glibc returned the memory, the next step would cause page faults. On a CPU, page faults take 10% to 20% of the
-    time of a step with a small model, and 5% with a model of 124M parameters. Memory above the thresholds is still
-    returned. C libraries other than glibc ignore these variables.
+    time of a step with a small model, and 5% with a model of 124M parameters. Single allocations above 256 MiB (32 MiB
+    with an older glibc) and free memory above 4 GiB are still returned. C libraries other than glibc ignore the
+    variables whose names begin with MALLOC_.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)

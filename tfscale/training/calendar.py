@@ -1,6 +1,6 @@
-"""Schedule of a stage: the steps for logging, evaluations, checkpoints by tokens and nested dropout, and the end of the
-stage. The schedule depends only on the stage's spec and, with a stopping rule or a trial, on the validation losses of
-the stage and its parent."""
+"""Schedule of a stage. The schedule determines after which steps measurements are logged, the model is evaluated, or a
+checkpoint is due by tokens, which steps use nested dropout, and when the stage ends. The schedule depends only on the
+spec of the stage and, with a stopping rule or a trial, on the validation losses of the stage and its parent."""
 
 from collections.abc import Container, Mapping
 
@@ -12,7 +12,7 @@ from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of steps at the beginning of a grown stage that are all logged, regardless of `log_tokens`."""
+"""Number of steps at the beginning of a stage with a parent that are all logged, regardless of `log_tokens`."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
@@ -27,9 +27,9 @@ def evaluations_of(spec: StageSpec) -> int:
 
 
 def groups_at(spec: StageSpec, step: int) -> int | None:
-    """Return the number of leading groups of parameter tokens that a step of a stage uses (nested dropout, as that of
-    units by Rippel et al., arXiv 1402.0915), or None for all groups. The number depends only on the seed and the step,
-    so it is the same on all ranks and in a resumed stage."""
+    """Return the number of leading groups of parameter tokens that a step of a stage uses, or None if the step uses all
+    groups. Nested dropout draws this number at random, as Rippel et al. (arXiv 1402.0915) do for units. The number
+    depends only on the seed and the step, so it is the same on all ranks and in a resumed stage."""
     if spec.nested_dropout == 0:
         return None
     drawn, place = torch.rand(2, generator=stream(spec.seed, f"nested_dropout:{step}"), dtype=torch.float64).tolist()
@@ -42,8 +42,8 @@ class Calendar:
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss
         self.steps = spec.steps
-        """Number of steps after which the stage ends: the number in the spec, until a rule or a trial has decided the
-        end."""
+        """Number of steps after which the stage ends. This is the number in the spec until a stopping rule or a trial
+        has decided on another end."""
 
     def logs(self, step: int) -> bool:
         """Return whether the measurements of a completed step are logged."""
@@ -65,7 +65,11 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update `steps` from the validation losses by step. Return True if the number of steps has changed."""
+        """Update `steps` according to the stopping rule or the trial. Return True if the number of steps has changed.
+
+        Args:
+            losses: validation losses of all evaluations so far, in nats per token, by step.
+        """
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 

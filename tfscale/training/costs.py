@@ -41,14 +41,15 @@ class EnergyMeter:
         return self._handle is not None
 
     def joules(self) -> float:
-        """Return the reading of the counter in joules, or 0 without a counter. Only differences have a meaning."""
+        """Return the reading of the counter in joules, or 0 without a counter. Only differences between readings have a
+        meaning."""
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
 
 
 class Costs:
-    """Meter of the cost of training steps, which measures the energy only if all ranks have an energy counter. The
+    """Meter of the cost of training steps. The energy is counted only if all ranks have an energy counter. The
     constructor is a collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
@@ -76,7 +77,8 @@ class Costs:
 
         Args:
             updated: True if the weights were updated.
-            timed: False for a step that is skipped, because it was non-finite before a rollback.
+            timed: True if the time between `begin` and `end` is counted. False for a step that is skipped because it
+                was non-finite before a rollback.
         """
         before, seconds = counters.totals, self._seconds if timed else 0.0
         if not before.tokens:
@@ -94,8 +96,9 @@ class Costs:
         )
 
     def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters with the energy of the steps since the last call added. Call this before the counters are
-        recorded and before any work other than training. This is a collective call."""
+        """Add the energy of the steps since the last call to the counters, and return the result. Call this method
+        before the counters are recorded, and before any work other than training, so that the energy of this work is
+        not counted. This is a collective call."""
         before = counters.totals.joules
         if self._joules is None or before is None:
             return counters
@@ -104,5 +107,6 @@ class Costs:
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Discard the energy of the steps since the last call of `add_energy`, which a rollback repeats."""
+        """Discard the energy of the steps since the last call of `add_energy`, for example because a rollback repeats
+        these steps."""
         self._joules = None

@@ -1,4 +1,4 @@
-"""Device on which a stage runs, with functions for its free memory and for the record of the environment."""
+"""Device on which a stage is trained, with functions that return its free memory and the record of the environment."""
 
 import contextlib
 import os
@@ -25,7 +25,8 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """Device of a stage. Settings that are `auto` have been replaced by a choice."""
+    """Device on which a stage is trained, with its precision and use of compilation. Settings that are `auto` have been
+    replaced by a choice."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
@@ -51,8 +52,8 @@ class Device:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory in bytes: on a CPU, that of the process; on CUDA, that of all tensors since the last
-        reset."""
+        """Return the peak memory in bytes. On CUDA, this is the memory allocated for tensors since the last reset; on a
+        CPU, it is the resident set size of the process."""
         return torch.cuda.max_memory_allocated() if self.kind == "cuda" else process_peak_memory()
 
     def reset_peak_memory(self) -> None:
@@ -61,16 +62,18 @@ class Device:
             torch.cuda.reset_peak_memory_stats()
 
     def reserved_memory(self) -> int | None:
-        """Return the peak memory in bytes that the CUDA allocator has reserved, or None on a CPU."""
+        """Return the peak memory in bytes that the CUDA allocator has reserved since the last reset, or None on a
+        CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 
 def resolve(run: RunSpec) -> Device:
-    """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
+    """Return the device that is selected by the run options of a stage. Configure torch for this device: the number of
+    threads, the current CUDA device, the precision of matrix products, and deterministic algorithms.
 
     Raises:
-        ValueError: the section requires CUDA, but torch finds no CUDA device; the section requires TF32 on a CPU; or
-            the section requires Triton kernels on a CPU, without compilation, or without an installed Triton package.
+        ValueError: the options require CUDA, but torch finds no CUDA device; the options require TF32 on a CPU; or the
+            options require Triton kernels on a CPU, without compilation, or without an installed Triton package.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
@@ -107,8 +110,8 @@ def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return the hardware that a stage is trained on, with the free memory of the leading rank, so that all ranks
-    choose the same layout. This is a collective call."""
+    """Return the hardware that a stage is trained on. The free memory of the leading rank is used on every rank, so
+    that all ranks choose the same layout. This is a collective call."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -120,7 +123,7 @@ def hardware_of(device: Device, world: World) -> Hardware:
 
 def free_memory(device: Device, processes: int) -> int:
     """Return the number of bytes that a training process can allocate if `processes` training processes run on this
-    host. On CUDA, each process has its own device."""
+    host. On a CPU, these processes share the free memory equally. On CUDA, each process has its own device."""
     if device.kind == "cuda":
         return torch.cuda.mem_get_info()[0]
     # The system's file cache counts as free, because it is released on demand.

@@ -19,7 +19,7 @@ from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
 
 BLOCKS = 64
-"""Maximum number of blocks of the validation text whose losses are recorded separately."""
+"""Maximum number of blocks into which the validation text is divided. The loss of each block is recorded separately."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Evaluation:
 
     figures: FinalEvaluation
     block_tokens: tuple[int, ...]
-    """Number of tokens in each block of consecutive sequences (`tfscale.stage.heldout`)."""
+    """Number of tokens in each block of consecutive sequences (`tfscale.stage.heldout`), [blocks]."""
     block_losses: tuple[float, ...]
-    """Sum of the token losses in each block, in nats."""
+    """Sum of the token losses in each block in nats, [blocks]."""
 
 
 def evaluate(
@@ -45,13 +45,13 @@ def evaluate(
     lanes: int = 1,
 ) -> Evaluation | None:
     """Evaluate the loss on `tokens` tokens of the validation split, rounded down to whole sequences, starting at token
-    `start`. The batches are distributed over the ranks.
+    `start`. The batches are distributed over the ranks. This is a collective call.
 
     Args:
-        objective: a wrapped `Objective`. All ranks must call a sharded objective equally often. In the last round,
-            ranks without a batch therefore evaluate the last batch again and discard its losses.
+        objective: module that `parallelize` returns. All ranks must call a sharded objective equally often. In the last
+            round, ranks without a batch therefore evaluate the last batch again and discard its losses.
         shape: number of sequences in a batch, and number of tokens in a sequence.
-        stop: function that returns True to stop the evaluation.
+        stop: function that is called before each round of batches, and returns True to stop the evaluation.
         lanes: number of batches that each rank evaluates at the same time.
 
     Returns:

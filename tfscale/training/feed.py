@@ -9,13 +9,14 @@ from tfscale.training.device import Device
 
 
 class Feed:
-    """Supply of one rank's batches on its device. If the device executes queued work asynchronously, a thread prepares
-    the batch of the next step in page-locked memory during the current step, and the host does not wait for the copy to
-    the device.
+    """Supply of the training batches of one rank to its device. If the device executes queued work asynchronously, a
+    thread prepares the batch of the next step in page-locked memory during the current step, and the host does not wait
+    for the copy to the device.
 
     Args:
         rows: number of sequences of a batch on this rank.
-        stride: number of sequences in the batch of all ranks, after which the batch of the next step begins.
+        stride: number of sequences in the batch of all ranks. This rank's sequences of the next step begin `stride`
+            sequences after those of the current step.
     """
 
     def __init__(self, batches: Batches, rows: int, stride: int, device: Device) -> None:

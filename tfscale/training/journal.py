@@ -18,9 +18,9 @@ from tfscale.training.device import Device
 from tfscale.training.world import World
 
 WINDOW = 128
-"""Maximum number of recent losses with which `spike_score` compares a new loss."""
+"""Maximum number of recent losses that are kept for `spike_score`."""
 LEAST = 16
-"""Minimum number of recent losses with which `spike_score` compares a new loss."""
+"""Minimum number of recent losses that `spike_score` requires."""
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:
@@ -33,7 +33,8 @@ def spike_score(loss: float, recent: Sequence[float]) -> float | None:
 
 
 class Journal(EventLog):
-    """Log of a stage's training events, which only the leading rank writes, and the heartbeat file of the stage."""
+    """Log of the training events of a stage, which also updates the heartbeat file of the stage. Only the leading rank
+    writes events. Every rank updates the heartbeat file."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
         super().__init__(stage_dir if world.leads else None)
@@ -42,23 +43,29 @@ class Journal(EventLog):
         self._heartbeat, self._last_beat = stage_dir / HEARTBEAT, -math.inf
 
     def beat(self) -> None:
-        """Touch the heartbeat file, whose modification time the supervisor of the process watches. If the file was
-        touched less than a second ago, do nothing."""
+        """Touch the heartbeat file, unless this process has touched the file less than a second ago. The orchestrator
+        stops and resumes a stage if the modification time of the file does not change for `launcher.hang_minutes`."""
         now = time.monotonic()
         if now - self._last_beat >= 1:
             self._heartbeat.touch()
             self._last_beat = now
 
     def started(self, counters: Counters, layout: Layout) -> None:
-        """Write a `start` event when training starts or resumes."""
+        """Write a `start` event when training starts, resumes, or continues after a rollback."""
         self._logged_at = (counters.step, counters.totals.seconds)
         host, pid = os.uname().nodename, os.getpid()
         where = {"host": host, "pid": pid, "device": self._device.kind, "processes": self._world.size}
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step. `counters` already includes the step, except for its
-        loss in `recent_losses`."""
+        """Write a `train` event with the measurements of a step. `counters` already counts the step, but
+        `recent_losses` does not yet include the loss of the step.
+
+        Args:
+            loss: mean training loss of the batch in nats per token.
+            norm: norm of all gradients over all ranks, before clipping.
+            rate: learning rate of the step.
+        """
         self.write(
             "train",
             **self._position(counters),

@@ -51,8 +51,8 @@ class _Started:
             self._copied.record()
 
     def results(self) -> list[float]:
-        """Return a list of the loss, the norm of all gradients over all ranks, and the norm of each weight's gradient
-        on this rank."""
+        """Return the loss, the norm of all gradients over all ranks, and then the norm of each weight's gradient on
+        this rank, as one list."""
         if self._copied is not None:
             self._copied.synchronize()
         values: list[float] = self._copy.tolist()
@@ -100,13 +100,14 @@ class Trainer:
         return self.state.counters.step + (self._under_way is not None)
 
     def run(self) -> bool:
-        """Train the stage. Return True if the stage is finished, and False if training was stopped on request, after
-        saving a checkpoint.
+        """Train the stage, and write its result when it is finished. Return True if the stage is finished, and False if
+        training was stopped on request. In both cases, a checkpoint of the last step has been saved.
 
         Raises:
             NonFinite: a loss or a gradient is non-finite, and the policy does not allow training to continue. The
-                message says whether the weights are unaffected.
-            BrokenCheckpoint: the stage inherits weights but has no checkpoint to start from.
+                message says whether weights were already updated.
+            BrokenCheckpoint: the stage starts from existing weights but has no complete checkpoint, or the newest
+                complete checkpoint does not match the spec of the stage.
             OSError: a checkpoint could not be written; the previous checkpoint is complete.
         """
         self._restore()
@@ -137,7 +138,8 @@ class Trainer:
         return finished
 
     def _train_step(self) -> None:
-        """Train on the next batch. If `self.late` is true, read the previous loss while the device computes."""
+        """Train on the next batch, or skip the batch if its step was non-finite before a rollback. If `self.late` is
+        true, read the loss of the previous step while the device computes this step."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
                 self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)
@@ -167,8 +169,8 @@ class Trainer:
         return _Started(rate, loss, norms)
 
     def _settle(self) -> bool:
-        """Wait for the results of the step under way, if any, and record the step. Return False if the stage has been
-        rolled back to a checkpoint. This is a collective call."""
+        """Wait for the results of the last step that was started, unless they have already been read, and record the
+        step. Return False if the stage has been rolled back to a checkpoint. This is a collective call."""
         started, self._under_way = self._under_way, None
         if started is None:
             return True
@@ -236,7 +238,8 @@ class Trainer:
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:
-        """Load the newest complete checkpoint, or reset the stage to its beginning if there is none."""
+        """Load the newest complete checkpoint. If there is none, reset a stage that starts from scratch to its
+        beginning, and raise BrokenCheckpoint for any other stage."""
         self.saver.wait()
         self.costs.drop_energy()
         newest = None

@@ -9,7 +9,8 @@ from tfscale.stage.spec import StageSpec
 
 
 class NonFinite(Exception):
-    """Error raised if a loss or a gradient is non-finite. The message says whether the weights are unaffected."""
+    """Error raised if a loss or a gradient is non-finite and training must not continue. The message says whether
+    weights were already updated."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class BadStep:
 
 
 class NonFinitePolicy:
-    """Policy for non-finite steps of a stage.
+    """Policy that decides how training continues after a step with a non-finite loss or gradient.
 
     Args:
         stage: name of the stage's folder, for messages.
@@ -48,7 +49,7 @@ class NonFinitePolicy:
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether to skip a step, because it was non-finite and was rolled back."""
+        """Return whether to skip a step because it was non-finite and has been rolled back."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, log: EventLog) -> Literal["skip", "rollback"]:

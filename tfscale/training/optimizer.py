@@ -12,13 +12,13 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""If the gradient norm is below the clipping limit by at least this margin, clipping is omitted, because torch would
-clamp its factor, limit / (norm + 1e-6), to 1."""
+"""Margin below the clipping limit. If the gradient norm is below the limit by at least this margin, clipping is
+omitted, because torch would clamp its factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:
     """Optimizer of all weights of a model, composed of one or more PyTorch optimizers. With `one_per_weight`, each
-    weight has its own PyTorch optimizer, so that single weights can be updated."""
+    weight has its own PyTorch optimizer, so that each weight can be updated separately."""
 
     def __init__(
         self, model: nn.Module, settings: Optimizer, config: ModelConfig, one_per_weight: bool = False
@@ -45,14 +45,15 @@ class ModelOptimizer:
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Make the next update of a weight's other rows independent of its first `rows` rows (`Optimizer.freeze`)."""
+        """Exclude the first `rows` rows of a weight from the computation of the next update of its other rows
+        (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
-        """Update all weights.
+        """Update the weights.
 
         Args:
-            weight: the only weight to update. Requires `one_per_weight`.
+            weight: the only weight to update; requires `one_per_weight`. None: all weights are updated.
             skipped: boolean scalar on the device, which the host does not read. If the scalar is True, the device
                 changes nothing. Requires `skips`.
         """
@@ -67,8 +68,8 @@ class ModelOptimizer:
             weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty until an update or
-        `reset` has allocated the slots."""
+        """Return the optimizer state of all weights: each slot of a weight, such as `exp_avg`, as a tensor with the
+        name `<slot>/<weight>`. The dictionary is empty until an update or `reset` has allocated the slots."""
         return {
             f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
             for name, weight in self._weights.items()
@@ -77,8 +78,8 @@ class ModelOptimizer:
         }
 
     def reset(self, updates: int) -> None:
-        """Discard all slots. If `updates`, the number of updates so far, is not 0, allocate new slots; the caller fills
-        the tensors that `state` returns."""
+        """Discard the optimizer state. If `updates`, the number of updates so far, is not 0, allocate new slots (state
+        tensors); the caller then overwrites the tensors that `state` returns."""
         for part in self._parts:
             part.state.clear()
         for name, weight in self._weights.items() if updates else ():
@@ -86,7 +87,7 @@ class ModelOptimizer:
 
 
 class GradientNorms(NamedTuple):
-    """Norms of the gradients of a step. A CUDA device may still be computing them."""
+    """Norms of the gradients of a step. A CUDA device may still be computing the norms."""
 
     total: Tensor
     """Norm of all gradients over all ranks, as a scalar tensor."""

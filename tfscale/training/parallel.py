@@ -38,10 +38,10 @@ class Objective(nn.Module):
 
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
-    """Return the `Objective` of a model, after applying activation checkpointing, compilation of the blocks and data
-    parallelism in this order. DDP wraps the result if the model is replicated on several ranks. Backward passes compute
-    the mean of the gradients over the ranks. A model to be sharded may be on the meta device; the caller then
-    initialises its weights (`initialise_shards`)."""
+    """Apply activation checkpointing, compilation of the blocks and data parallelism to a model, in this order, and
+    return the `Objective` of the model. DDP wraps the objective if the model is replicated on several ranks. Backward
+    passes compute the mean of the gradients over the ranks. A model to be sharded may be on the meta device; the caller
+    then initialises its weights (`initialise_shards`)."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()
@@ -73,15 +73,16 @@ def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManag
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Return a context manager for the forward passes of an evaluation, which frees the gathered weights of a sharded
-    model at its end."""
+    """Return a context manager for the forward passes of an evaluation. When the context ends, the gathered weights of
+    a sharded model are freed."""
     yield
     if is_sharded(objective):
         objective.reshard()  # during training, the backward pass does this
 
 
 def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
-    """Return whether a module is sharded, without importing FSDP, which has been imported if any module is sharded."""
+    """Return whether FSDP shards a module. The check does not import FSDP, because FSDP has already been imported if
+    any module is sharded."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
@@ -89,7 +90,7 @@ def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
     """Shard the weights of a module over all devices or, with `hybrid`, over the devices of each host. The weights of
     each block are gathered when the block runs, in bf16 under bf16 autocast on CUDA and otherwise in float32. The tied
-    embedding and the final norm are gathered once per step, in float32."""
+    embedding and the final norm are gathered once per micro-batch, in float32."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

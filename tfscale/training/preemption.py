@@ -28,7 +28,7 @@ from tfscale.faults import PREEMPTED
 from tfscale.training.process_rank import read_process_rank
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-"""Signals that request a stage to stop. Clusters can be configured to send SIGUSR2 before the time limit of a job."""
+"""Signals that ask a stage to stop. Clusters can be configured to send SIGUSR2 before the time limit of a job."""
 WATCH_SECONDS = 1.0
 """Interval in seconds between checks of the parent process."""
 

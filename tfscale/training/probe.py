@@ -17,14 +17,15 @@ from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device, is_out_of_memory
 
 MEASURED_SHARE = 0.92
-"""Fraction of a device's free memory that a measured dry step may take, to allow for fragmentation."""
+"""Fraction of the device memory available to the process that a measured dry step may take. The remaining memory allows
+for fragmentation."""
 
 
 def probe_micro_batch(
     objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device, world: Ranks
 ) -> Layout:
-    """Return the layout with the micro-batch halved until a dry step on a batch of `rows` sequences takes at most
-    `MEASURED_SHARE` of the free memory on every rank.
+    """Return the layout with the micro-batch halved until a dry step on a batch of `rows` sequences, together with the
+    optimizer state, takes at most `MEASURED_SHARE` of the memory available to the process on every rank.
 
     Only micro-batches that the memory model has chosen are tested, and only on CUDA: on a CPU, a process that needs too
     much memory would swap or be killed. Sharded models are not tested, because a rank that is out of memory would leave
@@ -68,9 +69,9 @@ def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, de
 
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
-    """Run forward and backward passes on synthetic tokens, discard the gradients, and return the peak memory in bytes,
-    which is then reset on CUDA. With 2 micro-batches, the peak includes the accumulated gradients of the first one;
-    further micro-batches would not increase it."""
+    """Run forward and backward passes on synthetic tokens, and discard the gradients. Return the peak memory in bytes,
+    and reset it on CUDA. With 2 micro-batches, the peak includes the accumulated gradients of the first micro-batch;
+    further micro-batches would not increase the peak."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

@@ -20,7 +20,8 @@ class ProcessRank:
 
 
 def read_process_rank() -> ProcessRank:
-    """Return the rank of this process and the number of processes, read from environment variables.
+    """Return the rank of this process and the number of processes, read from environment variables. If neither RANK nor
+    WORLD_SIZE is set, there is only one process.
 
     Raises:
         UserFault: variables are missing, not numbers, or out of range. The message names all such variables.

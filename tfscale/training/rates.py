@@ -25,7 +25,7 @@ class Factors(NamedTuple):
     old: float
     new: float
     correction: float
-    """Bias correction: factor of the update of new rows, except for weight decay."""
+    """Bias-correction factor by which the update of new rows, apart from weight decay, is additionally multiplied."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:

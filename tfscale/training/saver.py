@@ -15,7 +15,7 @@ from tfscale.training.world import World
 
 
 class Saver:
-    """Writer of one checkpoint of a stage at a time. Each rank writes its own shards of the tensors.
+    """Writer of the checkpoints of a stage, one at a time. Each rank writes its own shards of the tensors.
 
     With `beside_training`, tensors are copied to host memory, and a thread writes the copies while training continues.
     `save` and `wait` are collective calls; a failure on one rank raises an error on every rank.
@@ -32,12 +32,14 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a new checkpoint is due at a step, by tokens (`by_tokens`) or by time."""
+        """Return whether a new checkpoint is due at a step, because it is due by tokens (`by_tokens`) or because at
+        least `checkpoint_minutes` have passed since the last checkpoint."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
-        """Write a checkpoint, and record it as a `checkpoint` event once it is on disk.
+        """Write a checkpoint, record it as a `checkpoint` event once it is on disk, and remove old checkpoints. With
+        `beside_training`, return as soon as the tensors have been copied.
 
         Raises:
             OSError: this write or the previous write failed; the checkpoint before the failed write is complete.

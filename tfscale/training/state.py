@@ -35,7 +35,8 @@ class StageState:
         self.counters = Counters()
 
     def reset(self) -> None:
-        """Reset the weights, optimizer state and counters to the beginning of a stage that starts from scratch."""
+        """Initialise the weights, optimizer state, counters and random generators of a stage that starts from
+        scratch."""
         torch.manual_seed(self._spec.seed)
         (initialise_shards if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
@@ -62,7 +63,7 @@ class StageState:
             raise BrokenCheckpoint(f"{folder}: the model differs from the model in stage.yaml")
         if counters.step > self._spec.steps:
             raise BrokenCheckpoint(
-                f"{folder}: the checkpoint is of step {counters.step}, but the stage has {self._spec.steps} steps"
+                f"{folder}: the checkpoint is from step {counters.step}, but the stage has {self._spec.steps} steps"
             )
         stored = Stored(folder)
         there = stored.shapes()

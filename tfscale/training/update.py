@@ -13,15 +13,17 @@ from tfscale.training.state import StageState
 
 
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
-    """Return whether the host may queue a step before it has read the loss of the previous step. This is possible if
-    the device can skip an update, and no value on the host depends on whether an update was skipped."""
+    """Return whether the host may queue a step before it has read the loss of the previous step. This requires that the
+    device executes queued work asynchronously and can skip an update, and that no value on the host depends on whether
+    an update was skipped."""
     per_row_bias = spec.rates is not None and spec.rates.per_row_bias
     return device.queues and state.optimizer.skips and not per_row_bias
 
 
 def build_update(state: StageState, spec: StageSpec, late: bool) -> "Whole | InBackward":
-    """Return the update method that `launcher.update` selects. The caller must call its `row_rates.begin` before each
-    step. With `late`, the device decides whether to skip an update, so that the host does not wait for the loss."""
+    """Return the update method that `launcher.update` selects. The caller must call `row_rates.begin` of the update
+    method before each step. With `late`, the device decides whether to skip an update, so that the host does not wait
+    for the loss."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -85,8 +87,8 @@ class InBackward:
             loss.backward()
 
     def finish(self, loss: Tensor) -> GradientNorms:
-        """Return the gradient norms of the step. If the loss was non-finite, the total norm is NaN, and the norms and
-        names of the weights are empty."""
+        """Return the gradient norms of the step. If the loss was non-finite, `total` is NaN, and `each` and `names` are
+        empty."""
         if not self._norms:
             return GradientNorms(loss.new_tensor(torch.nan), loss.new_empty(0), ())
         each = torch.stack([self._norms[name] for name in self._names])

@@ -10,7 +10,7 @@ from tfscale.training.process_rank import read_process_rank
 
 
 class World(Ranks):
-    """All ranks of a stage, with their process group.
+    """All ranks of a stage, with their process group. The constructor connects the ranks.
 
     Raises:
         UserFault: the environment variables do not specify the rank of this process or the number of ranks.

@@ -1,4 +1,4 @@
-"""Verification of a plan, which reads all files of its stages and compares them with each other.
+"""Verification of a plan. All files of the stages of the plan are read and compared with each other.
 
 Damaged files are reported like other faults. No file is written, and stages can be verified during training.
 """

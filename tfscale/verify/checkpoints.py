@@ -63,8 +63,8 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
 
 
 def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the number of updates is the number carried over from the parent plus one per step. Steps with a
-    non-finite loss or gradient may have skipped their update."""
+    """Check that the number of optimizer updates in a checkpoint is the number carried over from the parent plus one
+    per step. Steps with a non-finite loss or gradient may have skipped their update."""
     first = 0
     if this.spec.growth is not None:
         state = (read_growth(this.path) or {}).get("optimizer")

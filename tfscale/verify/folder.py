@@ -1,4 +1,5 @@
-"""Code that the checks of a stage share: findings, the content of the stage's folder, and the check of costs."""
+"""Types and functions that the checks of a stage share: findings, the data read from the stage's folder, and the check
+of costs."""
 
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ DAMAGE = (
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check of the file `path`. If the check raises one of the exceptions in `DAMAGE`, yield a finding and return
-    None."""
+    """Run a check of the file or folder `path`, and return the value of the check. If the check raises one of the
+    exceptions in `DAMAGE`, yield a finding and return None."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -40,7 +41,7 @@ def damaged(path: Path, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Parent:
-    """Spec and result of a finished stage that is the parent of another stage."""
+    """Spec and result of a finished stage that is an ancestor of another stage."""
 
     spec: StageSpec
     result: Result
@@ -79,7 +80,8 @@ def costs_of(
     what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
 ) -> Check[None]:
     """Check that the tokens, model FLOPs and optimizer FLOPs in `totals` are those in `before` plus the cost of `step`
-    steps, and that the times are not less than in `before`. Findings begin with `what`, which names the file."""
+    steps, and that the times are not less than in `before`. Steps in `bad_steps`, which had a non-finite loss or
+    gradient, may have skipped their update. Findings begin with `what`, which names the file."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (

@@ -21,7 +21,7 @@ from tfscale.verify.folder import DAMAGE, Check, begun, damaged, guarded
 from tfscale.verify.stage import verify_stage
 
 ROUNDING = 1e-6
-"""Largest allowed relative difference between sums of seconds."""
+"""Largest relative difference between two sums of seconds that is attributed to rounding."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each incomplete checkpoint that was renamed to `broken-*`. Such checkpoints are not
-    faults."""
+    """Return one sentence for each broken checkpoint that was renamed to `broken-*`. Such a checkpoint is not a
+    fault."""
     return [
-        f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
+        f"{folder}: broken checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
         for folder in sorted((stage.path / CHECKPOINTS).glob("broken-*"))
     ]
@@ -69,8 +69,9 @@ def amount(plan: Plan) -> Amount:
 
 
 def verify_lineages(stages: Sequence[Stage]) -> list[str]:
-    """Return one sentence for each fault in the totals of finished stages, which must be the sums of the costs of a
-    stage and its ancestors. `stages` must include all ancestors of each stage."""
+    """Return one sentence for each fault in the totals of finished stages. The totals must be the sums of the costs of
+    a stage and all its ancestors. Only the last finished stage of each lineage is checked. `stages` must include all
+    ancestors of each stage."""
     known = {stage.key: stage for stage in stages}
     done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
@@ -129,7 +130,8 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
 
 
 def _unplanned(plan: Plan) -> Check[None]:
-    """Check that each folder that does not belong to a planned stage is named after the stage that it contains."""
+    """Check that the name of each folder that does not belong to a planned stage ends with the key of the stage that
+    the folder contains."""
     planned = {stage.path for stage in plan.stages}
     for folder in sorted((plan.runs / "stages").glob("[!.]*")):
         if folder in planned or not begun(folder):

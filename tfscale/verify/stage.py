@@ -22,7 +22,7 @@ from tfscale.verify.metrics import verify_metrics
 
 def verify_stage(stage: Stage, checkpoints: bool = True) -> list[str]:
     """Return one sentence for each fault in a stage's folder and each conflict with the parent's folder. With
-    `checkpoints=False`, the folder need not contain checkpoints."""
+    `checkpoints=False`, the checkpoints are not verified, and a finished stage need not have any checkpoint."""
     return list(guarded(stage.path, _stage(stage, checkpoints)))
 
 
@@ -95,7 +95,7 @@ def _expected_growth(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
 
 
 def _blocks(this: StageFolder) -> Check[None]:
-    """Check that the losses of the blocks in heldout.json add up to the final loss."""
+    """Check that the mean of the block losses in heldout.json is the final validation loss."""
     if this.result is not None:
         read_blocks(this.path, this.result.step, this.result.evaluation.loss)
     yield from ()
