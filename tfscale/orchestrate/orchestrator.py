@@ -66,6 +66,20 @@ class _Running:
     stops: int = 0
     """Number of times that the attempt has been asked to stop."""
 
+    def watch_heartbeat(self, hang_minutes: float) -> None:
+        """Stop the attempt if its heartbeat file has not changed for `hang_minutes` of training; 0: never."""
+        file, now = self.stage.path / HEARTBEAT, time.monotonic()
+        beat = file.stat().st_mtime if file.exists() else 0.0
+        expected = self.attempt.phase == "training" and self.attempt.is_running()
+        if beat != self.beat or not expected:
+            self.beat, self.seen_at = beat, now
+        silent, patience = now - self.seen_at, 60 * hang_minutes
+        if patience and silent > patience and not self.hangs:
+            self.hangs = True
+            self.attempt.stop()
+        elif self.hangs and silent > patience + min(PATIENCE_SECONDS, patience):
+            self.attempt.stop()
+
 
 @dataclass
 class _Trouble:
@@ -208,24 +222,11 @@ class Orchestrator:
                 self._allowance.note(running.stage, event)
                 self._view.event(running.stage, event)
             if ending is None:
-                self._watch_heart(running)
+                running.watch_heartbeat(self._settings.hang_minutes)
                 continue
             self._running.remove(running)
             self._allowance.release(running.stage)
             self._handle_ending(running, ending)
-
-    def _watch_heart(self, running: _Running) -> None:
-        file, now = running.stage.path / HEARTBEAT, time.monotonic()
-        beat = file.stat().st_mtime if file.exists() else 0.0
-        expected = running.attempt.phase == "training" and running.attempt.is_running()
-        if beat != running.beat or not expected:
-            running.beat, running.seen_at = beat, now
-        silent, patience = now - running.seen_at, 60 * self._settings.hang_minutes
-        if patience and silent > patience and not running.hangs:
-            running.hangs = True
-            running.attempt.stop()
-        elif running.hangs and silent > patience + min(PATIENCE_SECONDS, patience):
-            running.attempt.stop()
 
     def _handle_ending(self, running: _Running, ending: Ending) -> None:
         """Handle the end of an attempt: mark the stage as finished, leave the stage pending, or schedule another

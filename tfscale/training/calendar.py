@@ -9,6 +9,7 @@ import torch
 from tfscale.models.init import stream
 from tfscale.models.tokenformer import number_of_groups
 from tfscale.stage.ending import end_of, needs_loss_at
+from tfscale.stage.result import FinalEvaluation
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
@@ -64,12 +65,10 @@ class Calendar:
         by_tokens = self._due(step, self._spec.run.eval_tokens, evaluations_of(self._spec))
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
-    def decide(self, losses: Mapping[int, float]) -> bool:
-        """Update `steps` according to the stopping rule or the trial. Return True if the number of steps has changed.
-
-        Args:
-            losses: validation losses of all evaluations so far, in nats per token, by step.
-        """
+    def decide(self, evaluations: Mapping[int, FinalEvaluation], step: int) -> bool:
+        """Update `steps` according to the stopping rule or the trial, from the evaluations (by step) up to `step`. Return
+        True if the number of steps has changed."""
+        losses = {at: evaluation.loss for at, evaluation in evaluations.items() if at <= step}
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 

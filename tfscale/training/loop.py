@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
 from tfscale.faults import InvalidInput
@@ -68,11 +68,7 @@ class Trainer:
     ) -> None:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
-        faults = list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows))
-        if spec.nested_dropout:
-            faults += nested_dropout_faults(spec.run, device.kind)
-        if faults:
-            raise InvalidInput(*faults)
+        _check_settings(spec, device, world, self.rows)
         lanes = spec.run.lanes if device.kind == "cpu" and not device.compiled and world.size == 1 else 1
         layout = choose_layout(spec, hardware_of(device, world), _previous_layout(stage_dir, world), lanes)
         self.state = StageState(spec, device, world, layout)
@@ -221,7 +217,7 @@ class Trainer:
         if result is None:
             return False
         self.evaluations[self.step] = result.figures
-        decided = self._decide()
+        decided = self.calendar.decide(self.evaluations, self.step)
         if self.step == self.calendar.steps and self.world.leads:
             # The blocks are written before the event, so that every recorded evaluation has blocks.
             write_blocks(self.stage_dir, self.step, result.block_tokens, result.block_losses)
@@ -229,9 +225,6 @@ class Trainer:
         if decided:
             self.journal.write("ending", step=self.step, ends_at=self.calendar.steps * self.spec.batch_tokens)
         return True
-
-    def _decide(self) -> bool:
-        return self.calendar.decide({step: done.loss for step, done in self.evaluations.items() if step <= self.step})
 
     def _save(self) -> None:
         self.state.counters = self.costs.add_energy(self.state.counters)
@@ -242,14 +235,7 @@ class Trainer:
         beginning, and raise BrokenCheckpoint for any other stage."""
         self.saver.wait()
         self.costs.drop_energy()
-        newest = None
-        if self.world.leads:
-            checkpoint.sweep(self.saver.folder)
-            write, step = self.journal.write, self.step
-            newest = checkpoint.latest(
-                self.saver.folder, lambda fault: write("broken_checkpoint", step=step, message=fault)
-            )
-        name = self.world.share(newest.name if newest else None)
+        name = self.world.share(self.saver.newest(self.step) if self.world.leads else None)
         if name is not None:
             self.state.load(self.saver.folder / name)
             self.saver.step = self.step
@@ -263,28 +249,43 @@ class Trainer:
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
         self.evaluations = {event["step"]: from_known(FinalEvaluation, event) for event in self.world.share(past)}
-        self._decide()
+        self.calendar.decide(self.evaluations, self.step)
 
     def _write_result(self) -> None:
         self.saver.prune(keep=1)
         self.journal.write("end", step=self.step, reason="done")
         self.journal.close()
-        counters = self.state.counters
-        spent = counters.totals - counters.before
-        result = Result(
-            key=key_of(self.spec),
-            step=counters.step,
-            tokens=self.calendar.steps * self.spec.batch_tokens,
-            before=counters.before,
-            totals=counters.totals,
-            eval=self.evaluations[counters.step],
-            checkpoint=checkpoint.folder_name(counters.step),
-            non_finite=self.non_finite.count,
-            peak_memory=self.device.peak_memory(),
-            reserved_memory=self.device.reserved_memory(),
-            speed=StageSpeed(parameters(self.spec.model), spent.flops / spent.seconds if spent.seconds > 0 else 0.0),
+        evaluation = self.evaluations[self.step]
+        write_result(
+            self.stage_dir, _result(self.spec, self.state.counters, evaluation, self.non_finite.count, self.device)
         )
-        write_result(self.stage_dir, result)
+
+
+def _result(
+    spec: StageSpec, counters: Counters, evaluation: FinalEvaluation, non_finite: int, device: Device
+) -> Result:
+    spent = counters.totals - counters.before
+    return Result(
+        key=key_of(spec),
+        step=counters.step,
+        tokens=counters.step * spec.batch_tokens,
+        before=counters.before,
+        totals=counters.totals,
+        eval=evaluation,
+        checkpoint=checkpoint.folder_name(counters.step),
+        non_finite=non_finite,
+        peak_memory=device.peak_memory(),
+        reserved_memory=device.reserved_memory(),
+        speed=StageSpeed(parameters(spec.model), spent.flops / spent.seconds if spent.seconds > 0 else 0.0),
+    )
+
+
+def _check_settings(spec: StageSpec, device: Device, world: World, rows: int) -> None:
+    faults = list(in_backward_faults(spec.run, spec.optimizer, world.size, rows))
+    if spec.nested_dropout:
+        faults += nested_dropout_faults(spec.run, device.kind)
+    if faults:
+        raise InvalidInput(*faults)
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:

@@ -37,6 +37,15 @@ class Saver:
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
+    def newest(self, step: int) -> str | None:
+        """Delete incomplete checkpoints, and return the folder name of the newest complete one, or None if there is
+        none. A checkpoint that is found broken is recorded as an event at `step`."""
+        checkpoint.sweep(self.folder)
+        found = checkpoint.latest(
+            self.folder, lambda fault: self._log.write("broken_checkpoint", step=step, message=fault)
+        )
+        return found.name if found else None
+
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
         """Write a checkpoint, record it as a `checkpoint` event once it is on disk, and remove old checkpoints. With
         `beside_training`, return as soon as the tensors have been copied.
