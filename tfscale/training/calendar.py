@@ -66,8 +66,8 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, evaluations: Mapping[int, FinalEvaluation], step: int) -> bool:
-        """Update `steps` according to the stopping rule or the trial, from the evaluations (by step) up to `step`. Return
-        True if the number of steps has changed."""
+        """Update `steps` according to the stopping rule or the trial, from the evaluations (by step) up to `step`.
+        Return True if the number of steps has changed."""
         losses = {at: evaluation.loss for at, evaluation in evaluations.items() if at <= step}
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
