@@ -15,7 +15,7 @@ from tfscale.bench.apart import KNOWN, measure_peak, run_apart
 from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import tokenformer, transformer
-from tfscale.bench.stages import stage
+from tfscale.doctor.stages import stage
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory, parameters
 from tfscale.models.execution import Execution

@@ -13,9 +13,9 @@ from time import time
 from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size
-from tfscale.bench.stages import stage
 from tfscale.bench.trained import OURS
 from tfscale.checkpoint import Counters
+from tfscale.doctor.stages import stage
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage

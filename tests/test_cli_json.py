@@ -13,11 +13,11 @@ from finished import finished, overrides_of
 from schemas import DOCUMENTS, checked, file_of, schema_of
 from typer.testing import CliRunner
 
-from tfscale.bench import device_check
-from tfscale.bench.device_check import Outcome
 from tfscale.cli.console import console
 from tfscale.cli.main import app
 from tfscale.config.folders import conf_dir, group_options
+from tfscale.doctor import device_check
+from tfscale.doctor.device_check import Outcome
 from tfscale.plan.plan import Plan
 
 SERVES = {"ui"}

@@ -17,9 +17,9 @@ from benchmarks.cuda.findings import (  # noqa: E402
     NotMeasured,
     Recorder,
 )
-from tfscale.bench.agreement import Errors, worst  # noqa: E402
-from tfscale.bench.device_check import _agreement  # noqa: E402
 from tfscale.bench.sizes import tokenformer  # noqa: E402
+from tfscale.doctor.agreement import Errors, worst  # noqa: E402
+from tfscale.doctor.device_check import _agreement  # noqa: E402
 from tfscale.models.init import build_model  # noqa: E402
 
 

@@ -40,7 +40,7 @@ from benchmarks.cuda.room import GROWTH_NATS  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
-from tfscale.bench.agreement import GRADIENTS, LOSS_BOUND_NATS, OUTPUTS, PEAK_SHARE  # noqa: E402
+from tfscale.doctor.agreement import GRADIENTS, LOSS_BOUND_NATS, OUTPUTS, PEAK_SHARE  # noqa: E402
 from tfscale.stage.result import has_result  # noqa: E402
 from tfscale.stage.spec import CHECKPOINTS  # noqa: E402
 

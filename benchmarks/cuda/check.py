@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.cuda import compiler
 from benchmarks.cuda.findings import NotMeasured, Recorder
-from tfscale.bench.agreement import PEAK_SHARE
 from tfscale.bench.settings import Settings, resolve_settings
+from tfscale.doctor.agreement import PEAK_SHARE
 from tfscale.models.language_model import LanguageModel
 
 ROOT = Path(__file__).resolve().parents[2]

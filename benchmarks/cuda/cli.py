@@ -18,7 +18,7 @@ from benchmarks.cuda.check import Check
 from benchmarks.cuda.findings import NotMeasured
 from benchmarks.cuda.prepared import CONFIG, PACKAGES, read_order
 from tfscale import children
-from tfscale.bench.stages import events_of
+from tfscale.doctor.stages import events_of
 from tfscale.import_path import python_path
 from tfscale.stage.environment import read_environment
 from tfscale.stage.lock import LOCK_FILE

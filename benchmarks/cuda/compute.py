@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.prepared import read_order
-from tfscale.bench.stages import StageProcess, start_training
+from tfscale.doctor.stages import StageProcess, start_training
 from tfscale.stage.result import has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, read_spec, write_spec
 

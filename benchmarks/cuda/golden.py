@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.cuda.check import ROOT, Check
-from tfscale.bench.agreement import GRADIENTS, OUTPUTS, gradients, relative, worst
+from tfscale.doctor.agreement import GRADIENTS, OUTPUTS, gradients, relative, worst
 from tfscale.interop.official import official_name
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from benchmarks.cuda.check import Check
-from tfscale.bench.agreement import GRADIENTS, OUTPUTS, WAYS, ExecutionMode, Reference, make_reference, measure_errors
 from tfscale.bench.sizes import tokenformer, transformer
+from tfscale.doctor.agreement import GRADIENTS, OUTPUTS, WAYS, ExecutionMode, Reference, make_reference, measure_errors
 from tfscale.models.config import ModelConfig
 from tfscale.models.parameter_tokens import Groups, TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig

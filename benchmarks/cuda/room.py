@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.findings import NotMeasured
-from tfscale.bench.agreement import LOSS_BOUND_NATS, worst
-from tfscale.bench.device_check import measure_resume, weights
-from tfscale.bench.stages import StageProcess, events_of, small_stage, start_training, write_corpus
+from tfscale.doctor.agreement import LOSS_BOUND_NATS, worst
+from tfscale.doctor.device_check import measure_resume, weights
+from tfscale.doctor.stages import StageProcess, events_of, small_stage, start_training, write_corpus
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.environment import read_environment

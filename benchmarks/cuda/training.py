@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.cuda.check import Check
 from tfscale.bench.sizes import PAPER, tokenformer
-from tfscale.bench.stages import events_of, stage, start_training, write_corpus
 from tfscale.bench.trained import planned_memory
+from tfscale.doctor.stages import events_of, stage, start_training, write_corpus
 from tfscale.stage.spec import RunSpec, StageSpec, write_spec
 
 WARM_UP_EVENTS = 5

@@ -151,7 +151,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
 def _computations(device: Literal["cpu", "cuda"]) -> Iterator[Finding]:
     import torch
 
-    from tfscale.bench.device_check import check_device
+    from tfscale.doctor.device_check import check_device
 
     if device == "cuda" and not torch.cuda.is_available():
         mend = "check nvidia-smi, the driver version and CUDA_VISIBLE_DEVICES"

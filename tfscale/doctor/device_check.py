@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 
 from tfscale import checkpoint
-from tfscale.bench.agreement import LOSS_BOUND_NATS, PEAK_SHARE, WAYS, make_reference, measure_errors
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.sizes import Size, tokenformer, transformer
-from tfscale.bench.stages import StageFailed, events_of, small_stage, start_training, write_corpus
 from tfscale.bench.trained import OURS, planned_memory
+from tfscale.doctor.agreement import LOSS_BOUND_NATS, PEAK_SHARE, WAYS, make_reference, measure_errors
+from tfscale.doctor.stages import StageFailed, events_of, small_stage, start_training, write_corpus
 from tfscale.faults import PREEMPTED
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec, write_spec
