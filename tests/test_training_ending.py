@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from stages import StopAt, elsewhere, outcome, planned, same, train
+from typer.testing import CliRunner
 
 from tfscale.cli.common import Common
 from tfscale.cli.compare import compare
+from tfscale.cli.main import app
 from tfscale.cli.plan import plan as plan_verb
+from tfscale.cli.store import pull_plan, store_of
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
@@ -193,6 +196,20 @@ def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
         assert abs(read_result(beside.path).totals.flops - done.flops) <= step
     [experiment] = recorded(plan.runs)
     assert {stage.key for arm in experiment.arms for stage in arm.stages} == {stage.key for stage in plan.stages}
+
+
+def test_a_chain_from_the_store_that_ended_early_sets_the_budgets_of_the_baselines(
+    short: list[str], tmp_path: Path
+) -> None:
+    store = f"store={tmp_path / 'store'}"
+    trained = CliRunner().invoke(app, ["run", *short, *SOON, store])
+    assert trained.exit_code == 0, trained.output
+    there = [*short, *SOON, store, "baseline=transformer", f"runs={tmp_path / 'there'}"]
+    first = make_plan(compose(there))
+    pulled = pull_plan(first, store_of(first.experiment))
+    assert all(is_done(stage) for stage in pulled.chain.stages)
+    assert pulled == make_plan(compose(there))
+    assert pulled != first
 
 
 def test_a_stage_that_ended_elsewhere_than_its_rule_says_is_found_out(small: list[str]) -> None:

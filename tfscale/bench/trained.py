@@ -77,7 +77,8 @@ class Entry:
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
-        """Return the model FLOPs of a training step at a size, with the batch shape of this size."""
+        """Return the model FLOPs of a training step for a size of the benchmark, which determines the model and the
+        shape of the batch."""
         config = self.config(size)
         counted = flops(config)
         attention = counted.attention * size.time // config.context

@@ -193,7 +193,8 @@ def store_of(experiment: Experiment) -> Store | None:
 def pull_plan(plan: Plan, store: Store | None) -> Plan:
     """Download the stages of a plan that are in the store. Return the plan or, if it depends on the results of
     downloaded stages, a new plan of the same experiment. If `store` is None, return the plan unchanged."""
-    if store is None or not take_stages(plan.decided, store) or plan.known is plan:
+    known = plan.known  # before the download, which may decide the end of a stage
+    if store is None or not take_stages(plan.decided, store) or known is plan:
         return plan
     return pull_plan(make_plan(plan.experiment), store)
 

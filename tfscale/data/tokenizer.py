@@ -23,12 +23,12 @@ BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
 
 PIECE_CHARACTERS = 1 << 16
-"""Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of memory
-per character. A piece ends at the first single space between words after this length, and has at most twice this
-length."""
+"""Length in characters above which documents are split into pieces, because the tokenizers library needs about 200
+bytes of memory per character. A piece ends at the first single space between words after this length, and has at most
+twice this length."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
-square of the length of a word."""
+"""Maximum length of a word in characters when a tokenizer is trained. Longer words are split into pieces of this
+length, because the training time grows with the square of the length of a word."""
 FIX_UNKNOWN = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
 """Token id that no vocabulary uses."""

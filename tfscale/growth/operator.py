@@ -109,8 +109,8 @@ class Growth(ABC):
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the separate learning rates of old and new rows for a stage of `tokens` tokens, or None if all rows
-        have the same learning rate."""
+        """Return the separate learning rates of old and new rows for a stage of `tokens` tokens, or None if old
+        and new rows are updated in the same way."""
         return None
 
     def key_settings(self) -> dict[str, Any]:

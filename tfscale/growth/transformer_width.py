@@ -92,7 +92,8 @@ def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise, with zeros in the entries that compute the original outputs instead of copies."""
+    """Return the noise, set to zero in the entries that compute original outputs, so that only the entries that compute
+    copies get noise."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)

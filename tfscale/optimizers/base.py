@@ -73,9 +73,9 @@ class Optimizer(ABC):
     name: ClassVar[str]
     """Name under which the optimizer is registered in `OPTIMIZERS`."""
     row_rates: ClassVar[bool] = False
-    """True if growth can give old and new rows of a matrix separate learning rates. This requires that the update is
-    linear in the learning rate, apart from a decay of lr * weight_decay, and that `freeze` excludes frozen rows when
-    the update of the other rows is computed."""
+    """True if growth can give old and new rows of a matrix separate learning rates. This requires that the whole update
+    is linear in the learning rate, and that weight decay removes the fraction lr * weight_decay of a weight. If the
+    update of a row depends on other rows, `freeze` must exclude frozen rows from the computation."""
     bias_corrected: ClassVar[bool] = False
     """True if `new_row_correction` corrects the bias of empty slots of new rows (`growth.rates.per_row_bias`)."""
     weight_wise: ClassVar[bool] = True

@@ -89,9 +89,10 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     2. `micro_batch` if it is set;
     3. the micro-batch of the previous layout, if there is one;
     4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
-       `tfscale.training.probe` then tests this micro-batch.
+       `tfscale.training.probe` then tests this micro-batch if the model is not sharded.
 
-    After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
+    After an out-of-memory error, the orchestrator sets `micro_batch` to half of the micro-batch, so that rule 2
+    applies.
 
     Args:
         previous: layout that the stage last used with the same number of devices. Its choices are kept for settings

@@ -78,8 +78,8 @@ class RateSpec:
     new_second_moment: bool
     """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
     new_ramp_tokens: Natural = 0
-    """Number of tokens over which the factor of new rows rises linearly from 1 to `new`. The factor then falls back to
-    1 over the same number of tokens. 0: the factor is constant."""
+    """Number of tokens over which the factor of the rows that the growth added changes linearly from 1 to `new`. The
+    factor then returns linearly to 1 over the same number of tokens. 0: the factor is always `new`."""
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,9 @@ class Store:
         try:
             self._files, self._root = fsspec.url_to_fs(uri, skip_instance_cache=True)
         except ImportError as error:
-            hint = f"pip install '{EXTRAS[protocol]}'" if protocol in EXTRAS else str(error)
-            raise InvalidInput(Fault("store", uri, f"must have a driver for {protocol}://", hint)) from error
+            rule = f"must have a scheme whose driver is installed ({error})"
+            hint = f"pip install '{EXTRAS[protocol]}'" if protocol in EXTRAS else ""
+            raise InvalidInput(Fault("store", uri, rule, hint)) from error
         except ValueError as error:
             raise InvalidInput(Fault("store", uri, f"must be a URI that fsspec supports ({error})")) from error
         self._root = self._root.rstrip("/")

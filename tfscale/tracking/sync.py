@@ -169,8 +169,8 @@ class _Sent:
 
 
 class _Cursor:
-    """Record of the runs of an experiment that a tracker has received completely, by identity (`About.identity`). The
-    record is kept in a file in the runs folder, so that the tracker need not be queried. If the file is missing or
+    """Record, by identity (`About.identity`), of the runs whose data a tracker has received completely. The record is
+    kept in a file in the runs folder, so that the tracker need not be queried. If the file is missing or
     outdated, the next sync is slower, because it queries the tracker."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:

@@ -60,8 +60,8 @@ class Alarm:
 
     def rung(self) -> bool:
         """Return whether any rank has reported a failure, or the leading rank has called `leave`. An error on this rank
-        may then be only a consequence. Return False if there is only one rank or if the process with the store has
-        ended."""
+        may then be only a consequence. Return False if there is only one rank or if the process that hosts the
+        key-value store has ended."""
         if self._world.size == 1:
             return False
         try:
