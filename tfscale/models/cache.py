@@ -15,7 +15,7 @@ values of new positions."""
 
 
 class Past(Protocol):
-    """Interface of a cache of the keys and values of all layers of a model."""
+    """Interface of a key-value cache for all layers of a model."""
 
     @property
     def length(self) -> int:

@@ -33,9 +33,9 @@ class ModelConfig(ABC):
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in at which a matrix of a block has exactly the optimizer's learning rate. If set, the learning rates and
-    initial values of all matrices of the blocks depend on their fan-in (docs/optimizers.md). None selects the standard
-    parametrization."""
+    """Fan-in at which AdamW updates a matrix of a block with exactly the optimizer's learning rate. If set, the updates
+    and initial values of all matrices of the blocks depend on their fan-in (docs/optimizers.md). None selects the
+    standard parametrization."""
 
     family: ClassVar[str]
     """Name of the model family in `tfscale.models.families.FAMILIES`."""
@@ -69,7 +69,7 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. The `forward`
+        """Return a decoder block with uninitialised weights, usually a `tfscale.models.block.Block`. The `forward`
         method of the block must have the arguments and the result of `Block.forward`."""
 
     @property

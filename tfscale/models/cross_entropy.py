@@ -130,9 +130,9 @@ def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Te
 
 
 def _fusable_softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return the same values as `_softmax`. torch.compile fuses these operations and stores no intermediate result of
-    the size of the logits. In `_softmax`, torch.compile would store the operand of `scatter_add_` in the wider
-    dtype."""
+    """Return the same values as `_softmax`. torch.compile fuses the operations of this function and stores no
+    intermediate result of the size of the logits. In `_softmax`, torch.compile would store the operand of
+    `scatter_add_` in the wider dtype."""
     scores = logits.to(wide(logits.dtype))
     scores = scores - scores.amax(-1, keepdim=True)
     exponentials = scores.exp()

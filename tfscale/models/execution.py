@@ -31,6 +31,7 @@ class Execution:
     """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
     micro-batch, each gradient is copied as soon as it is computed, and then freed."""
     compiled: bool = False
-    """True if torch.compile compiles the blocks, and chooses the tensors that a block keeps for the backward pass."""
+    """True if torch.compile compiles the blocks. The compiler then chooses the tensors that a block keeps for the
+    backward pass."""
     kernels: bool = False
     """True if Pattention uses this package's Triton kernels for the norm and GELU."""

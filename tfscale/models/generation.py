@@ -33,9 +33,9 @@ class Sampling:
 
 
 class Reader:
-    """Reader of a growing text that computes the logits of the next token. If new tokens do not fit in the context
-    window, only the last tokens of the text are kept and are read again with a new cache. Their number is half of the
-    context length or, if larger, the number of new tokens, but at most the context length."""
+    """Reader that computes the logits of the next token of a text to which tokens are appended. If new tokens do not
+    fit in the context window, only the last tokens of the text are kept and are read again with a new cache. Their
+    number is half of the context length or, if larger, the number of new tokens, but at most the context length."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)

@@ -16,7 +16,7 @@ class Matrix:
     inputs_are_rows: bool = False
     """True if the weight is stored as [fan_in, fan_out], as the values of a Pattention are."""
     groups: tuple[int, ...] = ()
-    """Numbers of rows of the groups of parameter tokens, or an empty tuple for a weight without parameter tokens."""
+    """Number of rows in each group of parameter tokens, or an empty tuple for a weight without parameter tokens."""
 
     @property
     def size(self) -> int:

@@ -76,9 +76,9 @@ def _scores(x: Tensor, keys: Tensor) -> Tensor:
 
 @custom_op("tfscale::scores_again", mutates_args=())
 def scores_again(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
-    """Return the scores [tokens, projections, n]. The argument `gradient` is not used. It makes the operator depend on
-    the backward pass, so that the compiler can neither move the operator into the forward pass nor reuse the scores of
-    the forward pass."""
+    """Return the scores [tokens, projections, n], recomputed in the backward pass. The values of `gradient` are not
+    used. The argument makes the operator depend on the backward pass, so that the compiler can neither move the
+    operator into the forward pass nor reuse the scores of the forward pass."""
     return _scores(x, keys)
 
 

@@ -36,7 +36,7 @@ def total(groups: Groups) -> int:
 
 ALIGNMENT = 64
 """Alignment of weights for matrix products on a GPU. Weights are padded with zero rows until the number of rows is a
-multiple of this constant. A row of scores in bf16 then has a multiple of 128 bytes."""
+multiple of this constant. The size of a row of scores in bf16 is then a multiple of 128 bytes."""
 
 
 def aligned(n: int, norm_activation: NormActivation) -> int:

@@ -22,8 +22,8 @@ def pattentions(
     recompute: bool = False,
     kernels: bool = False,
 ) -> Tensor:
-    """Return Theta(x K^T) V (the paper's Eqs. 4 and 16) for the keys and values of several projections of the same
-    input, with each group of parameter tokens normalised separately.
+    """Return Theta(x K^T) V (the paper's Eqs. 4 and 16) for the keys K and values V of several projections of the same
+    input. The scores of each group of parameter tokens are normalised separately.
 
     Args:
         x: [..., d_in].
@@ -62,8 +62,8 @@ def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return the weights [..., n] of the values of one group, which are Theta (the paper's Eq. 4) of the scores [...,
-    n]."""
+    """Return Theta (the paper's Eq. 4) of the scores [..., n] of one group. The result contains the weights of the
+    values and has the shape of the scores."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":

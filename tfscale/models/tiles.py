@@ -7,9 +7,9 @@ TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
 `LOGIT_TOKENS`). On a CPU, this number of values fits in the caches. On a GPU, it takes half a GiB in bf16."""
 
 LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 512, 1024, 192
-"""Numbers of tokens that a tile of logits, stored scores and recomputed scores, respectively, may have even if the tile
-then has more than `TILE_VALUES` values. With fewer tokens, reading the weights takes longer than multiplying by the
-weights. Tiles of recomputed scores are smaller, because scores are recomputed to save memory."""
+"""Numbers of tokens that a tile of logits, of stored scores and of recomputed scores may always have, even if it then
+has more than `TILE_VALUES` values. With fewer tokens, reading the weights takes longer than multiplying by the weights.
+Tiles of recomputed scores are smaller, because scores are recomputed to save memory."""
 
 
 def logit_rows(tokens: int, vocab_size: int, device: str) -> int:
