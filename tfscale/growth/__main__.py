@@ -18,7 +18,7 @@ from tfscale.stage.lock import StageHeld
 
 
 def main() -> int:
-    """Grow the stage in the folder that the command line names, and return the exit code."""
+    """Grow the stage in the folder that the command line names, or import its weights. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder of the stage, which contains stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="exit when standard input is closed")

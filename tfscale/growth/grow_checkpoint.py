@@ -21,10 +21,10 @@ from tfscale.totals import Totals
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """Initial optimizer state of a grown stage, stored as `optimizer` in growth.json.
+    """Description of the initial optimizer state of a grown stage, stored as `optimizer` in growth.json.
 
-    All weights share one number of updates, which AdamW uses for its bias correction. If a child has another optimizer
-    than its parent, the parent's number would be wrong for every slot that starts empty. In this case, no slots are
+    All weights share one number of updates, which AdamW uses for its bias correction. If the optimizers of parent and
+    child differ, the parent's number would be wrong for every slot that starts empty. In this case, no slots are
     carried over, not even the slots of weights that both optimizers update in the same way.
     """
 
@@ -40,8 +40,8 @@ class OptimizerState:
     updates: int
     """Initial number of optimizer updates, which is 0 if the slots start empty."""
     note: str | None
-    """Message that explains why the slots start empty although the growth settings carry them over. None if the slots
-    are carried over, or if the growth settings require empty slots."""
+    """Message that explains why the slots start empty although the growth settings request the parent's slots. None if
+    the slots are carried over, or if the growth settings request empty slots."""
 
 
 def grow_checkpoint(
@@ -55,15 +55,15 @@ def grow_checkpoint(
     spent: Totals | None = None,
 ) -> OptimizerState:
     """Grow the checkpoint in the folder `parent`, write the result to the folder `child` as the checkpoint at step 0 of
-    the child stage, and return a description of the initial optimizer state. The totals of the child start from the
-    totals of the parent, and the step count of the child starts at 0. Peak memory is a few times the size of the
-    largest tensor.
+    the child stage, and return a description of the initial optimizer state. The training cost of the child
+    (`Totals`) starts from the cost of the parent, and the step count starts at 0. Peak memory is a few times the size
+    of the largest tensor.
 
     Args:
         config: config of the child, from `growth.grown_config`.
         optimizer: optimizer of the child.
         trained_with: optimizer of the parent, or None if the child has the same optimizer.
-        spent: initial totals of the child, or None for the totals in the parent's checkpoint.
+        spent: initial training cost of the child, or None for the cost recorded in the parent's checkpoint.
 
     Raises:
         BrokenCheckpoint: the parent's checkpoint cannot be read, or its slots are not those of the parent's optimizer.

@@ -119,7 +119,7 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
 def grow_finished_stage(
     stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int
 ) -> tuple[LogitsComparison, OptimizerState]:
-    """Grow the checkpoint of a finished stage with the same optimizer, and write the new checkpoint to the folder `to`.
+    """Grow the checkpoint of a finished stage, keep its optimizer, and write the new checkpoint to the folder `to`.
     Return a comparison of the logits before and after the growth, and a description of the initial optimizer state.
 
     Raises:

@@ -24,8 +24,8 @@ def cost_of(model: ModelConfig, tokens: int) -> Totals:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return the SHA-256 hash of all weights in an imported checkpoint, as 64 hexadecimal digits. Each file of the
-    checkpoint contains one tensor with its name and shape, so the hash depends only on the weights."""
+    """Return the SHA-256 hash of all weights in an imported checkpoint, as 64 hexadecimal digits. Each safetensors
+    file contains one tensor with its name and shape, so the hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()

@@ -53,7 +53,8 @@ class Growth(ABC):
 
     @property
     def rounds(self) -> bool:
-        """True if weights of the child are fractions of the parent's weights, which are rounded to float32."""
+        """True if weights of the child may be fractions of the parent's weights. Rounding the fractions to float32
+        changes the logits slightly."""
         return False
 
     @property
@@ -176,7 +177,7 @@ SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
 
 
 def to_dict(growth: Growth) -> dict[str, Any]:
-    """Return growth settings as a dictionary for a stage's spec, which `from_dict` converts back."""
+    """Return growth settings as a dictionary, which a stage's spec contains and `from_dict` converts back."""
     named = {} if growth.kind in SHIPPED.values() else {"kind": growth.kind}
     return named | growth.key_settings()
 

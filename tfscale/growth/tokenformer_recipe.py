@@ -1,4 +1,4 @@
-"""Growth operator for TokenFormers, which adds parameter tokens."""
+"""Growth operator that adds parameter tokens to a TokenFormer."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -26,16 +26,16 @@ class RateSettings:
     old: float = 1.0
     """Learning-rate factor of the old weights at the beginning of the stage."""
     old_ramp: float = 0.0
-    """Fraction of the stage during which the factor of the old weights rises linearly to 1, or 0 for a constant
-    factor."""
+    """Fraction of the stage during which the factor of the old weights changes linearly from `old` to 1. 0: the factor
+    is always `old`."""
     frozen: float = 0.0
     """Fraction of the stage, from its beginning, during which the old weights are frozen. According to the authors of
     TokenFormer, training the old weights as well is slightly better but less stable (issue 15 of their repository)."""
     new: float = 1.0
     """Learning-rate factor of the new parameter tokens."""
     new_ramp: float = 0.0
-    """Fraction of the stage during which the factor of the new parameter tokens rises linearly from 1 to `new`, before
-    it falls back to 1 over an equal fraction of the stage, or 0 for a constant factor."""
+    """Fraction of the stage during which the factor of the new parameter tokens changes linearly from 1 to `new`. The
+    factor then returns linearly to 1 over an equal fraction of the stage. 0: the factor is always `new`."""
     per_row_bias: bool = False
     """True if the bias correction of AdamW for new rows counts only the steps since the growth. False if new rows have
     the step count of the old rows, which makes the first updates of the new rows small."""

@@ -27,14 +27,15 @@ class TransformerGrowth(Growth):
 
     method: Literal["net2net", "hypercloning", "g_stack", "middle"]
     """Growth method. `net2net`: add copies of heads and hidden units, and divide the outgoing weights among the copies
-    (arXiv 1511.05641). `hypercloning`: double the width in the same way, with noise that cancels (arXiv 2409.12903).
-    `g_stack`: stack copies of all layers, which changes the function (arXiv 2405.15319). `middle`: stack copies of all
-    layers except the first and the last, as in arXiv 2609.19107, or of all layers if there are at most two."""
+    (arXiv 1511.05641). `hypercloning`: double the width once or several times in the same way, optionally with noise
+    that cancels (arXiv 2409.12903). `g_stack`: stack copies of all layers, which changes the function (arXiv
+    2405.15319). `middle`: stack copies of all layers except the first and the last, as in arXiv 2609.19107, or of all
+    layers if there are at most two."""
     noise: float = 0.0
     """Standard deviation of the noise that distinguishes copies, as a fraction of the standard deviation of the
-    weights. `net2net`: noise is added to copies, which changes the function. `hypercloning`: noise is added to all
-    weights and sums to zero over the copies of an input, which preserves the function. `g_stack`, `middle`: must be
-    0."""
+    weights. `net2net`: noise is added to copies, which changes the function. `hypercloning`: noise is added to the
+    matrices of the blocks and sums to zero over the copies of an input, which preserves the function. `g_stack`,
+    `middle`: must be 0."""
     moments: Literal["carry", "drop"] = "drop"
     """Optimizer state of the child. `drop`: the state starts empty, as in the code of HyperCloning and G_stack.
     `carry`: each copy gets the optimizer state of its original. The growth scales first moments like gradients, and

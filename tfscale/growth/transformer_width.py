@@ -60,8 +60,8 @@ def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, can
     One-dimensional weights and weights that were not widened get no noise.
 
     Args:
-        cancels: True to add noise to all weights such that it sums to zero over the copies of an input; False to add
-            noise only to copies.
+        cancels: True to add noise to all entries such that its sum over the copies of each input is zero; False to add
+            noise only to the entries that compute copies.
     """
     if wide.shape == old.shape or wide.dim() == 1:
         return wide
