@@ -44,7 +44,7 @@ class WholeUpdate:
 
 HELD = 1 << 24
 """Minimum number of values in a chunk of weights that are updated together as whole matrices. Each chunk is updated
-before the next chunk is gathered, so the whole matrices of all weights are never in memory at the same time."""
+before the next chunk is gathered, so that the whole matrices of a large model are not all in memory together."""
 
 
 def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:

@@ -94,8 +94,8 @@ class Muon(AdamW):
 
 
 def update_scale(matrix: Matrix, model: ModelConfig) -> float:
-    """Return the factor that multiplies the orthogonalised update of a matrix, which is the spectral norm of the update
-    at a learning rate of one.
+    """Return the factor that multiplies the orthogonalised update of a matrix. This factor is about the spectral norm
+    of the update at a learning rate of one.
 
     With the standard parametrization, the factor is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for a matrix
     [fan_out, fan_in]. With the parametrization by fan-in, the factor is sqrt(fan_out / fan_in), so that the RMS of the
