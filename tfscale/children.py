@@ -1,4 +1,4 @@
-"""Functions that start child processes and return the environment of a child process.
+"""Functions that start child processes, and functions that return the environment of a child process.
 
 A child inherits the environment of this process, except
 

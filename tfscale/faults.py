@@ -31,7 +31,7 @@ class Fault:
     """File and line of the value, or an empty string if they are unknown."""
 
     def __str__(self) -> str:
-        """Return the message in the form `key=value: must be ...; try ...`, without passwords."""
+        """Return the message in the form `location: key=value: must be ...; try ...`, without passwords."""
         about = self.key if self.value is None else f"{self.key}={self.value}"
         rule = f"{self.rule}; try {self.hint}" if self.hint else self.rule
         return without_password(": ".join(filter(None, (self.location, about, rule))))

@@ -111,7 +111,7 @@ def sha256_of(path: Path) -> str:
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
     """Return the SHA-256 digests of files as hexadecimal strings, in the order of `paths`. Up to HASHED_AT_ONCE files
-    are hashed in parallel, in threads that release the GIL."""
+    are hashed in parallel by threads, because hashing releases the GIL."""
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))
 
@@ -126,7 +126,7 @@ class CachedDigest:
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
-        """Read the attributes of the files. The text `kind` distinguishes several hashes of the same files.
+        """Read size, modification time and inode of each file. The text `kind` distinguishes hashes of the same files.
 
         Raises:
             OSError: a file does not exist.

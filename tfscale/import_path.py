@@ -17,8 +17,8 @@ def leave_working_folder() -> None:
 
 
 def python_path() -> str:
-    """Return the PYTHONPATH of this process without the working folder, for a child process. The folder of this package
-    is added in front if the child would otherwise find another tfscale or none."""
+    """Return the PYTHONPATH of this process without the working folder, for a child process. `ROOT` is added in front
+    if the child would otherwise import another tfscale or none."""
     kept = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not _is_working_folder(entry)]
     found = PathFinder.find_spec("tfscale", _without_working_folder())
     if found is None or found.origin != os.path.join(ROOT, "tfscale", "__init__.py"):  # noqa: PTH118

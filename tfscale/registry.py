@@ -22,7 +22,7 @@ class Registry(Generic[T]):
     """Registry of classes of one kind, such as optimizers.
 
     Args:
-        key: configuration key whose value is the name of a class, such as `optim.name`, for messages.
+        key: configuration key, such as `optim.name`, that selects a class by name. Messages show this key.
         shipped: mapping from the name of each class to its location in this package, in the form `module:class`.
     """
 

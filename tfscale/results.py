@@ -79,12 +79,12 @@ class Results:
     @cached_property
     def costs(self) -> pd.DataFrame:
         """One row per arm and size, averaged over seeds, with the final perplexity, the cumulative and marginal costs,
-        and the cost of all sizes up to this size (`family`)."""
+        and the total cost of all sizes up to this one at the chain's perplexities (`family`)."""
         return self._rows.filter(regex=f"^({'|'.join(_OF_COSTS)}|(cumulative|marginal)_.*|family.*)$")
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per arm and size that compares the arm with the chain, with the costs at equal perplexity, the
+        """Comparison of each arm with the chain, one row per arm and size, with the costs at equal perplexity, the
         perplexities at equal compute, the outcome, and the verdict on the size as text. Runs that the arm shares with
         the chain, and runs that cannot be compared yet, are omitted."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])

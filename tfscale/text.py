@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def count(value: float | None) -> str:
-    """Return a count as text with three significant digits, such as 850, 12.3K, 124M, 1.31B or 2.10e12, or an empty
+    """Return a count as text with at most three significant digits, such as 5, 850, 12.3K, 124M or 2.10e12, or an empty
     string for None and NaN."""
     if value is None or math.isnan(value):
         return ""

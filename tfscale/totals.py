@@ -13,7 +13,7 @@ class Totals:
     seconds: float = 0.0
     """Time spent in training steps, in seconds. It excludes compilation, evaluation, checkpoints and growth."""
     device_seconds: float = 0.0
-    """`seconds` times the number of devices."""
+    """Time spent in training steps, in seconds, summed over all devices."""
     joules: float | None = None
     """Energy in joules that the devices used in training steps, or None if it is unknown for any stage."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
@@ -22,8 +22,8 @@ class Totals:
 
     @property
     def spent_on_updates(self) -> int | None:
-        """FLOPs of optimizer updates, or None if they are unknown. They are always 0 if there are no training
-        tokens."""
+        """FLOPs of optimizer updates, or None if they are unknown. Without training tokens, the value is 0, even if
+        `optimizer_flops` is None."""
         return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":

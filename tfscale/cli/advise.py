@@ -36,9 +36,9 @@ def advise(
 ) -> int:
     """Print advice on whether to grow to the given sizes, by default the last size of the schedule, and return the exit
     code. If there are not enough finished runs for advice, print the runs to train or, with `run_missing`, train them
-    first. `amounts` contains the budget by option (`--flops`, `--hours`, `--dollars`); exactly one of its values must
-    not be None. If `out` is given, also write the advice as JSON, and a figure of the residuals of the fitted laws, to
-    this folder."""
+    first. `amounts` maps each of the options --flops, --hours and --dollars to its value; exactly one value must not be
+    None. If `out` is given, also write the advice as JSON, and a figure of the residuals of the fitted laws, to this
+    folder."""
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))

@@ -210,7 +210,7 @@ def verify(common: Common, only: Only = None) -> int:
 def gc(
     common: Common, dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be removed")] = False
 ) -> int:
-    """Remove outdated snapshots of stages, and files of incomplete uploads that are older than one day."""
+    """Remove outdated snapshots of stages, and files older than one day that belong to incomplete uploads."""
     from tfscale.cli.store import gc
 
     return gc(common, dry_run)

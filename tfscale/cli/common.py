@@ -44,8 +44,8 @@ class Common:
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
         """Return the plan of the experiment that the overrides describe, or raise UserFault with all faults of the
-        settings and the corpus. If the settings have faults, the error also contains the faults that `ready` yields for
-        the experiment, so that the user sees all of them together; otherwise, `ready` is not called."""
+        settings and the corpus. If the settings have faults, the error also contains the faults that `ready` returns
+        for the experiment, so that the user sees all of them together; otherwise, `ready` is not called."""
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
         from tfscale.faults import UserFault

@@ -58,8 +58,8 @@ def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the names of the files in a group, or the allowed values of a key. The list is empty if `key` is unknown
-    or its values cannot be listed."""
+    """Return the options of a configuration group, or the allowed values of a key. The list is empty if `key` is
+    unknown or its values cannot be listed."""
     from tfscale.config.keys import inner_type, type_of
 
     if key in groups:
@@ -78,13 +78,13 @@ def baselines(incomplete: str) -> list[str]:
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the completions of a comma-separated list of stages, which are `chain` and the stages in the folder
-    runs/."""
+    """Return the completions of a comma-separated list of stages. The last name is completed to `chain` or to a stage
+    in the folder runs/."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 
 def kinds(incomplete: str) -> list[str]:
-    """Return the completions of a configuration group, which are the names of all groups."""
+    """Return the names of all configuration groups, for the completion of a group."""
     from tfscale.config.folders import group_options
 
     return list(group_options())

@@ -110,9 +110,9 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Yield a line of bars for the training losses of the stages that `_focus` returns. Each bar is the mean loss
-        in one interval of model FLOPs. Means above the 90th percentile are drawn at full height. If the console cannot
-        show bars, the line contains only the first and the last loss."""
+        """Yield a line of bars for the training losses of the stages that `_focus` returns. Each bar shows the mean
+        loss in one interval of model FLOPs. Means above the 90th percentile are drawn at full height. If the console
+        cannot show bars, the line contains only the first and the last loss."""
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return

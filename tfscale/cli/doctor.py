@@ -134,7 +134,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
     peak = f", matrix peak {machine.peak / 1e12:,.3g} TFLOP/s ({machine.precision})" if machine.peak else ""
     yield Finding("device", "good", f"{machine.devices} x {machine.name}{memory}{peak}")
     if machine.device == "cuda" and machine.measured and machine.datasheet_peak is None:
-        mend = f"add a file with names: [{machine.name}] and its peaks to conf/device to predict MFU and cost"
+        mend = f"to predict MFU and cost, add a file with names: [{machine.name}] and its peak FLOP/s to conf/device"
         yield Finding("datasheet", "note", f"conf/device has no entry for {machine.name}", mend)
     cores, used = os.cpu_count() or 1, threads(experiment)
     busy = os.getloadavg()[0]

@@ -33,10 +33,10 @@ def evaluate(
     limit: int | None,
     groups: int | None,
 ) -> int:
-    """Evaluate stages, print the results, and return the exit code. The stages are evaluated on the files `texts`, on
-    zero-shot tasks, or on both; if neither is given, on the validation tokens. If `groups` is None, the results are
-    also recorded with the training costs of the stages and sent to the tracker. Results of the first `groups` groups of
-    parameter tokens are not recorded, because the records of a stage describe the whole model."""
+    """Evaluate stages, print the results, and return the exit code. The stages are evaluated on the files and folders
+    `texts`, on zero-shot tasks, or on both; if neither is given, on the validation tokens. If `groups` is None, the
+    results are also recorded with the training costs of the stages and sent to the tracker. Results of the first
+    `groups` groups of parameter tokens are not recorded, because the records of a stage describe the whole model."""
     stages = with_groups(common.finished_stages(names), groups)
     experiment = common.compose()
     for stage in stages:

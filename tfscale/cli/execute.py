@@ -46,7 +46,7 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
     """Train the unfinished stages of a plan within `allowance`, which is by default the budget of the experiment.
-    Before the training, stages and the corpus are downloaded if the store has them. Return the exit code and the
+    Before training, stages and the corpus are downloaded if the store has them. Return the exit code and the
     updated plan, which reflects stages that ended early and growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
@@ -87,7 +87,7 @@ def _spent_words(plan: Plan, allowance: Allowance) -> list[str]:
     about = f", about {duration(time)}" if time is not None else ""
     return [
         f"budget={plan.experiment.budget}: the remaining work does not fit; {scientific(allowance.trained)} FLOPs were "
-        f"trained. {len(left)} of {len(plan.stages)} stages are left, "
+        f"used. {len(left)} of {len(plan.stages)} stages are left, "
         f"{scientific(sum(flops for _, _, flops in left))} FLOPs{about}:",
         *lines,
         "Run the same command again to continue." if allowance.trained else "Continue with a larger budget.",

@@ -20,7 +20,7 @@ class Choice:
     group: str
     name: str
     about: str
-    """First sentence of the comment at the top of the option's file."""
+    """Short description of the option, from the comment at the top of its file."""
     file: Path
     own: bool
     """True if the file is in a configuration folder of the user, False if it is installed with tfscale."""

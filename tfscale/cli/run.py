@@ -79,8 +79,8 @@ def chain_table(plan: Plan) -> FittedTable:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """Return the perplexity of the mean loss as text. If there are several seeds, the standard deviation of the
-    perplexity over seeds is added, which is approximated from that of the loss."""
+    """Return the perplexity at the mean of the seeds' losses as text. If there are several seeds, the text also
+    contains the standard deviation of the perplexity over seeds, approximated from that of the losses."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 

@@ -45,8 +45,8 @@ class Asked:
 
 
 def tune(common: Common, asked: Asked) -> int:
-    """Choose learning rates by sweeps, record and print the choices, and return the exit code. If the option --write is
-    given, also write configuration files with the chosen rates."""
+    """Choose the values of all tuned settings by sweeps, record and print the choices, and return the exit code. If the
+    option --write is given, also write configuration files with the chosen values."""
     tuning = _tuning(common, asked)
     if code := _run(tuning):
         return code
@@ -233,8 +233,8 @@ def _loss(loss: float | None) -> str:
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print an error for each setting whose training diverged with every value, and return the exit code, which is 1 if
-    there is such a setting."""
+    """Print an error for each setting for which training diverged at every value, and return the exit code, which is 1
+    if there is such a setting."""
     lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
         values = finding.values

@@ -22,5 +22,5 @@ def verify(common: Common, folder: Path) -> int:
     elif findings:
         say(*findings, f"problems found in {folder}: {len(findings)}")
     else:
-        say(f"no problems found in {folder}: the files are unchanged, and the comparison follows from their records")
+        say(f"no problems found in {folder}: the files are unchanged, and the comparison follows from the records")
     return 1 if findings else 0

@@ -20,7 +20,7 @@ from tfscale.stage.growth_record import optimizer_note
 from tfscale.text import count
 
 POLL_SECONDS = 1.0
-"""Seconds between two reads of the stages' folders."""
+"""Time in seconds between two reads of the stages' folders."""
 
 
 def make_view(plan: Plan, console: Console) -> "PlainView":
@@ -29,7 +29,7 @@ def make_view(plan: Plan, console: Console) -> "PlainView":
 
 
 def moves(console: Console) -> bool:
-    """Return whether the console can redraw output that has already been printed."""
+    """Return True if the console can redraw output that has already been printed."""
     return console.is_terminal and not console.is_dumb_terminal
 
 

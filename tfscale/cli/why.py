@@ -15,12 +15,12 @@ from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.status import status_of
 
 MOST_LISTED = 4
-"""Maximum number of stages, and of fields per stage, in the message on stages that are no longer part of a plan."""
+"""Maximum number of stages, and of fields per stage, in a message on finished stages outside a plan."""
 
 
 def why(common: Common, name: str) -> int:
-    """Print why the stages that `name` selects by size, key or folder are trained, and return the exit code. The most
-    similar finished stages are printed with the fields that differ, and with overrides that reuse these stages."""
+    """Print why each stage that `name` selects by size, key or folder is trained or not, and return the exit code. For
+    an unfinished stage, also print similar finished stages, the fields that differ, and overrides that reuse them."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:
@@ -68,8 +68,8 @@ def _json(stage: Stage, nearest: Sequence[Near]) -> dict[str, Any]:
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
     """Return the lines of a message on finished stages that are not part of the plan. After the heading, there is one
-    line for each of the first `MOST_LISTED` stages and, if there are more, a line with their number. If `found` is
-    empty, return no lines."""
+    line for each of the first `MOST_LISTED` stages and, if there are more, a line with the number of others. If
+    `found` is empty, return no lines."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_first_fields(each)}" for each in found[:MOST_LISTED]]
@@ -79,7 +79,7 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:
-    """Return a message of one line on finished stages that are not part of the plan, with the fields in which the first
+    """Return a one-line message on finished stages that are not part of the plan, with the fields in which the first
     of them differs from the planned stage. There must be at least one stage."""
     shown = _first_fields(found[0])
     return f"{_number(found)} not part of the plan ({shown}); `tfscale plan` lists the fields that differ"

@@ -90,7 +90,7 @@ def _parent_is_here(stage_dir: Path) -> Check[bool]:
 
 def _comparison(experiment: Recorded) -> Check[None]:
     """Yield a fault for each value in the comparison that does not follow from the records of the stages. If an arm has
-    two stages of the same size and seed, yield only this fault. Published results are not checked."""
+    two stages of the same size and seed, yield only a fault that says so. Published results are not checked."""
     file = experiment.comparison / TABLE_FILE
     for arm in experiment.joined:
         if len({(stage.size, stage.spec.seed) for stage in arm.stages}) < len(arm.stages):
