@@ -57,7 +57,7 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Description of a prepared corpus, which is the content of manifest.json."""
+    """Content of manifest.json, which describes a prepared corpus."""
 
     format: int
     fingerprint: str
