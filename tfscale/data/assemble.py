@@ -29,7 +29,7 @@ class ShardTask:
     label: ShardLabel
     dtype: np.dtype[Any]
     files: Sequence[tuple[Path, int]]
-    """Pairs (path, number of tokens) of files that contain tokens without a header."""
+    """Pairs (path, number of tokens) of files that contain only tokens, without a header."""
     start: int
     stop: int
 
@@ -56,7 +56,7 @@ def divide_shards(
 ) -> list[ShardTask]:
     """Return the tasks that write the tokens of one split to shards named `<split>-00000.safetensors` and so on. All
     shards except the last contain SHARD_TOKENS tokens. `files` are pairs (path, number of tokens) of files that contain
-    tokens without a header."""
+    only tokens, without a header."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]

@@ -28,9 +28,11 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
     Args:
         names: paths of all files in the repository.
         card: YAML header of the README.md in the repository.
+        subset: name of the subset, or None for the default subset. If there are no `configs`, None means all folders.
 
     Raises:
-        DataError: the subset or split does not exist, has no files in a supported format, or lacks some of its files.
+        DataError: the subset or split does not exist, has no files in a supported format, or lacks some of its files,
+            or the card contains an invalid file pattern.
     """
     configs = [config for config in card.get("configs") or [] if isinstance(config, dict) and "config_name" in config]
     if configs:

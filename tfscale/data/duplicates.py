@@ -21,8 +21,8 @@ from tfscale.data.work import Piece
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Number of buckets into which digests are divided by their first twelve bits. The records of consecutive buckets are
-one contiguous slice of a scan."""
+"""Number of buckets into which digests are divided by their first twelve bits. In the file of a `Scan`,
+the records of consecutive buckets are contiguous."""
 RANGE_DOCUMENTS = 1 << 20
 """Approximate maximum number of documents that are compared at once. Comparing this number of documents needs about
 100 MB of memory."""
@@ -30,7 +30,7 @@ RANGE_DOCUMENTS = 1 << 20
 
 @dataclass(frozen=True)
 class Scan:
-    """A file with one record per non-empty document in a part of the corpus, sorted by digest (`Scanned`)."""
+    """A file with one record (`Scanned`) per non-empty document in a part of the corpus, in the order of digests."""
 
     path: Path
     documents: int
@@ -82,8 +82,8 @@ class Duplicates:
 
     def indices(self, part: int) -> NDArray[np.uint32]:
         """Return the indices of the duplicates in one part of the corpus, [duplicates]. A document's index is its
-        position among the non-empty documents in the part. `part` is the position of the part in the corpus. Both are
-        counted from 0."""
+        position among the non-empty documents in the part. `part` is the position of the part in the corpus. Both
+        positions are counted from 0."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return _read_rows(file, "place", begin, end)

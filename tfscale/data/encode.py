@@ -92,7 +92,7 @@ class Encoded:
     """The tokens of a part of a corpus, which are stored in one file for training and one file for validation."""
 
     train: Path
-    """File without a header that contains the concatenated tokens of the training documents."""
+    """File that contains only the concatenated tokens of the training documents, without a header."""
     train_tokens: int
     train_documents: int
     train_bytes: int

@@ -1,7 +1,7 @@
 """Access to the Hugging Face Hub and its tokenizers.
 
-Only `tfscale data prepare` downloads files. The client of the Hub downloads each file once and stores it in a cache on
-this machine, the cache of the Hub. No code is downloaded. Prepared corpora are used without a connection to the Hub.
+Only `tfscale data prepare` downloads files. The client of the Hub downloads each file once and stores it in its local
+cache. No code is downloaded. Prepared corpora are used without a connection to the Hub.
 """
 
 import os
@@ -40,8 +40,9 @@ def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
 
 @contextmanager
 def reporting_download_errors(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
-    """Return a context manager that converts errors of the Hub client and its network libraries to Unfinished. The
-    message states that `what` could not be downloaded, and ends with `fix`.
+    """Return a context manager that converts all errors except DataError to Unfinished, because the Hub client and its
+    network libraries raise errors of many types. The message states that `what` could not be downloaded, and ends with
+    `fix`.
 
     Args:
         first: error to report instead of the error that is raised in the `with` block.
@@ -76,7 +77,7 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
     cache of the Hub, or downloaded if the cache does not contain it.
 
     Args:
-        path: setting `data.tokenizer_path`, which the error message suggests as the target of a manual copy.
+        path: setting `data.tokenizer_path`. The error message suggests its folder as the target of a manual copy.
 
     Raises:
         DataError: the tokenizer cannot be downloaded. The message explains how to copy the file manually.
@@ -109,7 +110,7 @@ def shown(path: str | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Return `name` with all characters that may be invalid in file names replaced by `--`."""
+    """Return `name` with each character that may be invalid in a file name replaced by `--`."""
     return re.sub(r"[^\w.-]", "--", name)
 
 

@@ -41,8 +41,8 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A source with the documents of a dataset that has been downloaded from the Hub. Its files are identified and read
-    like local files."""
+    """A source with the documents of one split of a dataset that has been downloaded from the Hub. The downloaded files
+    are identified and read like local files."""
 
     dataset: str
     subset: str | None

@@ -162,7 +162,7 @@ def find_faults(listing: Listing) -> list[str]:
 
 
 def _first(faults: list[str]) -> list[str]:
-    """Return the first faults, followed by a message with the number of the remaining faults."""
+    """Return the first 10 faults, followed by a message with the number of further faults if there are any."""
     more = len(faults) - _SHOWN
     return [*faults[:_SHOWN], f"{more:,} more files have similar faults."] if more > 0 else faults
 

@@ -57,7 +57,7 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Description of a prepared corpus, which is the content of manifest.json."""
+    """Content of manifest.json, which describes a prepared corpus."""
 
     format: int
     fingerprint: str
@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a prepared corpus.
 
     Raises:
-        DataError: the folder is not a prepared corpus, has a different format, or its manifest is damaged.
+        DataError: the folder is not a prepared corpus, has a different format, or has a damaged manifest.
     """
     path = folder / MANIFEST_FILE
     try:

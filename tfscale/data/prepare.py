@@ -51,7 +51,8 @@ random sample of about this size is used."""
 
 
 def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
-    """Prepare a corpus, unless `root` contains it already, and return the opened and verified corpus.
+    """Prepare a corpus, unless `root` contains it already or its source is a prepared corpus. Return the opened and
+    verified corpus.
 
     If two processes prepare the same corpus at the same time, the second process waits for the first. During the
     preparation, `root` needs disk space for two copies of the tokens and for about 60 bytes per document.
@@ -169,8 +170,8 @@ class _Preparation:
             )
 
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: DocumentTotals) -> Path:
-        """Train the tokenizer, or copy the user's tokenizer, whose file may change during the preparation. Return the
-        path of the stored tokenizer, which may be from an earlier attempt to prepare the corpus."""
+        """Train the tokenizer, or copy the user's tokenizer, because the user's file may change during the preparation.
+        Return the path of the stored tokenizer, which may be from an earlier attempt to prepare the corpus."""
         path = pieces["tokenizer"].whole()
         if path is not None:
             return path

@@ -26,7 +26,8 @@ KNOWN = ".known"
 class Part(Protocol):
     """Interface of a part of the corpus, which contains some of the documents. Several processes read different parts
     at the same time. Each part is read more than once, possibly by different processes. Parts must be picklable,
-    because they are sent to other processes."""
+    because they are sent to other processes. The `repr` of a part must be the same in every run, because it identifies
+    the intermediate results from which an interrupted preparation resumes."""
 
     @property
     def size(self) -> int:
@@ -118,7 +119,8 @@ SOURCES: Registry[type[Source]] = Registry(
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """The user's settings for a corpus. Settings that a source does not use keep their defaults.
+    """The user's settings for a corpus. A source ignores or rejects (`Source.check`) the settings that it does not
+    use.
 
     Raises:
         DataError: the settings are invalid. The error names all invalid settings.
@@ -247,7 +249,7 @@ def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
     not have to be prepared yet, unless its source is already tokenized.
 
     Raises:
-        DataError: the file of the tokenizer or the prepared folder is missing.
+        DataError: the file of the tokenizer or the prepared folder is missing or damaged.
     """
     if spec.tokenizer is None:
         return read_manifest(local_path(spec)).tokenizer.vocab_size
@@ -257,7 +259,8 @@ def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
 def find_missing(spec: CorpusSpec, root: Path | None = None) -> list[str]:
     """Return the reasons why a corpus cannot be prepared, each with its fix, without preparing the corpus.
 
-    Bytes that are not UTF-8, and a corpus that is too small to split, are found only during the preparation.
+    Some faults are found only during the preparation, such as bytes that are not UTF-8 or a corpus that is too small to
+    split.
     """
     faults = []
     try:

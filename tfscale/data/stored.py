@@ -29,7 +29,7 @@ def size_of(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """A source with the tokens of a corpus that has been prepared, possibly elsewhere. The tokens are not copied."""
+    """A source with the tokens of a prepared corpus, possibly from another machine. The tokens are not copied."""
 
     path: Path
 

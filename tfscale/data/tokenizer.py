@@ -187,8 +187,8 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 
 def _for_whole_texts(tokenizer: Any) -> Any:
-    """Disable truncation and padding in a tokenizer of the `tokenizers` library, and return the same tokenizer. The
-    name of a special token within a document is then encoded as ordinary text."""
+    """Configure a tokenizer of the `tokenizers` library in place, and return the tokenizer. Truncation and padding are
+    disabled, and the names of special tokens in a document are encoded as ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

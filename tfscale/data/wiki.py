@@ -28,9 +28,9 @@ class WikiSource(Source):
     `Part`."""
 
     package: str = WIKI_PACKAGE
-    """Import name of the package that contains the summaries."""
+    """Import name of the package that contains the introductions."""
     sha256: str = WIKI_SHA256
-    """Expected SHA-256 of the file with the summaries."""
+    """Expected SHA-256 of the file with the introductions."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":

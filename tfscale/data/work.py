@@ -1,7 +1,7 @@
 """Storage for the intermediate results (pieces) of the preparation of a corpus until the corpus is complete.
 
 Each piece is a file whose name ends with the first digits of its SHA-256. Therefore truncated pieces are detected, and
-a preparation that was killed resumes after its last finished piece.
+a preparation that was killed reuses its finished pieces when it resumes.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """An intermediate result of a preparation, which may not have been written yet."""
+    """An intermediate result that a preparation writes to a file. The file may not exist yet."""
 
     folder: Path
     name: str

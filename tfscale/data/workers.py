@@ -44,7 +44,7 @@ Watch = Callable[[Counts], None]
 """Type of a callback that receives numbers of processed documents, bytes and tokens."""
 
 _tell: Watch | None = None
-"""Function that receives the new counts of this process while tasks run, or None if no tasks run."""
+"""Function that receives the new counts of this process, or None if counts are not reported."""
 _unreported, _reported_at = Counts(), 0.0
 """Counts that have not been passed to `_tell` yet, and the time of the last report (`time.monotonic`) in seconds."""
 
@@ -90,7 +90,7 @@ class Workers:
 
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
         """Call `work` with the arguments of each task, and return the results in the order of the tasks. Two or more
-        tasks run in parallel, unless their total size is less than POOL_BYTES.
+        tasks run in parallel, unless `processes` is 1 or `size` is less than POOL_BYTES.
 
         Args:
             work: function at the top level of a module, so that it can be sent to other processes.

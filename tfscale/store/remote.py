@@ -29,7 +29,7 @@ class Damaged(StoreError):
 
 
 class Store:
-    """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts.
+    """Folder of files at a URI. Paths are relative to the folder and use `/` as the separator.
 
     Methods raise StoreError if a file to read does not exist or the store cannot be used.
     """

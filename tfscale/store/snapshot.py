@@ -31,7 +31,7 @@ class Entry:
     """Entry of a manifest, which describes one file of the snapshot by its path, its size in bytes, and its SHA-256."""
 
     path: str
-    """Path of the file relative to the folder of the stage or corpus, with `/` between its parts."""
+    """Path of the file relative to the folder of the stage or corpus, with `/` as the separator."""
     bytes: Natural
     sha256: str
 

@@ -129,7 +129,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
 
 
 def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
-    """Download a snapshot, or a newer one that has replaced it in the meantime, and return it."""
+    """Download a snapshot, or a newer snapshot that has replaced it in the meantime. Return the downloaded snapshot."""
     while True:
         try:
             pull(store, found.path, to)
