@@ -36,7 +36,7 @@ class Cost:
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
-        """Convert the totals that a stage recorded to a cost."""
+        """Return the cost that corresponds to the totals of a stage."""
         of_updates = math.nan if totals.spent_on_updates is None else totals.spent_on_updates
         return Cost(totals.tokens, totals.flops, totals.flops + of_updates, totals.seconds, totals.device_seconds)
 
@@ -297,7 +297,7 @@ def _start(stage: Stage) -> Cost:
     if not has_result(parent):
         raise ValueError(
             f"{parent / DONE_FILE} is missing, so the cost of {stage.path.name} cannot be separated from "
-            "that of its parent. Restore the folder, or train the stage again with `tfscale run`."
+            "that of its parent. Restore the parent's folder, or train the parent again with `tfscale run`."
         )
     return Cost.of_totals(read_result(parent).totals)
 
