@@ -297,7 +297,7 @@ def _start(stage: Stage) -> Cost:
     if not has_result(parent):
         raise ValueError(
             f"{parent / DONE_FILE} is missing, so the cost of {stage.path.name} cannot be separated from "
-            "that of its parent. Restore the parent's folder, or train the parent again with `tfscale run`."
+            "that of its parent. Restore the folder, or train the stage again with `tfscale run`."
         )
     return Cost.of_totals(read_result(parent).totals)
 
