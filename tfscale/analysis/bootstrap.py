@@ -4,11 +4,11 @@ All runs share the variation over documents, because all runs were evaluated on 
 share the variation over seeds, because replicates with the same seed read their text in the same order, and some start
 from the same weights. Runs with different seeds vary independently.
 
-To vary the seeds, a bootstrap sample adds a random combination of the replicates' deviations from the mean curve, as
-whole curves, to the mean curve. With the weights of this multiplier bootstrap, the samples of any point of a curve, and
-of the difference between two runs that use the same weights, follow Student's t distribution about the mean. This is
-exact for normal deviations and any number of seeds, whereas drawing three runs with replacement would give far too
-narrow intervals.
+To vary the seeds, a bootstrap sample is the mean curve plus a random combination of deviation curves, which are the
+differences between the curves of the replicates and the mean curve. With the weights of this multiplier bootstrap, the
+samples of any point of a curve, and of the difference between two runs that use the same weights, follow Student's t
+distribution about the mean. This is exact for normal deviations and any number of seeds, whereas drawing three runs
+with replacement would give far too narrow intervals.
 
 To vary the documents, a bootstrap sample draws blocks of the validation text with replacement. The resulting change of
 a run's final loss is applied to the whole curve.
@@ -40,8 +40,8 @@ class ReplicateCurves:
     losses: Array
     """Validation losses [replicates, points] in nats per token."""
     blocks: tuple[BlockLosses, ...] | None
-    """Losses of the final evaluation of each replicate by blocks of the validation text, or None if they are missing
-    for any replicate."""
+    """Losses per block of the validation text at the final evaluation of each replicate, or None if the losses are
+    missing for any replicate."""
     step: float
     """Average compute of an optimizer step, in the unit of the chosen cost measure, or 0 if it is unknown. If this
     average differs between replicates, the largest average is used."""
@@ -151,8 +151,8 @@ def replicate_curves(stages: Sequence[StageCurve], measure: Measure) -> Replicat
 
 
 CurvesBySize = Mapping[tuple[str, str], ReplicateCurves | None]
-"""Mapping from pairs (name of an arm, size) to the curves of the replicates, or to None if they have no
-measurements."""
+"""Mapping from pairs (name of an arm, size) to the curves of the replicates, or to None if `replicate_curves` finds no
+points."""
 
 
 def curves_by_size(arms: Sequence[ArmCurve], measure: Measure) -> CurvesBySize:
@@ -171,7 +171,7 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateC
 
 def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
     """Draw DRAWS bootstrap samples of the mean curve of each run. All runs share the same samples of documents, and
-    runs with the same seeds as the first run share its seed weights. The same runs always give the same samples."""
+    runs with the same seeds as the first run share its `seed_weights`. The same runs always give the same samples."""
     over, first = sources(*runs), runs[0]
     documents = None
     if first.blocks is not None and "documents" in over:

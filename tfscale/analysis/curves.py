@@ -36,7 +36,7 @@ class Cost:
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
-        """Convert the totals that a stage recorded to a cost."""
+        """Return the cost that corresponds to the totals of a stage."""
         of_updates = math.nan if totals.spent_on_updates is None else totals.spent_on_updates
         return Cost(totals.tokens, totals.flops, totals.flops + of_updates, totals.seconds, totals.device_seconds)
 

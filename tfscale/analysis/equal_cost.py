@@ -27,9 +27,10 @@ class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
     The target is the final perplexity of the arm. If the arm has runs at several budgets and the chain did not reach
-    the final perplexity of the run at the largest budget, the target is the chain's best perplexity, and the arm's cost
-    is interpolated between the ends of its runs. A cost that is read from an evaluation during training, before the
-    decay of the learning rate, is an upper bound on the cost of a run planned to end at the target.
+    the final perplexity of the run at the largest budget, the target is the chain's best perplexity. The arm's cost is
+    then interpolated between the ends of its runs or, below the smallest budget, read from the run at this budget. A
+    cost that is read from an evaluation during training, before the decay of the learning rate, is an upper bound on
+    the cost of a run planned to end at the target.
     """
 
     state: Reach
@@ -58,7 +59,8 @@ class EqualPerplexity:
     noise: NoiseFloor | None = None
     """Noise floor that the verdict uses, or None if it is unknown or not needed."""
     exact: bool = False
-    """True if the learning rates of the chain and of the arm had been decayed at the costs `chain` and `arm`."""
+    """True if `chain` is the cost at the chain's best perplexity, and `arm` is interpolated between the ends of the
+    arm's runs. Neither cost is then regarded as an upper bound."""
 
     @property
     def bound(self) -> Bound | None:
@@ -198,9 +200,9 @@ class CostRatios:
     reached: NDArray[np.bool_]
     """Mask [curves] that is True if the chain reached the arm's final perplexity."""
     bounded: NDArray[np.bool_]
-    """Mask [curves] that is True if one of the two costs is only an upper bound, because the run had already reached
-    the perplexity at its first evaluation. It refers to the chain's cost or, if the chain did not reach the arm's final
-    perplexity, to the arm's cost."""
+    """Mask [curves] that is True if one of the two costs is only an upper bound, because the perplexity had already
+    been reached at the first evaluation. This is the chain's cost or, if the chain did not reach the arm's final
+    perplexity, the arm's cost."""
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:

@@ -77,8 +77,8 @@ class EqualFamily:
     chain: FamilyCost
     arm: FamilyCost
     excess: Interval
-    """Lower and upper bound of the chain's excess cost, as a fraction of the arm's cost. A negative excess is a saving.
-    The bounds are equal if both costs are exact. An unknown lower bound is -1, and an unknown upper bound is
+    """Lower and upper bounds of the chain's excess cost, as a fraction of the arm's cost. A negative excess is a
+    saving. The bounds are equal if both costs are exact. An unknown lower bound is -1, and an unknown upper bound is
     infinite."""
     interval: Interval | None
     """Confidence interval that covers both bounds of `excess`, or None if it is unknown."""
@@ -175,8 +175,8 @@ class _Family:
 
 
 class _CostReader:
-    """Cost at which the models of `family` reached the final perplexities of the models of `setter`, size by size. Both
-    may be the same family."""
+    """Reader of the costs at which the sizes of `family` reached the final perplexities of the same sizes of `setter`.
+    `family` and `setter` may be the same family."""
 
     def __init__(self, family: _Family, setter: _Family) -> None:
         self.family, self.setter = family, setter

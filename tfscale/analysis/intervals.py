@@ -49,6 +49,6 @@ def bound_of(draws: Array, bound: Bound) -> Interval:
 
 
 def surely(happened: NDArray[np.bool_]) -> bool:
-    """Return True if an event is nearly certain, because it happened in at least a fraction 1 - (1 - LEVEL) / 2 of the
-    bootstrap samples."""
+    """Return True if an event happened in nearly all bootstrap samples, that is, in at least the fraction
+    1 - (1 - LEVEL) / 2 of them."""
     return bool(happened.mean() >= 1 - (1 - LEVEL) / 2)

@@ -1,4 +1,4 @@
-"""Conversion of published points to arms, so that they can be shown next to measured arms."""
+"""Conversion of published points to arms that can be shown next to measured arms."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -89,8 +89,8 @@ FAMILIES = [
     *("Reached during training", "Not reached"),
 ]
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the costs whose sizes are listed in the last two columns of the table of family costs, in the order of
-these columns."""
+"""Kinds of bounds in the order of the last two columns of the table of family costs. Each of these columns lists the
+sizes whose cost is a bound of this kind."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:

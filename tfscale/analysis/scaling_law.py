@@ -140,9 +140,9 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:
     """Return bootstrap samples of the residuals [REFITS, points]. Each residual is the sum of the mean residual of a
-    run and the deviation of a point from the mean of its run, both drawn with replacement. In each sample, all points
-    of a run have the same mean residual. If any run has several points, the means are scaled up, because a fit of three
-    parameters makes the means of few runs too small."""
+    size and the deviation of a point from the mean residual of its size, both drawn with replacement. In each sample,
+    all points of a size have the same mean residual. If any size has several points, the means are scaled up, because a
+    fit of three parameters makes the means of few sizes too small. `runs` contains the index of each point's size."""
     _, place, sizes = np.unique(runs, return_inverse=True, return_counts=True)
     means = np.bincount(place, residuals) / sizes
     deviations = residuals - means[place]

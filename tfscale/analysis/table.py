@@ -43,7 +43,8 @@ class Row:
     """Keys of the chain's stages of this size, with which the row is compared. Empty in the rows of the chain, and for
     sizes that the chain does not have."""
     rests_on: tuple[str, ...]
-    """Keys of all stages on which numbers of the row depend, including parents and smaller sizes."""
+    """Keys of all stages on which numbers of the row depend, including parents and smaller sizes. The stages of the
+    best model in `any_size` are not included."""
     seeds: tuple[int | None, ...]
     status: Status
     """State of the runs of this row. `finished`: the runs of all seeds have finished. `missing`: no run has been
@@ -106,7 +107,7 @@ class Table:
     """Rows in the chain's order of sizes, followed by sizes that the chain does not have. Rows of one size are in the
     order of the arms."""
     tuning_flops: float | None = None
-    """Cost of tuning the learning rates of the arms, which is not included in any row, or None if it is not stated."""
+    """FLOPs spent on tuning learning rates, or None if not stated. These FLOPs are not included in any row."""
     primary: tuple[str, str] | None = None
     """Size and arm name of the primary comparison, or None if no comparison is declared as primary."""
     assumed_noise: float | None = None

@@ -1,7 +1,7 @@
-"""Import of a model as the folder of a finished stage, so that every command can use it like a trained stage.
+"""Import of a model as the folder of a finished stage, which other commands can use like the folder of a trained stage.
 
 DIR/
-    stage.yaml       the model; `init_from` is the hash of the weights
+    stage.yaml       the spec, with the config of the model and the hash of the weights (`init_from`)
     checkpoints/     one checkpoint with the imported weights
     done.json        the training cost of the imported model (zero if unknown)
     import.json      the origin of the weights

@@ -78,8 +78,8 @@ def with_groups(stages: Iterable[FinishedStage], groups: int | None) -> list[Fin
     parameter tokens. If `groups` is None, return the stages unchanged.
 
     Raises:
-        UserFault: a model has not grown by groups, or has fewer than `groups` groups; the error contains the faults of
-            all stages.
+        UserFault: a model has not grown by groups, or `groups` is not from 1 to the number of its groups. The error
+            contains the faults of all stages.
     """
     found = list(stages)
     if groups is None:

@@ -44,7 +44,7 @@ def match(
 
     Returns:
         The tensors by their names in the tfscale model, and a message for each tensor that is missing, unexpected, or
-        does not match the config of the model.
+        of the wrong shape or type. If there are fewer tensors than layers, there is only one message.
     """
     if model.n_layer > len(stored):  # checked before a model of that many layers is built
         return {}, [f"there are {len(stored)} tensors, but the {model.n_layer} layers of the config have more"]

@@ -48,7 +48,7 @@ def run_tasks(
         limit: maximum number of samples per task, or None for all samples.
 
     Raises:
-        UserFault: a task is unknown, or its data cannot be read.
+        UserFault: `task_path` is not a folder, a task is unknown, or the data of a task cannot be read.
     """
     manager = _manager(names, task_path)
     try:
@@ -133,7 +133,8 @@ class HarnessModel(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-probability of each text in nats, computed in non-overlapping windows."""
+        """Return the log-probability of each text in nats. Each text is divided into windows that do not overlap,
+        except that the last window can begin within the previous one."""
         context = self._model.config.context
         texts = [np.array([self.eot_token_id, *self.tok_encode(request.args[0])]) for request in requests]
         return [-total_loss(self._model, text, context) for text in texts]

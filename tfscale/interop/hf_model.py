@@ -117,13 +117,14 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
                 another sequence, and the two sequences do not attend to each other.
             cache: keys and values of earlier tokens. Older releases of transformers call this argument
                 `past_key_values`.
-            num_items_in_batch: number by which the loss is divided, by default the number of labels in this call.
+            num_items_in_batch: number by which the summed loss is divided, by default the number of its terms.
             logits_to_keep: number of last positions, or indices of positions, for which logits are computed; 0 for all
                 positions.
 
         Raises:
-            TypeError: an argument is unknown.
-            ValueError: `inputs_embeds` or `output_attentions` is set, which this model does not support.
+            TypeError: an argument is unknown, or both `cache` and `past_key_values` are given.
+            ValueError: `inputs_embeds` or `output_attentions` is set, which this model does not support, or
+                `attention_mask` has another shape.
         """
         if unknown := [name for name in others if name not in _IMPLIED]:
             allowed = ", ".join(_arguments())

@@ -55,8 +55,9 @@ def read_official(weights: Path, config: Path) -> Foreign:
         config: YAML file of the model.
 
     Raises:
-        UserFault: tfscale does not support an option, a file cannot be loaded without running code from it, or tensors
-            are missing, unexpected or of the wrong shape. The error lists all faults.
+        UserFault: an option is missing or has a value that tfscale does not support, a file cannot be loaded without
+            running code from it, or tensors are missing, unexpected or of the wrong shape. The error lists all faulty
+            options or all faulty tensors.
     """
     options = read_options(config)
     files = _files(weights)
