@@ -68,7 +68,7 @@ def _root(key: str) -> str:
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment that contains the faults of the overrides and of the configuration files. Raise
+    """Return a draft of the experiment, with the faults of the overrides and of the configuration files. Raise
     UserFault if these faults prevent the composition of an experiment that can be checked further."""
     overrides = [renamed_override(text) for text in overrides]
     try:

@@ -17,8 +17,8 @@ PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
     """Yield the key of every setting that the dataclass `kind` declares. Each key begins with `prefix`, such as
-    `optim.`. `values` contains the composed settings, which determine the keys of settings that are dictionaries and
-    the class of a growth operator."""
+    `optim.`. `values` contains the composed settings, which provide the names in each dictionary of settings and the
+    class of each growth operator."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -96,5 +96,5 @@ def one_line(error: Exception) -> str:
 
 
 def short(text: str, longest: int = 100) -> str:
-    """Return a text. If it has more than `longest` characters, it is cut off there and `...` is added."""
+    """Return the text, or its first `longest` characters followed by `...` if it is longer."""
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -7,7 +7,7 @@ from tfscale.ranges import AutoCount, Count, Natural, NonNegative, Positive, Ran
 from tfscale.stage.run_options import RunOptions
 
 Utilisation = Annotated[float, Range(above=0, most=1, what="a fraction of the peak", such_as="0.4")]
-"""A fraction of a device's peak, above 0 and at most 1."""
+"""A fraction of the peak speed of a device, above 0 and at most 1."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SlurmPart:
     signal_seconds: Count = 120
     """Number of seconds before the time limit at which Slurm signals a job to save a checkpoint."""
     requeues: Natural = 1000
-    """Maximum number of times that a job is requeued."""
+    """Maximum number of times that a job is requeued because it reaches its time limit."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class LauncherPart(RunOptions):
     slurm: SlurmPart = field(default_factory=SlurmPart)
     """Resources of a job (kind=slurm)."""
     parallel: Count = 1
-    """Maximum number of independent stages that run at the same time on this machine. On a cluster, the queue
-    decides."""
+    """Maximum number of independent stages that run at the same time on this machine. With kind=slurm,
+    the queue of the cluster limits this number instead."""
     retries: Natural = 2
-    """Maximum number of times that a stage is resumed from a checkpoint after one of its processes died."""
+    """Maximum number of times that a stage is resumed from its last checkpoint after one of its processes died, ran out
+    of memory or hung."""
     hang_minutes: NonNegative = 15.0
     """Number of minutes without a heartbeat after which a stage is stopped and resumed; 0: never."""
 
@@ -97,4 +98,4 @@ class DevicePart:
     price: Positive | None = None
     """Price of the device in US dollars per hour. None: unknown."""
     mfu: Utilisation = 0.4
-    """Fraction of the peak that training is assumed to reach if no comparable run has been measured."""
+    """Fraction of the peak speed that training is assumed to reach if no comparable run has been measured."""

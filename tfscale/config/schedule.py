@@ -31,7 +31,7 @@ class TransformerPart:
 
 @dataclass(frozen=True)
 class StagePart:
-    """One stage of the chain, with the size of its model."""
+    """Settings of one stage of the chain, and of the models that baselines train at the same size."""
 
     size: str
     """Name of the size, such as 354M."""

@@ -139,7 +139,7 @@ class OptimPart:
     other weights. Extensions may register more optimizers."""
     parametrization: Literal["standard", "fan_in"] = "standard"
     """Learning rates and initial values of the matrices of the blocks. standard: one learning rate for all matrices.
-    fan_in: scaled by each matrix's fan-in relative to model.d_model (docs/optimizers.md)."""
+    fan_in: scaled according to the fan-in of each matrix (docs/optimizers.md)."""
     embedding_ratio: Factor = 1.0
     """Learning rate of the embedding and of the gains and biases of norms, as a multiple of the matrices' learning
     rate."""

@@ -15,7 +15,7 @@ DEFAULT = "tokens"
 
 
 def _usable(text: str) -> str:
-    """Return the path with `~` expanded if it is valid on this machine."""
+    """Return the path with a leading `~` expanded. Raise ValueError if the path is not valid on this machine."""
     if not text:
         raise ValueError("must name a file or folder; try a name, or omit the setting")
     try:

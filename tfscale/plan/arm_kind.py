@@ -35,7 +35,7 @@ class ArmKind(ABC):
     """True if all stages train the chain's first model without growth. The size of a stage is then the size in the
     schedule that determines its budget, not the size of its model."""
     own_rate: ClassVar[bool] = False
-    """True if `tfscale tune` searches for a separate learning rate for the arm."""
+    """True if `tfscale tune` searches for a separate learning rate for the arm even if the arm sets no `lr`."""
 
     def __init__(self, part: ArmPart) -> None:
         self.part = part

@@ -130,7 +130,7 @@ class _FromBase(ArmKind):
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         if len(experiment.schedule.stages) < 2:
-            rule = "must be used with a chain of at least two stages, because later stages determine the compute"
+            rule = "must be used with a chain of at least two stages, because later stages determine the arm's compute"
             yield Fault(key, None, rule)
 
     def stages(self, chain: Chain) -> Sequence[Stage]:

@@ -39,7 +39,8 @@ class Arm:
     """Stages of the detours that rejected growths cause (`tfscale.plan.rejection`). A detour consists of the stage
     whose growth was rejected, followed by the stage that trains the parent further."""
     planned: tuple[Stage, ...] = ()
-    """Stages in `identity` as they would be if no growth were rejected; empty without `schedule.reject_growth`."""
+    """Stages that identify the chain (`identity`), as planned if no growth is rejected. Empty in other arms and without
+    `schedule.reject_growth`."""
 
     @property
     def main_line(self) -> tuple[Stage, ...]:

@@ -125,7 +125,7 @@ def _branches(experiment: Experiment) -> Iterator[Fault]:
         rule = "must be constant with schedule.branches, which decay the learning rate"
         yield Fault("optim.lr_schedule", optim.lr_schedule, rule, "constant", reads)
     if experiment.growth.lr != "continue":
-        rule = "must be continue with schedule.branches, whose trunk is warmed up once"
+        rule = "must be continue with schedule.branches, because the trunk has only one warm-up"
         yield Fault("growth.lr", experiment.growth.lr, rule, "continue", reads)
     later = {f"schedule.stages.{name}.lr": part.lr for name, part in list(schedule.stages.items())[1:]}
     for key, rate in {**later, "schedule.trained_on_lr": schedule.trained_on_lr}.items():

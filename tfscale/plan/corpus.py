@@ -91,7 +91,7 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
 
 
 def check_corpus(experiment: Experiment) -> list[Fault]:
-    """Return the faults that the corpus source and the tokenizer find in the settings of the corpus."""
+    """Return the faults in the settings of the corpus source and of the tokenizer."""
     faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:

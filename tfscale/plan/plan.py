@@ -38,7 +38,7 @@ class Replicate:
     @property
     def decided(self) -> tuple[Stage, ...]:
         """Stages that can be trained before the plan must be made again. These are all stages or, if a rule or a trial
-        may still end a stage of the chain early, the stages of the chain up to and including this stage."""
+        may still end stages of the chain early, the stages of the chain up to and including the first of them."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
             if has_undecided_end(stage):
                 return self.chain.all_stages[:number]

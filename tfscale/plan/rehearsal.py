@@ -24,7 +24,7 @@ byte."""
 
 def rehearsal(experiment: Experiment) -> Experiment:
     """Return the experiment with `STEPS` steps per stage on the text of `EMBEDDED`, with one seed and a separate runs
-    folder, and without branches, rejected growths, tracking and store."""
+    folder, and without branches, early ends of stages, rejected growths, tracking and store."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
@@ -66,7 +66,7 @@ class Rehearsed:
     resident set size of the process."""
     checkpoint_bytes: int
     checkpoint_seconds: float
-    """Time in seconds to write, hash and sync the last checkpoint."""
+    """Time in seconds to write, hash and sync the last checkpoint and to remove older checkpoints."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
     """Content of growth.json, or None if the stage was not grown."""

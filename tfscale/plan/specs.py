@@ -151,8 +151,8 @@ class Specs:
 
 def _begin_from(spec: StageSpec, init_from: str) -> StageSpec:
     """Return the spec of a stage that imports the weights in the folder `init_from` instead of training the model of
-    `spec`. Raise UserFault if the folder is not an imported stage, or if the imported model differs from `spec` in
-    shape or number of training tokens. The error lists all differences."""
+    `spec`. Raise UserFault if the folder is not an imported stage, if the imported model was grown, or if it differs
+    from `spec` in shape or number of training tokens. The error lists all differences."""
     folder = Path(init_from).absolute()
     try:
         imported, result = read_spec(folder), read_result(folder)
@@ -209,8 +209,8 @@ def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """Return the config of an ungrown TokenFormer of the size of a stage, with one token group per layer and the
-    default tau."""
+    """Return the config of an ungrown TokenFormer with the size of a stage. Each Pattention layer has one group of
+    parameter tokens, with the default tau."""
     model = experiment.model
     qkv, out, ffn = ((TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts)
     return TokenFormerConfig(

@@ -97,7 +97,8 @@ def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator
 
 
 def _kind(spec: StageSpec) -> tuple[object, ...]:
-    """Return the properties that a stage and its former version share."""
+    """Return the label, the seed, whether the weights are imported, and the label of the parent or None. A stage and
+    its former versions agree in these values."""
     parent = PurePath(spec.parent_dir).name.rpartition("-")[0] if spec.parent_dir else None
     return spec.label, spec.seed, spec.init_from is not None, parent
 

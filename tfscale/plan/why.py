@@ -1,5 +1,5 @@
-"""Comparison of a stage of the plan with the most similar finished stages, which explains why the stage is trained and
-with which overrides a finished stage would be reused."""
+"""Explanation of why a stage of the plan is trained, by comparison with the most similar finished stages, and the
+overrides with which a finished stage would be reused instead."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from tfscale.stage.folder import Stage, lineage
 from tfscale.stage.spec import StageSpec, key_of
 
 MOST_NEAR = 3
-"""Maximum number of similar stages that are returned."""
+"""Maximum number of stages that `nearest_stages` returns."""
 _SETTINGS = {
     "batch_tokens": "optim.batch_tokens",
     "data.heldout_start": "data.validation_start",
@@ -61,9 +61,10 @@ def planned_stages(plan: Plan, name: str) -> list[Stage]:
 
 
 def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
-    """Return up to `MOST_NEAR` finished stages that differ least from a stage of the plan, the most similar first. Only
-    stages of the same model family are considered, and a grown stage is compared only with grown stages. Overrides are
-    included only if the plan that `replan` makes with them contains the finished stage."""
+    """Return up to `MOST_NEAR` finished stages that differ least from a stage of the plan, the most similar first.
+    Stages with the same label as the planned stage come before all others. Only stages of the same model family are
+    considered, and a grown stage is compared only with grown stages. Overrides are included only if the plan that
+    `replan` makes with them contains the finished stage."""
     stages = {stage.key for stage in plan.stages}
     found = ((key_of(spec), (folder, spec)) for folder, spec in finished_specs(plan.runs))
     finished = {key: pair for key, pair in found if key not in stages}
@@ -102,8 +103,9 @@ def _reaches(near: Near, replan: Replan) -> bool:
 
 
 def _override(experiment: Experiment, pair: Pair, difference: Difference) -> str | None:
-    """Return an override that may give the stage of the plan the value of the finished stage. Return an empty string if
-    the value follows from other settings, or None if no setting determines the value."""
+    """Return an override with which the field in `difference` may have the same value in the planned stage as in the
+    finished stage. Return an empty string if the value follows from other settings, or None if no setting determines
+    the value."""
     stage, finished = pair
     part, _, name = difference.field.partition(".")
     parts = experiment.schedule.stages.items()

@@ -1,5 +1,5 @@
-"""Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens, and the best
-candidates again with more tokens. Each number of tokens is called a rung.
+"""Successive halving (arXiv 1603.06560), which trains all candidates with few tokens, and the best candidates
+again with more tokens. Each number of tokens is called a rung.
 
 The search has no state. Each call of `search` starts from the beginning, uses all losses that are known, and returns
 when it needs losses that are not known yet. Losses from earlier searches over other ranges are therefore reused.

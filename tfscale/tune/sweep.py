@@ -21,7 +21,7 @@ FINE_STEP = math.sqrt(2)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings that the sweeps over each learning rate and over optim.embedding_ratio share."""
+    """Settings of the sweeps over the learning rates and over optim.embedding_ratio."""
 
     factors: tuple[float, ...]
     """Candidate values as multiples of the current learning rate, in ascending order."""
@@ -131,8 +131,8 @@ def choose(losses: Mapping[float, float]) -> Choice:
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
     """Return the value with which to extend a range whose best value is at an edge, or None if the best value is
     interior or the new value is out of bounds. The new value is the nearest value beyond the edge among `tried`, the
-    values of earlier rungs. If there is no such value, the range is continued with the ratio of the two values next to
-    this edge."""
+    values of earlier rungs. If there is no such value, the new value has the same ratio to the value at the edge as
+    that value has to its neighbour."""
     best = choose(losses)
     if best.place == "interior":
         return None

@@ -16,8 +16,7 @@ MOST_RATIO = 1000.0
 
 @dataclass(frozen=True)
 class Tunable:
-    """Setting that can be tuned, which is a learning rate or optim.embedding_ratio, with the stages that are trained
-    with this setting."""
+    """Learning rate or optim.embedding_ratio that can be tuned, with the stages for which it is tuned."""
 
     key: str
     """Key of the setting, such as schedule.stages.stage2.lr."""
@@ -31,8 +30,8 @@ class Tunable:
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
     """Yield each learning rate with which stages of the given arms are trained. The rates in the schedule come first,
-    then the rates that only one baseline uses. A stage depends on a rate if the stage changes when the plan is made
-    with twice this rate."""
+    then the rates that only one baseline uses. A stage is trained with a rate if its peak learning rate changes when
+    the plan is made with twice this rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}

@@ -106,8 +106,8 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Hash of the tunable settings, the sweep settings, and the stages with the current values (12 hexadecimal
-        digits)."""
+        """Hash (12 hexadecimal digits) of the sweep settings, the keys of the tunable settings, and the keys of the
+        stages that are planned with the current values."""
         stages = [stage.key for stage in self.planned.stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
@@ -214,7 +214,8 @@ def chosen(findings: Iterable[Finding]) -> dict[str, float]:
 
 
 def stages_left(findings: Iterable[Finding]) -> list[Stage]:
-    """Return the unfinished stages of trials whose losses are not known yet, parents before children."""
+    """Return the unfinished stages, including ancestors, of trials whose losses are not known yet, parents before
+    children."""
     trials = [trial for finding in findings for trial in finding.trials if trial.loss is None]
     return list({stage.key: stage for trial in trials for stage in trial.left}.values())
 
