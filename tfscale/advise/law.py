@@ -27,8 +27,8 @@ FAR = 10.0
 """Maximum factor by which values may be above the largest or below the smallest measured value for the form of a law to
 be trusted."""
 SPARE = 2
-"""Number that is added to the number of parameters of a law to give the minimum number of different combinations of
-values of the variables that a fit requires."""
+"""Number of degrees of freedom that a fit requires. The runs must have at least this many more different combinations
+of values of the variables than the law has parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ class Law:
         return self.measured.values.min(axis=0), self.measured.values.max(axis=0)
 
     def _losses(self, parameters: Array, values: Array) -> Array:
-        """Return the loss [fits, points] at values [points, variables]. Values above the largest measured values do not
-        increase the loss, although the product term alone could do so."""
+        """Return the loss [fits, points] at values [points, variables]. The loss is at most the loss with each
+        variable clipped at its largest measured value, because the product term could otherwise increase the loss."""
         at, below = (
             _log_losses(parameters, _terms_of(self.measured, place))
             for place in (values, np.minimum(values, self._range[1]))
@@ -210,7 +210,7 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
 
 
 def interval(draws: Array) -> Interval:
-    """Return the central interval that contains the fraction `LEVEL` of the bootstrap samples `draws`, which may be
+    """Return the central interval that contains the fraction `LEVEL` of the bootstrap samples `draws`. Samples may be
     infinite."""
     return interval_of(draws, LEVEL)
 
@@ -281,8 +281,8 @@ def _seed_noise(measured: Measured, of_points: float) -> float:
 
 
 def _seed_shifts(measured: Measured, stream: np.random.Generator, noise: float, draws: int, seeds: int) -> Array:
-    """Return random shifts of log L [draws, seeds]. They have the standard deviation `noise`, and account for the
-    uncertainty of `noise`, which is estimated from few seeds."""
+    """Return random shifts of log L [draws, seeds]. They are normal with standard deviation `noise`, times a factor per
+    draw (`_student`) that accounts for the uncertainty of `noise`, which is estimated from few seeds."""
     if not noise:
         return np.zeros((draws, seeds))
     freedom = len(set(measured.seeds)) - 1

@@ -140,8 +140,8 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
 
 
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return one trunk for each first stage, which is the longest trunk that begins with this stage. Runs whose
-    learning rate has decayed, or that grew from such a run, are not trunks."""
+    """Group the trunks by their first stage, and return the longest trunk of each group. Runs whose learning rate has
+    decayed, or that grew from such a run, are not trunks."""
     trunks: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: run.tokens):
         if not run.decayed and (run.origin is None or not run.origin.decayed):

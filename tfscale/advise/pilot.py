@@ -1,4 +1,4 @@
-"""Pilot runs, which are short runs to which the laws for advice are fitted.
+"""Short runs, called pilot runs, to which the laws for advice are fitted.
 
 A base is trained at three budgets, and each result is grown to each target at three budgets. Each target is also
 trained from scratch at five of the nine resulting total budgets."""
@@ -19,7 +19,7 @@ from tfscale.predict import Prediction
 from tfscale.stage.folder import Stage, is_done
 
 LARGEST = 0.9 * FAR
-"""Ratio of the question's budget to the largest total budget of a pilot run, including its base."""
+"""Ratio of the question's budget to the largest budget of the pilot runs, for the base and all targets together."""
 LEVELS = 3
 RANGE = 36.0
 """Maximum ratio of the largest to the smallest number of training tokens at one size."""

@@ -117,8 +117,8 @@ def ask(
             options that the user has not set. Exactly one option must be set.
 
     Raises:
-        UserFault: a target size is unknown or no size can grow to it, or the number of budgets is not one, or the
-            budget is not a finite positive number. The error lists all faults.
+        UserFault: the experiment imports weights, no smaller size of the schedule can grow to a target size, the number
+            of budgets is not one, or the budget is not a finite positive number. The error lists all faults.
     """
     faults = [*_size_faults(recipe, sizes), *_budget_faults(amounts)]
     if faults:

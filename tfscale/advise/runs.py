@@ -19,8 +19,8 @@ from tfscale.stage.spec import StageSpec, key_fields, read_spec
 
 @dataclass(frozen=True)
 class Run:
-    """Training of one model to the end of a finished stage. If a run has several stages, each continues the training of
-    the previous one, such as the stages of a trunk and a branch at the end."""
+    """Training of one model to the end of a finished stage. If a run has several stages, such as the stages of a
+    trunk and a final branch, each continues the training of the previous one."""
 
     stages: tuple[Stage, ...]
     """Stages that train the model at its size, in order. The last stage ends the run."""

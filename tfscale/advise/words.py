@@ -86,7 +86,7 @@ def warning(advice: Advice) -> str:
     return (
         f"warning: this is {count(advice.beyond)} times outside the measured runs. Beyond {FAR:g} times, the form of "
         "the laws is not trusted: the intervals also cover laws without an irreducible loss, and no improvement at all "
-        "beyond the measured runs. Measure at larger budgets before you rely on it."
+        "beyond the measured runs. Measure at larger budgets before you rely on this answer."
     )
 
 

@@ -1,4 +1,4 @@
-"""Functions that run another function in a separate process, and that measure the peak memory of a function."""
+"""Execution of a function in a separate process, and measurement of the peak memory of a function call."""
 
 import ctypes
 import gc

@@ -25,7 +25,7 @@ class Settings:
     """True to use small sizes and few rounds, which is enough to test that the benchmark runs."""
     threads: int
     case: str = ""
-    """Text that selects the cases to measure. A case is measured if its name contains the text in upper or lower case.
+    """Text that selects the cases to measure. A case is measured if its name contains the text, in any capitalization.
     An empty text selects all cases."""
 
     @property

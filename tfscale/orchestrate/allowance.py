@@ -27,8 +27,8 @@ class Allowance:
         self._flops, self._seconds = budget.flops, budget.seconds
         self._ends_at: float | None = None
         self._grants: dict[str, range] = {}
-        """Ranges of the steps whose cost is reserved, by the key of the running stage. A range contains the steps after
-        `start`, up to and including `stop`."""
+        """Steps whose cost is reserved, by the key of the running stage. `range(a, b)` stands for the steps a + 1 to
+        b."""
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
     def start_clock(self) -> None:

@@ -57,17 +57,18 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """Event `end` of the stage's last process, or None if this process has not recorded this event."""
+    """Event `end` of the stage's last process, or None if that process has not recorded the event."""
     beat: float = 0.0
-    """Modification time of the heartbeat file."""
+    """Last known modification time of the heartbeat file in seconds since 1970, or 0 if there was no file."""
     seen_at: float = 0.0
-    """Time on the monotonic clock of this process at which `beat` last changed."""
+    """Time on the monotonic clock at which `beat` last changed, or at which training began if that was later."""
     hangs: bool = False
     stops: int = 0
     """Number of times that the attempt has been asked to stop."""
 
     def watch_heartbeat(self, hang_minutes: float) -> None:
-        """Stop the attempt if its heartbeat file has not changed for `hang_minutes` of training; 0: never."""
+        """Ask the attempt to stop if its heartbeat file has not changed for `hang_minutes` minutes of training, and
+        kill it if it does not end in time. If `hang_minutes` is 0, never stop it."""
         file, now = self.stage.path / HEARTBEAT, time.monotonic()
         beat = file.stat().st_mtime if file.exists() else 0.0
         expected = self.attempt.phase == "training" and self.attempt.is_running()

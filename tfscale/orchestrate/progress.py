@@ -43,8 +43,8 @@ class Progress:
     losses: tuple[Sample, ...] = ()
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Model FLOPs utilisation, or None if it is unknown, because conf/device does not list the device or no step has
-    been timed."""
+    """Model FLOPs utilisation, or None if conf/device lists no peak for the device and precision, or no step has been
+    timed."""
     memory: int | None = None
     """Memory in bytes, or None if it is unknown. For a stage that is running on a CPU of this host, this is the current
     resident memory of the process. For all other stages, it is the peak memory of the leading rank."""

@@ -27,7 +27,7 @@ class Speed:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation, or None if conf/device does not list the device."""
+        """Model FLOPs utilisation, or None if conf/device lists no peak for the device and precision."""
         return mfu(self.device, self.precision, self.flops_per_second, self.devices)
 
 

@@ -101,8 +101,8 @@ class Prediction:
 
     @property
     def mfu(self) -> float | None:
-        """Predicted model FLOPs utilisation, or None if the speed of the device is unknown or conf/device does not list
-        the device."""
+        """Predicted model FLOPs utilisation, or None if the speed of the device or its datasheet peak in the precision
+        of the run is unknown."""
         speed, peak = self.tokens_per_second, self.machine.datasheet_peak
         if speed is None or peak is None:
             return None

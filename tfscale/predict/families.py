@@ -16,7 +16,7 @@ from tfscale.stage.spec import StageSpec, steps_of
 
 @dataclass(frozen=True)
 class Family:
-    """Group of runs, such as all sizes of an arm, with the sums of their costs. A sum other than `flops` is None if the
+    """Group of runs, such as one run per size, with the sums of their costs. A sum other than `flops` is None if the
     cost of any run is unknown."""
 
     title: str

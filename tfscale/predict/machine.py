@@ -35,8 +35,8 @@ class Machine(Hardware):
     cluster: bool = False
     """True if devices are requested by whole hosts, as on a Slurm cluster."""
     measured: bool = True
-    """True for the devices of this machine, whose peak is measured; False for devices whose peak is from a
-    datasheet."""
+    """True for the devices of this machine, whose peak is measured; False for devices whose peak is from a datasheet
+    or unknown."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and assumed MFU of the device."""
     names: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Machine(Hardware):
 
     @property
     def datasheet_peak(self) -> float | None:
-        """Peak FLOP/s that model FLOPs utilisation refers to; None if conf/device does not list the device."""
+        """Peak FLOP/s per device that model FLOPs utilisation refers to; None if the datasheet value is unknown."""
         return peak_of(self.facts, self.precision)
 
 

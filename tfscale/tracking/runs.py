@@ -114,7 +114,7 @@ class Run(Protocol):
         """Return the existing files from which the run is read. The list is empty before the run starts."""
 
     def contents(self) -> Contents | None:
-        """Return the contents of the run, or None if no complete event or file of the run exists yet.
+        """Return the contents of the run, or None if nothing has been recorded for the run yet.
 
         Raises:
             UserFault: a file in the run's folder does not have the format that tfscale writes.

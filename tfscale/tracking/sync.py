@@ -23,7 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 Family = tuple[Run, Sequence[Run]]
 """A parent run with its child runs."""
 Stamp = tuple[str, int, int]
-"""Name, size and modification time of a file."""
+"""Name of a file, its size in bytes, and its modification time in nanoseconds since 1970."""
 
 
 class Session:
@@ -169,7 +169,7 @@ class _Sent:
 
 
 class _Cursor:
-    """Record, by identity (`About.identity`), of the runs whose data a tracker has received completely. The record is
+    """Record of the runs whose data a tracker has received completely, by identity (`About.identity`). The record is
     kept in a file in the runs folder, so that the tracker need not be queried. If the file is missing or
     outdated, the next sync is slower, because it queries the tracker."""
 

@@ -26,7 +26,7 @@ TRACKERS: Registry[type["Tracker"]] = Registry(
 
 
 class TrackingError(RuntimeError):
-    """Error raised if a tracker cannot be reached or refuses data. The message names the tracker.
+    """Error raised if a sync fails, for example because the tracker cannot be reached or refuses data.
 
     No data is lost, because the stage folders contain all data and the next sync sends the missing data.
     """
@@ -83,7 +83,7 @@ class Sink(ABC):
 
 
 class Tracker(ABC):
-    """Base class of trackers. A tracker is a store of runs, which may be unreachable.
+    """Base class of trackers. A tracker stores runs, and may be unreachable.
 
     Args:
         runs: runs folder.
@@ -111,8 +111,8 @@ class Tracker(ABC):
 
     @abstractmethod
     def connect(self, experiment: str) -> Sink:
-        """Return a connection to an experiment, which is created if missing. Subclasses should import their client
-        library in this method."""
+        """Return a connection to an experiment, and create the experiment if it is missing. Subclasses should import
+        their client library in this method."""
 
     def exists(self) -> bool:
         """Return False if the store is known not to exist, for example before the first run. Otherwise, return True."""

@@ -27,7 +27,7 @@ class Ending:
 
 
 class Attempt(Protocol):
-    """Interface of an attempt to run a stage, which is a process or a job."""
+    """Interface of a process or job that attempts to run a stage."""
 
     @property
     def phase(self) -> Phase:
@@ -67,7 +67,7 @@ class Launcher(Protocol):
         save a checkpoint and stop. Raise LaunchFailed if the stages cannot be started."""
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return the attempt to run a stage that another tfscale process has started and that has not ended, or None if
+        """Return the attempt that another tfscale process has started for a stage and that has not ended, or None if
         there is no such attempt."""
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:

@@ -132,7 +132,7 @@ def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, 
 
 
 def missing_devices(part: LauncherPart) -> list[str]:
-    """Return a list that contains a fault if several processes would share a device, and is empty otherwise."""
+    """Return a list that contains a fault if processes of torchrun would share a device, and is empty otherwise."""
     devices = visible_devices(part)
     processes = processes_of(part, devices)
     if part.kind == "local" or not devices or part.parallel * processes <= len(devices):

@@ -136,7 +136,7 @@ class JobAttempt:
 
 
 class Queue:
-    """States of this user's jobs in the Slurm queue, read with squeue at intervals."""
+    """States of this user's tfscale jobs in the Slurm queue, read with squeue at intervals."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _RUNS_AT_MOST = 50_000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 _LONGEST_PARAM, _LONGEST_NOTE = 6000, 7500
-"""Maximum lengths of parameters and notes in MLflow, in characters."""
+"""Maximum lengths of parameter values and notes in characters. Longer values are truncated, longer notes omitted."""
 _NAME, _PARENT, _COLOUR = "mlflow.runName", "mlflow.parentRunId", "mlflow.runColor"
 _EXTERNAL = {"mlflow.model.isExternal": "true"}
 """Tag for models whose weights are stored outside MLflow."""

@@ -60,8 +60,9 @@ class MlflowTracker(Tracker):
         return MlflowSink(self.client(), experiment, self.artifacts)
 
     def client(self) -> "MlflowClient":
-        """Return an MLflow client for the store, whose schema is created if missing. The client uses only explicit IDs,
-        so MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and MLFLOW_TRACKING_URI have no effect."""
+        """Return an MLflow client for the store. Create a missing schema, and set the variables of `quiet_environment`
+        that this process lacks. The client uses only explicit IDs, so MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and
+        MLFLOW_TRACKING_URI have no effect."""
         for name, value in quiet_environment().items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -102,8 +103,8 @@ class MlflowTracker(Tracker):
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return default values of environment variables that disable the telemetry, informational log output and HTTP
-    retries of MLflow, and that limit the duration of requests and the reuse of database connections."""
+    """Return default values of environment variables that disable MLflow's telemetry, informational log output, HTTP
+    retries and reuse of database connections, and that limit the duration of its requests."""
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -136,8 +137,8 @@ def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the environment for the command that `ui_command` returns. Variables that disable the telemetry and
-    background jobs of MLflow are added to the environment of this process, unless they are already set."""
+    """Return the environment for the command that `ui_command` returns. It disables the telemetry and background jobs
+    of MLflow, but variables that are already set take precedence. The environment of this process is not changed."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 

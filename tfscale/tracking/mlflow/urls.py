@@ -1,7 +1,7 @@
 """Validation of MLflow tracking URIs, and conversion between file paths and SQLite URIs.
 
-Three libraries must find the same file: SQLAlchemy 2.0, which uses the path in a URL literally; SQLAlchemy 2.1, which
-unquotes the path; and MLflow, which creates folders for the part after `sqlite:///` without unquoting the path.
+SQLAlchemy and MLflow must find the same file. SQLAlchemy 2.0 uses the path in a URL literally, and SQLAlchemy 2.1
+unquotes the path. MLflow creates folders for the part after `sqlite:///` without unquoting the path.
 """
 
 import re
@@ -13,7 +13,7 @@ from tfscale.faults import Fault, InvalidInput
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
-"""Pattern of paths that need no quoting, so that all three libraries read them in the same way."""
+"""Pattern of paths that need no quoting, so that SQLAlchemy and MLflow read them in the same way."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Mapping from the module of a database driver to the package to install, for drivers whose package has another
 name."""

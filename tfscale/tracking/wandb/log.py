@@ -18,8 +18,8 @@ _WHOLE, _FIRST, _LAST = 1, 2, 4
 
 
 def logs(folder: Path, run_id: str = "*") -> list[Path]:
-    """Return the log files of a run, or by default of all runs, in order of creation. A run has a separate log for each
-    process that has written to the run."""
+    """Return the log files of a run, or by default of all runs, in order of creation. A run can have
+    several logs, because each process that writes to a run starts a new log."""
     return sorted(folder.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))
 
 
