@@ -32,8 +32,8 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a new checkpoint is due at a step, because it is due by tokens (`by_tokens`) or because at
-        least `checkpoint_minutes` have passed since the last checkpoint."""
+        """Return whether a checkpoint is due at a step, because of the number of tokens (`by_tokens`) or because at
+        least `checkpoint_minutes` have passed. Return False if the last checkpoint is from this step."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
