@@ -57,7 +57,7 @@ class Hardware:
 @dataclass(frozen=True)
 class Layout:
     """Layout of a stage on its devices: sharding, activation checkpointing, and the batch sizes of each device.
-    Settings that are `auto` have been replaced by a choice."""
+    Each setting that is `auto` in the spec has been replaced by a choice."""
 
     sharding: Sharding
     recompute: Recompute

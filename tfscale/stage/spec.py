@@ -75,7 +75,7 @@ class RateSpec:
     new: float
     """Factor of the learning rate of the rows that the growth added."""
     per_row_bias: bool
-    """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
+    """True if the bias correction of AdamW for new rows counts only the steps since the growth."""
     new_second_moment: bool
     """True if the second moment of new rows starts at 0, so that their bias correction must include it."""
     new_ramp_tokens: Natural = 0

@@ -25,8 +25,8 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """Device on which a stage is trained, with its precision and use of compilation. Settings that are `auto` have been
-    replaced by a choice."""
+    """Device on which a stage is trained, with its precision and use of compilation. Each setting that is `auto` in the
+    spec has been replaced by a choice."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool

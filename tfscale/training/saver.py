@@ -38,8 +38,8 @@ class Saver:
         return step != self.step and (by_tokens or late)
 
     def newest(self, step: int) -> str | None:
-        """Delete incomplete checkpoints, and return the folder name of the newest complete one, or None if there is
-        none. A checkpoint that is found broken is recorded as an event at `step`."""
+        """Delete incomplete checkpoints, and return the folder name of the newest complete checkpoint, or None if there
+        is none. Each newer checkpoint that is broken is renamed and recorded as an event at `step`."""
         checkpoint.sweep(self.folder)
         found = checkpoint.latest(
             self.folder, lambda fault: self._log.write("broken_checkpoint", step=step, message=fault)
