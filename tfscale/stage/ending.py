@@ -1,4 +1,4 @@
-"""Early end of a stage by a stopping rule or a trial. The end is a pure function of the validation losses.
+"""Early end of a stage by a stopping rule or a trial. The end depends only on the spec and the validation losses.
 
 With a stopping rule, the learning rate is constant after the warm-up, and the validation loss is checked at regular
 intervals. As soon as the stopping rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays
@@ -39,7 +39,8 @@ def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
 
 
 def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = None) -> int | None:
-    """Return the number of steps after which a stage ends, or None if the end is not decided yet.
+    """Return the number of steps after which a stage ends, or None if the stopping rule has not decided the end yet.
+    Without a stopping rule, return the number of steps in the spec, unless the trial has rejected the growth.
 
     Args:
         losses: validation losses of all evaluations so far, in nats per token, by step.
@@ -69,10 +70,11 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     """Return whether a stopping rule is met. The rule `plateau` is met if the loss has fallen by less than
     `ending.least` over the last `ending.looks` evaluations. The rule `predicted_gain` is met if the remaining budget is
-    predicted to lower the loss by less than `ending.least`. If there are too few evaluations, no rule is met.
+    predicted to lower the loss by less than `ending.least`. If there are too few evaluations, the rule is not met.
 
     Args:
-        looks: for each evaluation after the warm-up, the number of tokens and the validation loss in nats per token.
+        looks: number of tokens and validation loss in nats per token, for each evaluation after the warm-up and the
+            trial.
     """
     if ending.rule == "plateau":
         return len(looks) > ending.looks and looks[-1 - ending.looks][1] - looks[-1][1] < ending.least

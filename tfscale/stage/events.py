@@ -6,9 +6,9 @@ Each line is one event:
                                      a process has compiled its training step, before the first step is timed
     {"event": "start", "step": 0, "host": ..., "pid": ..., "device": ..., "processes": ..., "sharding": ...,
      "recompute": ..., "micro_batch": ..., "evaluation_batch": ..., "micro_batch_by": ..., "lanes": ...}
-                                     training begins or resumes at this step; `pid` is the process id of the
-                                     leading rank, and the fields from `sharding` on are the layout
-                                     (`tfscale.stage.layout`)
+                                     training begins, resumes or continues after a rollback at this step; `pid` is
+                                     the process id of the leading rank, and the fields from `sharding` on are the
+                                     layout (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., + totals, "loss": ..., "lr": ..., "grad_norm": ..., "spike": ...,
      "tokens_per_second": ..., "peak_memory": ...}
                                      `peak_memory` is the peak memory of the leading rank in bytes. On CUDA, this
@@ -110,7 +110,7 @@ def totals_of(event: Event) -> Totals:
     """Return the totals of a `train` or `eval` event.
 
     Raises:
-        KeyError: a total is missing. Only the energy and the optimizer's FLOPs may be missing.
+        KeyError: a total other than the energy and the optimizer's FLOPs is missing.
     """
     return Totals(
         event["total_tokens"],

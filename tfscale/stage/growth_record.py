@@ -1,8 +1,8 @@
 """growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
-growth.json contains the parent, the recipe, the sizes (`tfscale.growth.operator.Growth.facts`), the initial optimizer
-state, the comparison of the logits before and after the growth, and the time and peak memory of the growth. import.json
-contains the names and hashes of the files from which the weights were imported.
+growth.json contains the parent, the recipe, facts about the growth (`tfscale.growth.operator.Growth.facts`), the origin
+of the initial optimizer state, the comparison of the logits before and after the growth, and the time and peak memory
+of the growth. import.json contains the names and hashes of the files from which the weights were imported.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def read_growth(stage_dir: Path) -> dict[str, Any] | None:
 
 def optimizer_note(stage_dir: Path) -> str | None:
     """Return the message in growth.json that explains why the optimizer state was not carried over although the recipe
-    requires this. Return None if there is no message or growth.json is damaged."""
+    requires it. Return None if there is no message or growth.json is damaged."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:

@@ -18,9 +18,8 @@ Sharding = Literal["none", "full", "hybrid"]
 (FSDP2). hybrid: sharding over the devices of each host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
-"""Number of tokens per forward pass of an evaluation, by device type. If the memory is insufficient, the number is
-smaller. On a CPU, more tokens would exceed the caches. On CUDA, with fewer tokens, most of the time would be spent on
-launching kernels."""
+"""Number of tokens per forward pass of an evaluation, by device type, if the memory is sufficient. On a CPU, more
+tokens would exceed the caches. On CUDA, with fewer tokens, most of the time would be spent on launching kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class Hardware:
 @dataclass(frozen=True)
 class Layout:
     """Layout of a stage on its devices: sharding, activation checkpointing, and the batch sizes of each device.
-    Settings that are `auto` have been replaced by a choice."""
+    Each setting that is `auto` in the spec has been replaced by a choice."""
 
     sharding: Sharding
     recompute: Recompute
@@ -198,7 +197,7 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
 
 
 def _recomputes(spec: StageSpec, previous: Layout | None) -> tuple[Recompute, ...]:
-    """Return the modes of activation checkpointing that may be chosen, from the cheapest to the most expensive."""
+    """Return the modes of activation checkpointing that may be chosen, in order of increasing recomputation."""
     if spec.run.activation_checkpointing != "auto":
         return (spec.run.activation_checkpointing,)
     if previous is not None:

@@ -10,8 +10,8 @@ def learning_rate(schedule: LearningRateSchedule, peak: float, position: int, to
     """Return the learning rate of the step that begins after `position` tokens of a stage of `tokens` tokens.
 
     The learning rate rises linearly to `peak` during the warm-up. With `constant`, it then stays at `peak`. With
-    `cosine`, it falls to `floor * peak` along a half cosine. With `wsd`, it stays at `peak` and falls linearly to
-    `floor * peak` over the last fraction `decay` of the stage.
+    `cosine`, it falls to `floor * peak` along a half cosine. With `wsd`, it stays at `peak` and then falls linearly
+    to `floor * peak` over the last fraction `decay` of the stage.
     """
     warmup = schedule.warmup_tokens
     if position < warmup:

@@ -67,19 +67,20 @@ class RateSpec:
     old: float
     """Initial factor of the learning rate of the weights that the parent trained."""
     old_ramp_tokens: int
-    """Number of tokens over which the factor of the old weights rises linearly to 1; 0: the factor is constant."""
+    """Number of tokens over which the learning-rate factor of the weights that the parent trained changes linearly from
+    `old` to 1; 0: the factor is always `old`."""
     frozen_tokens: int
     """Number of tokens, from the beginning of the stage, during which the learning rate of the old weights is 0. These
     tokens count towards `old_ramp_tokens`."""
     new: float
     """Factor of the learning rate of the rows that the growth added."""
     per_row_bias: bool
-    """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
+    """True if the bias correction of AdamW for new rows counts only the steps since the growth."""
     new_second_moment: bool
-    """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
+    """True if the second moment of new rows starts at 0, so that their bias correction must include it."""
     new_ramp_tokens: Natural = 0
-    """Number of tokens over which the factor of the rows that the growth added changes linearly from 1 to `new`. The
-    factor then returns linearly to 1 over the same number of tokens. 0: the factor is always `new`."""
+    """Number of tokens over which the learning-rate factor of the rows that the growth added changes linearly from 1 to
+    `new`. The factor then returns linearly to 1 over the same number of tokens. 0: the factor is always `new`."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class TrialSpec:
     tokens: Count
     """Number of tokens after which the validation loss is tested. It must be a multiple of the stage's batch_tokens."""
     bound: float
-    """Maximum increase of the validation loss after `tokens` relative to the parent's last validation loss, in nats per
-    token."""
+    """Maximum amount, in nats per token, by which the validation loss after `tokens` tokens may exceed the parent's
+    last validation loss."""
     most_tokens: Count
     """Budget of the stage in tokens if the growth is kept."""
 
@@ -139,7 +140,7 @@ class StageSpec:
     optimizer: Optimizer
     lr_schedule: LearningRateSchedule
     seed: int
-    """Random seed of the stage, for example for the initial weights or the rows that growth adds."""
+    """Random seed of the stage, used for example for the initial weights or the rows that growth adds."""
     run: RunSpec
     parent: str | None = None
     """Key of the parent, which is the previous stage of the lineage, or None for a stage without a parent."""
@@ -160,7 +161,7 @@ class StageSpec:
     """True if the stage starts from the weights of its parent's parent, because the growth of its parent was rejected.
     The cost of the stage's lineage includes the parent."""
     parent_ending: bool = False
-    """True if a stopping rule or a trial decided the end of the parent or, for a branch, the end of an earlier
+    """True if a stopping rule or a trial decides the end of the parent or, for a branch, the end of an earlier
     ancestor. The parent's last data position and learning rate then follow from the parent's key and are not part of
     the key of this stage."""
     init_from: str | None = None
@@ -189,7 +190,7 @@ class StageSpec:
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
-        """Return the spec of a stage with the same settings that trains `model` from scratch for `tokens` tokens."""
+        """Return a copy of this spec for training `model` from scratch for `tokens` tokens, without a parent."""
         return replace(
             self, model=model, tokens=tokens, rates=None, nested_dropout=0.0, init_from=None, init_dir=None,
             parent=None, parent_dir=None, parent_ending=False, growth=None, trial=None, returns=False,

@@ -72,7 +72,7 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
 
 def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Alarm") -> int:
     """Train the stage, report failures, and return the exit code. If there are several ranks, a failing rank exits
-    immediately, because it can no longer communicate with the other ranks."""
+    without cleanup, because it can no longer communicate with the other ranks."""
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
     from tfscale.training.device import is_out_of_memory

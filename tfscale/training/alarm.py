@@ -1,4 +1,4 @@
-"""Recording of failures. The failure of any rank is recorded as an `end` event before any process exits.
+"""Recording of failures. A failure that a rank reports is recorded as an `end` event before any process exits.
 
 If a rank fails, the other ranks wait in a collective call, so the failure cannot be reported through a collective call.
 Instead, the failing rank writes a report to the key-value store through which all ranks have connected. A thread of the
@@ -60,8 +60,8 @@ class Alarm:
 
     def rung(self) -> bool:
         """Return whether any rank has reported a failure, or the leading rank has called `leave`. An error on this rank
-        may then be only a consequence. Return False if there is only one rank or if the process that hosts the
-        key-value store has ended."""
+        may then be a consequence of the end of another rank. Return False if there is only one rank or if the process
+        that hosts the key-value store has ended."""
         if self._world.size == 1:
             return False
         try:

@@ -1,6 +1,7 @@
 """Schedule of a stage. The schedule determines after which steps measurements are logged, the model is evaluated, or a
-checkpoint is due by tokens, which steps use nested dropout, and when the stage ends. The schedule depends only on the
-spec of the stage and, with a stopping rule or a trial, on the validation losses of the stage and its parent."""
+checkpoint is due because of the number of tokens, which steps use nested dropout, and when the stage ends. The schedule
+depends only on the spec of the stage and, with a stopping rule or a trial, on the validation losses of the stage and
+its parent."""
 
 from collections.abc import Container, Mapping
 
@@ -13,7 +14,7 @@ from tfscale.stage.result import FinalEvaluation
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of steps at the beginning of a stage with a parent that are all logged, regardless of `log_tokens`."""
+"""Number of steps that are all logged at the beginning of a stage with a parent, regardless of `log_tokens`."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
@@ -66,8 +67,8 @@ class Calendar:
         return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, evaluations: Mapping[int, FinalEvaluation], step: int) -> bool:
-        """Update `steps` according to the stopping rule or the trial, from the evaluations (by step) up to `step`.
-        Return True if the number of steps has changed."""
+        """Update `steps` according to the stopping rule or the trial, given the evaluations by step. Evaluations after
+        `step` are ignored. Return True if the number of steps has changed."""
         losses = {at: evaluation.loss for at, evaluation in evaluations.items() if at <= step}
         before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before

@@ -41,8 +41,8 @@ class EnergyMeter:
         return self._handle is not None
 
     def joules(self) -> float:
-        """Return the reading of the counter in joules, or 0 without a counter. Only differences between readings have a
-        meaning."""
+        """Return the reading of the counter in joules, or 0 without a counter. Only differences between readings are
+        meaningful."""
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000

@@ -25,8 +25,8 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """Device on which a stage is trained, with its precision and use of compilation. Settings that are `auto` have been
-    replaced by a choice."""
+    """Device on which a stage is trained, with its precision and use of compilation. Each setting that is `auto` in the
+    spec has been replaced by a choice."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
@@ -48,7 +48,7 @@ class Device:
         return "tf32" if self.kind == "cuda" and torch.get_float32_matmul_precision() == "high" else "fp32"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context manager for forward passes: bf16 autocast, or no change if `bf16` is False."""
+        """Return a context manager for forward passes. The context enables bf16 autocast if `bf16` is True."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:

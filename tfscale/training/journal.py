@@ -33,8 +33,8 @@ def spike_score(loss: float, recent: Sequence[float]) -> float | None:
 
 
 class Journal(EventLog):
-    """Log of the training events of a stage, which also updates the heartbeat file of the stage. Only the leading rank
-    writes events. Every rank updates the heartbeat file."""
+    """Writer of the training events and the heartbeat file of a stage. Only the leading rank writes events. Every rank
+    updates the heartbeat file."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
         super().__init__(stage_dir if world.leads else None)
@@ -58,8 +58,8 @@ class Journal(EventLog):
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write a `train` event with the measurements of a step. `counters` already counts the step, but
-        `recent_losses` does not yet include the loss of the step.
+        """Write a `train` event with the measurements of a step. `counters` already includes the step, but
+        `counters.recent_losses` does not yet include the loss of the step.
 
         Args:
             loss: mean training loss of the batch in nats per token.

@@ -24,7 +24,7 @@ class BadStep:
     """Names of the weights whose gradients have a non-finite norm."""
 
     def __str__(self) -> str:
-        more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""
+        more = f" and {len(self.where) - 3} more" if len(self.where) > 3 else ""
         spoilt = f"gradients of {', '.join(self.where[:3])}{more}" if self.where else "only the loss"
         return f"step {self.step}: loss {self.loss}, gradient norm {self.grad_norm}; non-finite: {spoilt}"
 

@@ -45,8 +45,8 @@ class ModelOptimizer:
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Exclude the first `rows` rows of a weight from the computation of the next update of its other rows
-        (`Optimizer.freeze`)."""
+        """Exclude the first `rows` rows of a weight from the computation of later updates of its other rows, until this
+        method is called again (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:

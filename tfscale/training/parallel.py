@@ -38,10 +38,10 @@ class Objective(nn.Module):
 
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
-    """Apply activation checkpointing, compilation of the blocks and data parallelism to a model, in this order, and
-    return the `Objective` of the model. DDP wraps the objective if the model is replicated on several ranks. Backward
-    passes compute the mean of the gradients over the ranks. A model to be sharded may be on the meta device; the caller
-    then initialises its weights (`initialise_shards`)."""
+    """Apply activation checkpointing, Triton kernels, compilation and data parallelism to a model, as `device` and
+    `layout` require, in this order. Return the `Objective` of the model. DDP wraps the objective if the model is
+    replicated on several ranks. Backward passes compute the mean of the gradients over the ranks. A model to be sharded
+    may be on the meta device; the caller then initialises its weights (`initialise_shards`)."""
     model.recompute = layout.recompute
     if device.kernels:
         model.use_kernels()

@@ -69,9 +69,9 @@ def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, de
 
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
-    """Run forward and backward passes on synthetic tokens, and discard the gradients. Return the peak memory in bytes,
-    and reset it on CUDA. With 2 micro-batches, the peak includes the accumulated gradients of the first micro-batch;
-    further micro-batches would not increase the peak."""
+    """Run the forward and backward passes of micro-batches of `sequences` synthetic sequences, and discard the
+    gradients. Return the peak memory in bytes, and reset the peak on CUDA. With 2 micro-batches, the peak includes the
+    accumulated gradients of the first micro-batch; further micro-batches would not increase the peak."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

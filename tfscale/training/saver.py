@@ -32,14 +32,14 @@ class Saver:
         self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a new checkpoint is due at a step, because it is due by tokens (`by_tokens`) or because at
-        least `checkpoint_minutes` have passed since the last checkpoint."""
+        """Return whether a checkpoint is due at a step, because of the number of tokens (`by_tokens`) or because at
+        least `checkpoint_minutes` have passed. Return False if the last checkpoint is from this step."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
     def newest(self, step: int) -> str | None:
-        """Delete incomplete checkpoints, and return the folder name of the newest complete one, or None if there is
-        none. A checkpoint that is found broken is recorded as an event at `step`."""
+        """Delete incomplete checkpoints, and return the folder name of the newest complete checkpoint, or None if there
+        is none. Each newer checkpoint that is broken is renamed and recorded as an event at `step`."""
         checkpoint.sweep(self.folder)
         found = checkpoint.latest(
             self.folder, lambda fault: self._log.write("broken_checkpoint", step=step, message=fault)

@@ -24,8 +24,8 @@ DAMAGE = (
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check of the file or folder `path`, and return the value of the check. If the check raises one of the
-    exceptions in `DAMAGE`, yield a finding and return None."""
+    """Yield the findings of a check of the file or folder `path`, and return the value of the check. If the check
+    raises one of the exceptions in `DAMAGE`, yield another finding and return None."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -96,8 +96,8 @@ def costs_of(
 
 
 def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
-    """Check that the optimizer FLOPs in `totals` are those in `before` plus one update per step. Up to `bad` steps may
-    have skipped their update, because the loss or a gradient was non-finite."""
+    """Check that the optimizer FLOPs in `totals` are those in `before` plus the FLOPs of one update per step. Up to
+    `bad` steps may have skipped their update, because the loss or a gradient was non-finite."""
     there, at_first = totals.spent_on_updates, before.spent_on_updates
     if there is None or at_first is None:
         return  # a part of the lineage was imported, or recorded by a version without this count

@@ -101,8 +101,8 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the last recorded checkpoint exists, even if it has been renamed to `broken-*`, or that a newer
-    checkpoint exists, which a process may have written without recording it before it was killed."""
+    """Check that the last recorded checkpoint, possibly renamed to `broken-*`, or a newer checkpoint exists. A process
+    that was killed may have written a newer checkpoint without recording it."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return

@@ -130,8 +130,8 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
 
 
 def _unplanned(plan: Plan) -> Check[None]:
-    """Check that the name of each folder that does not belong to a planned stage ends with the key of the stage that
-    the folder contains."""
+    """Check the folders of stages that do not belong to the plan. The name of each folder must end with the key of the
+    stage in the folder."""
     planned = {stage.path for stage in plan.stages}
     for folder in sorted((plan.runs / "stages").glob("[!.]*")):
         if folder in planned or not begun(folder):

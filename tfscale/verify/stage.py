@@ -102,7 +102,8 @@ def _blocks(this: StageFolder) -> Check[None]:
 
 
 def _spec(stage: Stage) -> Check[StageSpec]:
-    """Return the spec in `stage.yaml`, or the plan's spec if the file is damaged or describes another stage."""
+    """Return the spec in `stage.yaml`. If the file is damaged or describes another stage, yield a finding and return
+    the plan's spec."""
     try:
         spec = read_spec(stage.path)
     except DAMAGE as error:
@@ -116,8 +117,8 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _with_actual_end(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the actual number of tokens of a finished stage, which a stopping rule or a trial may have
-    ended early. The number is computed from the recorded evaluations."""
+    """Return the spec of a finished stage with the actual number of tokens, computed from the recorded evaluations. If
+    the stopping rule has not ended the stage according to these evaluations, yield a finding."""
     if not spec.may_end_early:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
@@ -161,8 +162,8 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
 
 
 def _source(path: Path, spec: StageSpec, parent: Parent) -> Check[Parent]:
-    """Return the stage from whose weights a stage started: the parent or, if the parent's growth was rejected, the
-    parent's parent."""
+    """Return the stage from whose weights a stage started: the parent or, if `spec.returns` is True, the parent's
+    parent. In the latter case, yield a finding if the parent's growth was not rejected."""
     if not spec.returns:
         return parent
     if not replace(parent.spec, tokens=parent.result.tokens).rejected:
