@@ -230,7 +230,10 @@ def test_seeds_decide_for_themselves_and_by_the_recorded_losses(
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("schedule.reject_growth.after_tokens=1024", "schedule.reject_growth.after_tokens=1024: must be from one batch"),
+        (
+            "schedule.reject_growth.after_tokens=1024",
+            "schedule.reject_growth.after_tokens=1024: must be from one batch",
+        ),
         ("schedule.reject_growth.after_tokens=0", "schedule.reject_growth.after_tokens=0: must be from one batch"),
         ("schedule.reject_growth.bound=10", "schedule.reject_growth.bound=10: must be nats of loss"),
     ],

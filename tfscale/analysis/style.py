@@ -146,7 +146,8 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """Return a number as text such as `1,000` or, from 10^5, as Matplotlib mathtext such as 2 x 10^12."""
+    """Return a number as text: below 10^5 as in `1,000`, otherwise as Matplotlib mathtext that is displayed like
+    2 x 10^12."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")

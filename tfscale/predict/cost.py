@@ -28,8 +28,8 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Duration of an optimizer step in seconds, divided into arithmetic (`compute`), communication and weight
-    update."""
+    """Times in seconds that make up an optimizer step: arithmetic (`compute`), communication, and the update of the
+    weights. Arithmetic and communication are assumed to overlap completely."""
 
     compute: float
     communication: float

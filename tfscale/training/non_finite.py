@@ -49,7 +49,7 @@ class NonFinitePolicy:
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether to skip a step because it was non-finite and has been rolled back."""
+        """Return whether to skip a step because its loss or gradient was non-finite and training was rolled back."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, log: EventLog) -> Literal["skip", "rollback"]:
