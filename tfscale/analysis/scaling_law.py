@@ -107,8 +107,9 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 def _ends(
     arm: ArmCurve, size: str, number: int, measure: Measure
 ) -> Iterator[tuple[float, float, int, tuple[str, ...]]]:
-    """Yield (compute, loss, `number`, stage keys) for the final evaluations of an arm's runs of one size, once for each
-    budget at which the runs of all seeds have finished. Compute and loss are averaged over seeds."""
+    """Yield a tuple (compute, loss, `number`, stage keys) for each budget at which an arm's runs of one size have
+    finished for every seed. Compute and loss are those of the final evaluations, averaged over seeds. `number` is the
+    index of the size."""
     runs = arm.replicates(size)
     budgets = [run.readings for run in runs] if all(run.readings for run in runs) else [(run,) for run in runs]
     for replicates in zip(*budgets, strict=False):

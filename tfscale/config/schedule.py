@@ -106,9 +106,9 @@ class BranchesPart:
     every size of the chain, so that costs at equal perplexity are read from models whose learning rate has decayed."""
     smaller_readings: Halvings = 0
     """Number of additional, smaller budgets at which a run from scratch has a branch (readings=all). The largest of
-    them is half of the chain's smallest budget, and each further budget is half of the previous one. Costs can then
-    also be compared at perplexities that an arm reaches with less than the chain's smallest budget. The warm-up ends at
-    the latest where the first branch starts."""
+    them is half of the chain's smallest budget, and each further budget is half of the previous one. Costs at
+    perplexities that an arm reaches with less than the chain's smallest budget are then also read from models whose
+    learning rate has decayed. The warm-up ends at the latest where the first branch starts."""
 
 
 @dataclass(frozen=True)

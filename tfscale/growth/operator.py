@@ -177,7 +177,8 @@ SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
 
 
 def to_dict(growth: Growth) -> dict[str, Any]:
-    """Return growth settings as a dictionary, which a stage's spec contains and `from_dict` converts back."""
+    """Return growth settings as the dictionary that is stored in the spec of a grown stage. `from_dict` creates growth
+    settings from this dictionary."""
     named = {} if growth.kind in SHIPPED.values() else {"kind": growth.kind}
     return named | growth.key_settings()
 

@@ -1,5 +1,6 @@
-"""Explanation of why a stage of the plan is trained, by comparison with the most similar finished stages, and the
-overrides with which a finished stage would be reused instead."""
+"""Explanation of why a stage of the plan must be trained. The stage is compared with the most similar finished stages.
+If overrides are known with which the plan would contain a finished stage, and would therefore reuse it, they are
+listed."""
 
 import json
 from collections.abc import Callable, Iterable

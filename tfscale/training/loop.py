@@ -191,8 +191,7 @@ class Trainer:
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time. Return the
-        contribution of this rank's sequences to the mean loss. `inputs` and `targets` [rows, context] are the tokens of
-        these sequences."""
+        contribution to the mean loss of this rank's sequences (`inputs` and `targets` [rows, context])."""
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))

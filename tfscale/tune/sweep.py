@@ -54,8 +54,8 @@ class Sweep:
         return max(least, int(candidates // float(self.reduction) ** rung))
 
     def trainings(self, candidates: int) -> float:
-        """Return the cost of a sweep that begins with a number of candidates and does not extend its range, as a multiple
-        of the cost of training one candidate with all tokens."""
+        """Return the cost of a sweep that begins with a number of candidates and does not extend its range, as a
+        multiple of the cost of training one candidate with all tokens."""
         halving = sum(self.kept(candidates, rung) * self.fraction(rung) for rung in range(self.rungs))
         return halving + 2 * self.refine
 
