@@ -14,7 +14,7 @@ from tfscale.cli.common import Common, command
 stage_app = typer.Typer()
 data_app = typer.Typer(help="Prepare and list corpora.", no_args_is_help=True, rich_markup_mode=None)
 store_app = typer.Typer(
-    help="Share stages and corpora with other machines, through the store that store= names.",
+    help="Share stages and corpora through the store that store= names.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -49,7 +49,7 @@ def grow(
         int | None, Option(help="Set the number of parameter tokens of the feed-forward layer [default: 4 qkv]", min=1)
     ] = None,
 ) -> int:
-    """Grow the checkpoint of one stage and show the loss before and after."""
+    """Grow the checkpoint of a stage; show the loss before and after."""
     from tfscale.cli.grow import grow
 
     return grow(common, stage, to, (qkv, out or qkv, ffn or 4 * qkv))
@@ -71,7 +71,7 @@ def generate(
     seed: Annotated[int, Option(help="Use this random seed for sampling", min=0, max=2**63 - 1)] = 0,
     groups: Groups = None,
 ) -> int:
-    """Generate text with one or several finished stages, in float32, on a GPU if there is one."""
+    """Generate text with one or several finished stages. Stages compute in float32, on a GPU if there is one."""
     from tfscale.cli.generate import generate
 
     return generate(
@@ -103,7 +103,7 @@ def import_(
         str, Option(help="Compute the training cost of the model from this number of training tokens, such as 300B")
     ] = "",
 ) -> int:
-    """Import a model as a finished stage, which can be evaluated, exported, or grown and trained further."""
+    """Import a model as a finished stage. The stage can be evaluated, exported, or grown and trained further."""
     from tfscale.cli.import_ import import_
 
     return import_(common, source, to, config, tokenizer, data, tokens)
@@ -122,7 +122,7 @@ def export(
     to: Annotated[Literal["hf"], Option(help="Write this format; hf: a folder for Hugging Face libraries")] = "hf",
     groups: Groups = None,
 ) -> int:
-    """Export a finished stage to other libraries, with weights, config, tokenizer and model card."""
+    """Export a finished stage to other libraries. Weights, config, tokenizer and a model card are written."""
     from tfscale.cli.export import export
 
     return export(common, stage, to, out, groups)
@@ -152,7 +152,7 @@ def evaluate(
     limit: Annotated[int | None, Option(help="Use at most this many samples per task [default: all]", min=1)] = None,
     groups: Groups = None,
 ) -> int:
-    """Evaluate finished stages on validation tokens, on any text, or on zero-shot tasks."""
+    """Evaluate finished stages on validation tokens, texts or tasks. Texts are any files, and tasks are zero-shot."""
     from tfscale.cli.eval import evaluate
 
     return evaluate(common, stage, text or [], stride, tasks, task_path, limit, groups)

@@ -67,7 +67,8 @@ def plan(
         ),
     ] = None,
 ) -> int:
-    """Show the stages of a plan and the predicted memory, time, energy and price, without writing any file."""
+    """Show the stages of a plan and their predicted cost. The cost is memory, time, energy and price. No file is
+    written."""
     if why is not None:
         from tfscale.cli.why import why as explain
 
@@ -95,7 +96,7 @@ def compare(
         bool, Option("--checkpoints", help="Include the final checkpoints in the folder of --submit")
     ] = False,
 ) -> int:
-    """Compare the chain with baselines at equal cost, and write figures, a table and verdicts."""
+    """Compare the chain with baselines at equal cost. Figures, a table and verdicts are written."""
     from tfscale.cli.compare import compare
 
     if checkpoints and submit is None:
@@ -108,7 +109,8 @@ def verify(
     common: Common,
     folder: Annotated[Path, Argument(help="Folder that `tfscale compare --submit` wrote", metavar="DIR")],
 ) -> int:
-    """Verify the checksums, the stage records and the comparison in a folder that `tfscale compare --submit` wrote."""
+    """Verify a folder that `tfscale compare --submit` wrote. The checksums, the records of the stages and the
+    comparison are checked."""
     from tfscale.cli.verify import verify
 
     return verify(common, folder)
@@ -116,7 +118,8 @@ def verify(
 
 @command(app)
 def report(common: Common, baseline: Baseline = "scratch", out: Out = None) -> int:
-    """Write the comparison as one self-contained HTML page with figures, tables, verdicts and configurations."""
+    """Write the comparison as one self-contained HTML page. The page has the figures, tables, verdicts and
+    configurations."""
     from tfscale.cli.compare import report
 
     return report(common, baseline, out)
@@ -146,8 +149,8 @@ def advise(
         ),
     ] = None,
 ) -> int:
-    """Advise whether to reach a size by growing or by training from scratch within a budget. The advice is based on
-    laws fitted to the finished runs."""
+    """Advise whether to grow to a size or train it from scratch. The advice is for a budget, and is based on laws
+    fitted to the finished runs."""
     from tfscale.cli.advise import advise
 
     return advise(common, size or [], {"--flops": flops, "--hours": hours, "--dollars": dollars}, run_missing, out)
@@ -192,7 +195,7 @@ def tune(
         ),
     ] = None,
 ) -> int:
-    """Choose the learning rates of the arms by sweeps, on validation tokens that no comparison uses."""
+    """Choose the learning rates of the arms by sweeps. The validation tokens are ones that no comparison uses."""
     from tfscale.cli.tune import Asked, tune
 
     asked = Asked(tuple(arm or ["all"]), factors, further, seeds, write, rungs, reduction, refine, ratios)
@@ -207,7 +210,8 @@ def status(
         bool, Option("--watch", help="Show live progress until all stages are done, or until Ctrl-C")
     ] = False,
 ) -> int:
-    """Show the progress of each stage or, with --verify, check checkpoints, measurements, lineages and corpora."""
+    """Show the progress of each stage, or verify all files. With --verify, checkpoints, measurements,
+    lineages and corpora are checked."""
     from tfscale.cli.status import status
 
     return status(common, verify, watch)
@@ -218,9 +222,9 @@ def sync(
     common: Common,
     uri: Annotated[str, Argument(help="URI of a tracker, such as http://HOST or sqlite:///FILE for MLflow")],
 ) -> int:
-    """Send the measurements in the runs folder to another tracker, except those that it already has. If there are
-    overrides other than runs=, tracking.kind= and extensions=, only measurements of the plan that they describe are
-    sent."""
+    """Send measurements to another tracker. The measurements are those in the runs folder that the tracker does not
+    have yet. If there are overrides other than runs=, tracking.kind= and extensions=, only measurements of the plan
+    that they describe are sent."""
     from tfscale.cli.sync import sync
 
     return sync(common, uri)
@@ -237,7 +241,7 @@ def list_options(
         ),
     ] = "",
 ) -> int:
-    """List the options of a configuration group, both your own and the shipped ones."""
+    """List the options of a configuration group, your own and shipped."""
     from tfscale.cli.list_ import list_
 
     return list_(common, kind)
@@ -283,7 +287,7 @@ def bench(
         Path | None, Option(help="Write bench_<device>.json and bench_<device>.md to this folder", metavar="FOLDER")
     ] = None,
 ) -> int:
-    """Measure training speed, memory use and the matrix-multiply peak of this machine."""
+    """Measure training speed and memory use on this machine. Speeds are relative to its peak of matrix products."""
     from tfscale.cli.bench import bench
 
     return bench(common, quick, device, threads, case, out)
